@@ -1,0 +1,116 @@
+# The project's verbs, the same for people and for .ci/run.
+# All they make lies in .venv*/, dist/ and target/: `make clean` removes it.
+
+# Every CPython >= 3.11 here, lowest first, as "3.12=/path/to/python". Each candidate is run: a pyenv
+# shim may lead nowhere, Debian's python3 may lack venv, and free-threaded builds cannot load abi3.
+define FIND_PYTHONS
+for python in $(PYTHON) python3 python3.11 python3.12 python3.13 python3.14 python3.15 \
+    "$$(pyenv root 2>/dev/null)"/versions/*/bin/python3; do \
+  "$$python" -c 'import ensurepip, sys, sysconfig, venv; \
+    sys.implementation.name == "cpython" and sys.version_info >= (3, 11) \
+      and not sysconfig.get_config_var("Py_GIL_DISABLED") \
+      and print("%d.%d" % sys.version_info[:2], sys.executable, sep="=")' 2>/dev/null; \
+done | sort -t = -k 1,1V -u
+endef
+PYTHONS := $(shell $(FIND_PYTHONS))
+VERSIONS := $(foreach found,$(PYTHONS),$(firstword $(subst =, ,$(found))))
+
+# The interpreter of .venv: `make run PYTHON=python3.13` chooses another.
+PYTHON ?= $(lastword $(subst =, ,$(firstword $(PYTHONS))))
+BIN := .venv/bin
+
+# Directories are listed too, so that a deleted file counts as a change.
+SOURCES := Cargo.toml $(wildcard Cargo.lock) pyproject.toml \
+  $(shell find src python/anabranch -name __pycache__ -prune -o -print 2>/dev/null)
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_INPUT := 1
+export PIP_QUIET := 1
+# PyO3 asks this interpreter what to build for, instead of searching.
+export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
+# pyright's wrapper would mention newer versions; ours is pinned on purpose.
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.PHONY: help pythons run test test-rust bench lint fmt wheel clean FORCE
+
+help: ## list these verbs
+	@sed -n 's/^\([a-z-]*\):.* ## /\1#/p' $(firstword $(MAKEFILE_LIST)) | awk -F'#' '{printf "make %-10s %s\n", $$1, $$2}'
+
+pythons:
+	@echo "CPython >= 3.11 found: $(or $(VERSIONS),none (set PYTHON=/path/to/python; venv is needed too))"
+	@test -n "$(VERSIONS)"
+
+run: .venv/installed ## build, install into .venv, and run the main job for a few seconds
+	$(BIN)/anabranch demo
+
+test: pythons test-rust $(VERSIONS:%=test-%) ## Rust tests, then pytest and doctests on every Python >= 3.11 found
+
+test-rust:
+	cargo test --workspace
+
+# One version: `make test-3.12`, with `ARGS="-k window"` if wanted.
+test-%: .venv-%/installed FORCE
+	@echo "== Python $* (found: $(VERSIONS))"
+	.venv-$*/bin/python -m pytest tests/python --doctest-modules --pyargs anabranch $(ARGS)
+
+bench: .venv-bench/installed ## measure against hand-written loops and other libraries
+	.venv-bench/bin/python tests/bench/run.py $(ARGS)
+
+lint: .venv/installed .venv/linters ## formatters, clippy, ruff, mypy, pyright, stubs
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --workspace --all-targets --all-features -- -D warnings
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/python -m mypy.stubtest anabranch._core --allowlist tests/typing/stubtest-allow.txt
+	PATH="$(CURDIR)/$(BIN):$$PATH" pyright --verifytypes anabranch --ignoreexternal
+
+fmt: .venv/linters ## format Rust and Python in place, with ruff's safe fixes
+	cargo fmt --all
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+
+wheel: dist/.built ## the one abi3 wheel for all versions, in dist/
+	@ls dist/*.whl
+
+clean: ## remove environments, wheels and build output
+	rm -rf .venv .venv-* dist target .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+dist/.built: $(SOURCES) | $(BIN)/maturin
+	rm -f dist/*.whl
+	$(BIN)/maturin build --release --interpreter $(BIN)/python --out dist
+	@touch $@
+
+$(BIN)/python: | pythons
+	$(PYTHON) -m venv --clear .venv
+
+$(BIN)/maturin: | $(BIN)/python
+	$(BIN)/pip install maturin==1.16.0
+
+.venv/installed: dist/.built
+	$(BIN)/pip install --no-deps --force-reinstall dist/*.whl
+	@touch $@
+
+.venv/linters: tests/typing/requirements.txt | $(BIN)/python
+	$(BIN)/pip install -r $<
+	@touch $@
+
+.venv-bench/installed: tests/bench/requirements.txt dist/.built
+	test -x .venv-bench/bin/python || $(PYTHON) -m venv --clear .venv-bench
+	.venv-bench/bin/pip install -r $<
+	.venv-bench/bin/pip install --no-deps --force-reinstall dist/*.whl
+	@touch $@
+
+.venv-%/installed: tests/requirements.txt dist/.built
+	test -x .venv-$*/bin/python || $(patsubst $*=%,%,$(filter $*=%,$(PYTHONS))) -m venv --clear .venv-$*
+	.venv-$*/bin/pip install -r $<
+	.venv-$*/bin/pip install --no-deps --force-reinstall dist/*.whl
+	@touch $@
+
+# Kept, though pattern rules make them: they are the environments' stamps.
+.PRECIOUS: .venv-%/installed

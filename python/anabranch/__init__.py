@@ -1,0 +1,88 @@
+"""Multi-tenant event pipelines: fan out per tenant, window, retry, and undo.
+
+Example:
+    >>> import anabranch as ab
+    >>> lines = ["acme 3", "globex 4", "acme oops"]
+    >>> def parse(line: str) -> dict[str, object]:
+    ...     tenant, number = line.split()
+    ...     return {"tenant": tenant, "number": int(number)}
+    >>> pipeline = (
+    ...     ab.Pipeline("ingest")
+    ...     .source(lines)
+    ...     .map(parse)
+    ...     .fan_out(by="tenant")
+    ...     .window(max_items=500, max_age=1.0)
+    ...     .collect()
+    ... )
+    >>> report = pipeline.run_blocking()
+    >>> report.items
+    [[{'tenant': 'acme', 'number': 3}], [{'tenant': 'globex', 'number': 4}]]
+    >>> report.codes
+    {'ValueError': 1}
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from anabranch._core import Context, WindowInfo, __version__
+from anabranch._stages import StageInfo
+from anabranch.errors import (
+    AnabranchError,
+    ClosedError,
+    CompensationError,
+    ConfigError,
+    ForkedProcessError,
+    HandlerError,
+    PipelineFailed,
+    SourceError,
+)
+from anabranch.keys import AttrKey, ItemKey, attr, item
+from anabranch.local import PerThread, per_thread
+from anabranch.pipeline import Pipeline
+from anabranch.policy import Retry
+from anabranch.report import BranchReport, Compensation, Failure, Report
+from anabranch.sources import TcpLines, tcp_lines
+
+if TYPE_CHECKING:
+    from anabranch._running import Running
+
+__all__ = [
+    "AnabranchError",
+    "AttrKey",
+    "BranchReport",
+    "ClosedError",
+    "Compensation",
+    "CompensationError",
+    "ConfigError",
+    "Context",
+    "Failure",
+    "ForkedProcessError",
+    "HandlerError",
+    "ItemKey",
+    "PerThread",
+    "Pipeline",
+    "PipelineFailed",
+    "Report",
+    "Retry",
+    "Running",
+    "SourceError",
+    "StageInfo",
+    "TcpLines",
+    "WindowInfo",
+    "__version__",
+    "attr",
+    "item",
+    "per_thread",
+    "tcp_lines",
+]
+
+
+def __getattr__(name: str) -> object:
+    # What is needed only once something runs: its module imports asyncio.
+    if name == "Running":
+        from anabranch._running import Running
+
+        return Running
+    message = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(message)

@@ -1,0 +1,283 @@
+"""From the stages of a pipeline to the legs of a run."""
+
+from __future__ import annotations
+
+import inspect
+import secrets
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from anabranch import _callables, _failures, _pass
+from anabranch._stages import Stage
+from anabranch.keys import AttrKey, ItemKey
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from anabranch._stages import Settings
+    from anabranch.policy import Retry
+
+# What waits in front of a stage before the fan-out.
+_TRUNK_CAPACITY = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A window's triggers, durations in seconds."""
+
+    max_items: int | None
+    max_age: float | None
+    idle: float | None
+    max_bytes: int | None
+    on_cancel: str | None
+    size_of: Callable[[Any], int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """A retry policy's numbers, durations in seconds."""
+
+    attempts: int
+    fixed: bool
+    base: float
+    factor: float
+    cap: float
+    jitter: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """One handler and what stands in front of it, as the extension takes it."""
+
+    generated: _pass.Pass | None
+    window: Window | None
+    stage: int
+    role: str
+    runs: Literal["inline", "pool", "tasks"]
+    handler: Callable[..., Any] | None
+    takes_ctx: bool
+    capacity: int
+    isolate: bool
+    concurrency: int
+    ordered: bool
+    retry: Backoff | None
+    retryable: Callable[[BaseException], bool] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """A whole run, as the extension takes it."""
+
+    name: str
+    stages: list[str]
+    source_kind: str
+    source: object
+    legs: list[Leg]
+    fan_leg: int
+    fan_stage: int
+    key_kind: Literal["item", "attr"] | None
+    key: object
+    max_in_flight: int
+    stop_on_error: bool
+    seed: int
+    threads: int
+    grow: Callable[[], None]
+    put: Callable[[Any], None]
+    other_threads: Callable[[], int]
+    is_awaitable: Callable[[object], bool] = inspect.isawaitable
+    inspect: Callable[[Any], tuple[str, bool, bool]] = _callables.examine_undo
+    describe: Callable[..., str] = _failures.describe
+
+
+@dataclass(slots=True)
+class _Legs:
+    """Collects stages until a handler ends the leg."""
+
+    pipeline: str
+    legs: list[Leg] = field(default_factory=list[Leg])
+    fused: list[tuple[int, Stage]] = field(default_factory=list[tuple[int, Stage]])
+    window: Stage | None = None
+    capacity: int = _TRUNK_CAPACITY
+    isolate: bool = False
+    fan_leg: int | None = None
+    fan_out: Stage | None = None
+    fan_stage: int = 0
+
+    def add(self, number: int, stage: Stage) -> None:
+        own_call = stage.is_async or stage.options.get("retry") is not None
+        if stage.kind == "window":
+            if self.window is not None:
+                self.forward(number)
+            self.window = stage
+        elif stage.kind in ("for_each", "collect") or (own_call and stage.kind != "fan_out"):
+            self.close(number, stage)
+        else:
+            if self.window is not None:
+                self.forward(number)
+            self.fused.append((number, stage))
+            if stage.kind == "fan_out":
+                self.fan_leg = len(self.legs)
+                self.fan_out = stage
+                self.fan_stage = number
+                self.capacity = stage.options["capacity"]
+                self.isolate = stage.options["isolate"]
+
+    def forward(self, number: int) -> None:
+        """End the leg with its window: what follows works on lists."""
+        self._append(number - 1, "forward", "inline", None, takes_ctx=False)
+
+    def close(self, number: int, stage: Stage) -> None:
+        """End the leg with a handler."""
+        runs: Literal["inline", "pool", "tasks"] = "inline"
+        if stage.is_async:
+            runs = "tasks"
+        elif stage.kind == "for_each" and not stage.options["inline"]:
+            runs = "pool"
+        self._append(
+            number,
+            stage.kind,
+            runs,
+            stage.fn,
+            takes_ctx=stage.takes_ctx,
+            concurrency=stage.options.get("concurrency", 1),
+            ordered=stage.options.get("ordered", False),
+            retry=stage.options.get("retry"),
+        )
+
+    def _append(
+        self,
+        stage: int,
+        role: str,
+        runs: Literal["inline", "pool", "tasks"],
+        handler: Callable[..., Any] | None,
+        *,
+        takes_ctx: bool,
+        concurrency: int = 1,
+        ordered: bool = False,
+        retry: Retry | None = None,
+    ) -> None:
+        # Behind the first leg every item has a history to keep.
+        tracked = bool(self.legs) or any(it.takes_ctx for _, it in self.fused)
+        generated = _pass.generate(self.pipeline, self.fused, tracked=tracked, last_stage=stage)
+        self.legs.append(
+            Leg(
+                generated=generated,
+                window=None if self.window is None else _window(self.window),
+                stage=stage,
+                role=role,
+                runs=runs,
+                handler=handler,
+                takes_ctx=takes_ctx,
+                capacity=self.capacity,
+                isolate=self.isolate,
+                concurrency=concurrency,
+                ordered=ordered,
+                retry=None if retry is None else _backoff(retry),
+                retryable=None if retry is None else retry.retryable,
+            )
+        )
+        self.fused = []
+        self.window = None
+
+
+def build(
+    settings: Settings,
+    stages: Sequence[Stage],
+    *,
+    source: object,
+    grow: Callable[[], None],
+    put: Callable[[Any], None],
+    own_threads: Callable[[], int],
+) -> Spec:
+    """Make what the extension runs.
+
+    Args:
+        settings: The pipeline's settings.
+        stages: Its stages, the source first.
+        source: The live source: a sequence, an iterator, or a native source's options.
+        grow: Sees to it that the pool has a thread for one more job.
+        put: Hands a job to the pool.
+        own_threads: How many threads the pool has started.
+    """
+    legs = _Legs(settings.name)
+    for number, stage in enumerate(stages[1:], start=1):
+        legs.add(number, stage)
+    kind, key = _native_key(legs)
+    seed = settings.seed
+    if seed is None:
+        policies = (stage.options.get("retry") for stage in stages)
+        seed = next((it.seed for it in policies if it is not None and it.seed is not None), None)
+
+    def other_threads() -> int:
+        # Beside the driving one.
+        return max(0, threading.active_count() - own_threads() - 1)
+
+    return Spec(
+        name=settings.name,
+        stages=[stage.name for stage in stages],
+        source_kind=stages[0].options["how"],
+        source=source,
+        legs=legs.legs,
+        fan_leg=len(legs.legs) if legs.fan_leg is None else legs.fan_leg,
+        fan_stage=legs.fan_stage,
+        key_kind=kind,
+        key=key,
+        max_in_flight=settings.max_in_flight,
+        stop_on_error=settings.on_error == "stop",
+        seed=secrets.randbits(64) if seed is None else seed,
+        threads=settings.threads,
+        grow=grow,
+        put=put,
+        other_threads=other_threads,
+    )
+
+
+def open_source(stage: Stage) -> tuple[object, Iterator[Any] | None]:
+    """Return what the extension takes items from, and the iterator to be closed at the end.
+
+    Raises:
+        Exception: What the source's `__iter__` raises.
+    """
+    source = stage.options["source"]
+    if stage.options["how"] != "iterable":
+        return source, None
+    iterator = iter(source)
+    return iterator, iterator
+
+
+def _native_key(legs: _Legs) -> tuple[Literal["item", "attr"] | None, object]:
+    if legs.fan_out is None or legs.fan_leg is None:
+        return None, None
+    generated = legs.legs[legs.fan_leg].generated
+    if generated is not None and generated.keyed:
+        return None, None
+    by = legs.fan_out.options["by"]
+    if isinstance(by, AttrKey):
+        return "attr", by.name
+    if isinstance(by, ItemKey):
+        return "item", by.key
+    return "item", by
+
+
+def _window(stage: Stage) -> Window:
+    options = stage.options
+    return Window(
+        max_items=options["max_items"],
+        max_age=options["max_age"],
+        idle=options["idle"],
+        max_bytes=options["max_bytes"],
+        on_cancel=options["on_cancel"],
+        size_of=options["size_of"],
+    )
+
+
+def _backoff(retry: Retry) -> Backoff:
+    return Backoff(
+        attempts=retry.attempts,
+        fixed=retry.kind == "fixed",
+        base=retry.base,
+        factor=retry.factor,
+        cap=retry.cap,
+        jitter=retry.jitter == "full",
+    )

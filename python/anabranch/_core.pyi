@@ -1,0 +1,202 @@
+"""The extension module. Private, but for `Context` and `WindowInfo`."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, final
+
+from anabranch._build import Spec
+
+__all__ = [
+    "Context",
+    "Contexts",
+    "Feed",
+    "Job",
+    "Plan",
+    "Run",
+    "WindowInfo",
+    "__version__",
+    "check_retry",
+    "check_tcp",
+]
+
+__version__: str
+
+@final
+class Context:
+    """One attempt of one unit, as its handler sees it.
+
+    A callable with a parameter named `ctx` is given one. It is valid during the call.
+
+    Example:
+        >>> import anabranch as ab
+        >>> ledger = []
+        >>> def store(n: int, ctx: ab.Context) -> None:
+        ...     ledger.append(n)
+        ...     ctx.compensate(ledger.remove, n)
+        ...     if n == 2:
+        ...         raise ValueError(n)
+        >>> pipeline = ab.Pipeline("p").source([1, 2]).for_each(store, inline=True)
+        >>> pipeline.run_blocking().compensated, ledger
+        (1, [1])
+    """
+
+    @property
+    def tenant(self) -> Any:  # noqa: ANN401 - a key can be anything hashable
+        """The key of the branch; None before `fan_out`."""
+
+    @property
+    def pipeline(self) -> str:
+        """The pipeline's name."""
+
+    @property
+    def stage(self) -> str:
+        """The stage's name."""
+
+    @property
+    def attempt(self) -> int:
+        """The number of the attempt, from 1."""
+
+    @property
+    def deadline(self) -> float | None:
+        """When the attempt must have ended, in seconds since the start of the run; None: never."""
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the run is being aborted. A long `def` handler looks at it now and then."""
+
+    @property
+    def window(self) -> WindowInfo | None:
+        """The window, if the unit is one."""
+
+    def compensate(
+        self,
+        fn: Callable[..., object],
+        /,
+        *args: object,
+        level: Literal["unit"] = "unit",
+        name: str | None = None,
+        retries: int = 0,
+        timeout: float | None = None,
+    ) -> None:
+        """Register how to undo what the handler did, or is about to do.
+
+        If the unit fails, here or in a later stage, or is cut short, its undo actions run in
+        strict reverse order of registration, those of each failed attempt before the next one.
+        If it succeeds they are released. Register before the effect: an undo of something that
+        did not happen is usually harmless, a missing one is not.
+
+        Args:
+            fn: The undo action, `def` or `async def`. A `def` runs where the handler runs: on
+                the pool, or inline. One with a parameter `ctx` is given a Context, and what it
+                registers there runs in a next pass (at most 16).
+            args: What to call it with; keywords go through `functools.partial`.
+            level: "unit".
+            name: What reports call it; the callable's name by default.
+            retries: Further tries if it raises.
+            timeout: Seconds an `async def` action may take; a `def` cannot be stopped.
+
+        Raises:
+            ConfigError: An argument is not allowed.
+            ClosedError: The unit has ended.
+        """
+
+@final
+class WindowInfo:
+    """The window a handler was given."""
+
+    @property
+    def reason(self) -> Literal["size", "age", "idle", "bytes", "close"]:
+        """Why it left."""
+
+    @property
+    def items(self) -> int:
+        """How many items it holds."""
+
+    @property
+    def age(self) -> float:
+        """Seconds from its first item's arrival to its leaving."""
+
+@final
+class Plan:
+    """The builder's plan: validated, named, drawn."""
+
+    def __new__(
+        cls,
+        name: object,
+        *,
+        max_in_flight: object = 256,
+        threads: object = 8,
+        on_error: object = "continue",
+        grace: object = 30.0,
+        seed: object = None,
+    ) -> Plan: ...
+    def stage(self, kind: str, label: str | None, options: dict[str, object]) -> Plan: ...
+    def validate(self) -> None: ...
+    def names(self) -> list[str]: ...
+    def kinds(self) -> list[str]: ...
+    def options(self, index: int) -> dict[str, object]: ...
+    def settings(self) -> dict[str, object]: ...
+    def describe(self) -> str: ...
+    def mermaid(self) -> str: ...
+
+@final
+class Run:
+    """One run of one pipeline, driven in slices by one thread."""
+
+    def __new__(cls, spec: Spec) -> Run: ...
+    def step(self) -> int: ...
+    def timeout(self) -> float | None: ...
+    def wait(self, most: float) -> None: ...
+    def fileno(self) -> int: ...
+    def awake(self) -> None: ...
+    def drain(self) -> None: ...
+    def abort(self) -> None: ...
+    @property
+    def stopping(self) -> bool: ...
+    @property
+    def aborting(self) -> bool: ...
+    @property
+    def address(self) -> tuple[str, int] | None: ...
+    def waiting(self, port: int) -> bool: ...
+    def ports(self) -> list[int]: ...
+    def next_job(self) -> Job | None: ...
+    def has_job(self) -> bool: ...
+    def push(self, item: object) -> int: ...
+    def has_room(self) -> bool: ...
+    def source_ended(self, error: BaseException | None = None) -> None: ...
+    def report(self) -> dict[str, Any]: ...
+    def close(self) -> None: ...
+
+@final
+class Feed:
+    """One worker's end of the feed of a leg."""
+
+    def __new__(cls, run: Run, leg: int) -> Feed: ...
+    def __iter__(self) -> Feed: ...
+    def __next__(self) -> Any: ...  # noqa: ANN401 - a unit can be anything
+    def batch(self) -> Iterator[Any] | None: ...
+    def context(self) -> Context | None: ...
+    def yielded(self) -> bool: ...
+    def done(self, result: object) -> None: ...
+    def failed(self, error: BaseException) -> bool: ...
+
+@final
+class Job:
+    """A unit or an undo action in the hands of a pool thread or of a coroutine."""
+
+    @property
+    def timeout(self) -> float | None: ...
+    @property
+    def undo(self) -> bool: ...
+    def parts(self) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]: ...
+    def awaitable(self) -> Any: ...  # noqa: ANN401 - any awaitable, or None
+    def done(self, result: object = None) -> None: ...
+    def failed(self, error: BaseException) -> None: ...
+
+@final
+class Contexts:
+    """Makes the contexts of the items of one chunk."""
+
+    def __call__(self, index: int, stage: int, tenant: object = None) -> Context: ...
+
+def check_retry(options: dict[str, object]) -> dict[str, object]: ...
+def check_tcp(options: dict[str, object]) -> dict[str, object]: ...

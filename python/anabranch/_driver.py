@@ -1,0 +1,345 @@
+"""Driving a run: in a thread of its own choosing, or in an event loop.
+
+Both drivers call `Run.step()`, which does about half a millisecond of work, until it says that the
+run is over; between two steps the blocking one waits for something to happen, and the asyncio one
+lets the loop go on. `run_blocking` becomes the asyncio one as soon as something must be awaited.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+from anabranch import _build, _core
+from anabranch._pool import Pool
+from anabranch._signals import steering
+from anabranch._tasks import Tasks
+from anabranch.errors import ForkedProcessError
+from anabranch.report import Report
+
+if TYPE_CHECKING:
+    from anabranch.pipeline import Pipeline
+
+T = TypeVar("T")
+
+_logger = logging.getLogger("anabranch")
+
+_IDLE: Final = 0
+_FINISHED: Final = 2
+# How long the blocking driver sleeps at most: signal handlers run in between.
+_LONGEST_WAIT: Final = 0.25
+# How long closing waits for a `def` handler that is still at work.
+_POOL_CLOSE: Final = 2.0
+
+
+class Session(Generic[T]):
+    """One run of one pipeline."""
+
+    def __init__(self, pipeline: Pipeline[T]) -> None:
+        self._pipeline = pipeline
+        self._settings = pipeline._settings  # noqa: SLF001 - the session is the pipeline's
+        self._stages = pipeline._stages  # noqa: SLF001 - as above
+        self._process = os.getpid()
+        self._run: _core.Run | None = None
+        self._pool = Pool(self._settings.name, self._settings.threads)
+        self._spec: _build.Spec | None = None
+        self._address: tuple[str, int] | None = None
+        self._iterator: Any = None
+        # When what is inside must be out, once a drain has been asked for.
+        self._deadline: float | None = None
+        self._fatal: BaseException | None = None
+        self._asleep: asyncio.Future[None] | None = None
+        self._kicked = False
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Where the native source listens."""
+        return self._address
+
+    def drain(self) -> None:
+        """Stop intake and finish what is inside, within the pipeline's grace."""
+        if self._run is not None:
+            if self._deadline is None:
+                self._deadline = time.monotonic() + self._settings.grace
+            self._run.drain()
+
+    def abort(self) -> None:
+        """Give up what was not begun, and roll back what is under way."""
+        if self._run is not None:
+            self._run.abort()
+
+    def check_process(self) -> None:
+        """Raise ForkedProcessError in a process forked from the one that began the run."""
+        if os.getpid() != self._process:
+            raise ForkedProcessError(
+                f"pipeline {self._settings.name!r} was started in process {self._process} and "
+                f"cannot be used in its fork {os.getpid()}: start one after the fork, "
+                "or use the start method 'spawn'"
+            )
+
+    # The blocking driver.
+
+    def run_blocking(self) -> Report[T]:
+        """Run to the end in this thread."""
+        if _in_a_loop():
+            raise RuntimeError(
+                f"pipeline {self._settings.name!r}: run_blocking() would block the event loop that "
+                "runs in this thread; use `await pipeline.run()`"
+            )
+        if self._needs_loop():
+            with steering(self, interrupts=True), asyncio.Runner() as runner:
+                return runner.run(self._run_in_loop())
+        run = self._open()
+        try:
+            with steering(self, interrupts=True):
+                if self._drive_blocking(run):
+                    return self._end(run)
+                # A coroutine has appeared: the same run goes on in a loop.
+                with asyncio.Runner() as runner:
+                    return runner.run(self._run_in_loop())
+        finally:
+            if self._pipeline.last_report is None:
+                self._end_quietly(run)
+            self._close(run)
+
+    def _drive_blocking(self, run: _core.Run) -> bool:
+        """Drive until the end, or until there is something to await; return whether it ended."""
+        while True:
+            try:
+                state = run.step()
+                if run.has_job():
+                    return False
+                if state == _FINISHED:
+                    return True
+                if state == _IDLE:
+                    run.wait(self._patience(run.timeout()))
+            except (Exception, KeyboardInterrupt, SystemExit) as error:
+                # Of a callable, or of a signal handler that came in between. What is inside is
+                # rolled back before it goes on; a second one does not wait for that.
+                if self._fatal is not None:
+                    raise
+                self._fatal = error
+                run.abort()
+            self._check_deadline(run)
+
+    def _patience(self, timeout: float | None) -> float:
+        return _LONGEST_WAIT if timeout is None else min(timeout, _LONGEST_WAIT)
+
+    # The asyncio driver.
+
+    async def run(self) -> Report[T]:
+        """Run to the end in the running loop."""
+        with steering(self, interrupts=False):
+            return await self._run_in_loop()
+
+    async def _run_in_loop(self) -> Report[T]:
+        task = self.spawn()
+        cancelled: asyncio.CancelledError | None = None
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError as error:
+                # The rollback is shielded: it ends before the cancellation goes on.
+                cancelled = error
+                self.abort()
+                self._kick()
+        report = self.outcome(task)
+        if cancelled is not None:
+            raise cancelled
+        return report
+
+    def spawn(self) -> asyncio.Task[Report[T]]:
+        """Start the driver as a task of the running loop."""
+        loop = asyncio.get_running_loop()
+        run = self._open()
+        name = f"anabranch {self._settings.name}"
+        return loop.create_task(self._drive(loop, run), name=name)
+
+    async def _drive(self, loop: asyncio.AbstractEventLoop, run: _core.Run) -> Report[T]:
+        tasks = self._tasks(loop, run)
+        loop.add_reader(run.fileno(), self._on_wake)
+        shut: asyncio.CancelledError | None = None
+        try:
+            while True:
+                try:
+                    state = run.step()
+                    if state == _FINISHED and not tasks.at_work:
+                        break
+                    busy = tasks.turn()
+                    if busy or state != _IDLE:
+                        await asyncio.sleep(0)
+                    else:
+                        await self._pause(loop, run.timeout())
+                except asyncio.CancelledError as error:
+                    # The loop is shutting down: the rollback is shielded from it.
+                    shut = error
+                    run.abort()
+                except (KeyboardInterrupt, SystemExit) as error:
+                    # Of a callable, or of a signal handler that came in between.
+                    self._interrupted(error)
+                except Exception as error:
+                    if self._fatal is not None:
+                        raise
+                    self._interrupted(error)
+                self._check_deadline(run)
+        finally:
+            report = await self._finish(loop, run, tasks)
+        if shut is not None:
+            raise shut
+        return report
+
+    async def _finish(
+        self, loop: asyncio.AbstractEventLoop, run: _core.Run, tasks: Tasks
+    ) -> Report[T]:
+        while True:
+            try:
+                # In a loop closed under the pipeline nothing can be cancelled, or waited for.
+                if not loop.is_closed():
+                    loop.remove_reader(run.fileno())
+                    await tasks.dismiss()
+                report = self._pipeline.last_report or self._end_quietly(run)
+                self._close(run)
+            except (KeyboardInterrupt, SystemExit) as error:
+                # An impatient Ctrl-C does not cost the report.
+                self._interrupted(error)
+            else:
+                return report
+
+    def outcome(self, task: asyncio.Task[Report[T]]) -> Report[T]:
+        """Return the report, or raise what asked for the process to end.
+
+        Raised by whoever waits, not by the driver: out of a task of its own it would end the loop
+        before the caller's `finally` blocks.
+        """
+        report = task.result()
+        if self._fatal is not None:
+            raise self._fatal
+        return report
+
+    def _interrupted(self, error: BaseException) -> None:
+        """A callable has asked for the process to end: roll back first."""
+        if self._fatal is None:
+            self._fatal = error
+        self.abort()
+        self._kick()
+
+    async def _pause(self, loop: asyncio.AbstractEventLoop, longest: float | None) -> None:
+        if self._kicked:
+            self._kicked = False
+            await asyncio.sleep(0)
+            return
+        if self._deadline is not None:
+            left = max(0.0, self._deadline - time.monotonic())
+            longest = left if longest is None else min(longest, left)
+        self._asleep = loop.create_future()
+        timer = None if longest is None else loop.call_later(longest, self._kick)
+        try:
+            await self._asleep
+        finally:
+            self._asleep = None
+            self._kicked = False
+            if timer is not None:
+                timer.cancel()
+
+    def _kick(self) -> None:
+        self._kicked = True
+        if self._asleep is not None and not self._asleep.done():
+            self._asleep.set_result(None)
+
+    def _on_wake(self) -> None:
+        if self._run is not None:
+            self._run.awake()
+        self._kick()
+
+    def _tasks(self, loop: asyncio.AbstractEventLoop, run: _core.Run) -> Tasks:
+        options = self._stages[0].options
+        return Tasks(
+            loop,
+            run,
+            () if self._spec is None else self._spec.legs,
+            source=options["source"] if options["how"] == "async" else None,
+            most=self._settings.max_in_flight,
+            kick=self._kick,
+            interrupted=self._interrupted,
+        )
+
+    # Both.
+
+    def _needs_loop(self) -> bool:
+        return any(stage.is_async or stage.options.get("how") == "async" for stage in self._stages)
+
+    def _open(self) -> _core.Run:
+        if self._run is None:
+            source, self._iterator = _build.open_source(self._stages[0])
+            self._spec = _build.build(
+                self._settings,
+                self._stages,
+                source=source,
+                grow=self._pool.grow,
+                put=self._pool.put,
+                own_threads=self._pool.started,
+            )
+            self._run = _core.Run(self._spec)
+            self._address = self._run.address
+        return self._run
+
+    def _check_deadline(self, run: _core.Run) -> None:
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            self._deadline = None
+            run.abort()
+
+    def _end(self, run: _core.Run) -> Report[T]:
+        report = self._end_quietly(run)
+        if self._fatal is not None:
+            raise self._fatal
+        return report
+
+    def _end_quietly(self, run: _core.Run) -> Report[T]:
+        report: Report[T] = Report.from_core(run.report())
+        self._pipeline._last_report = report  # noqa: SLF001 - the session is the pipeline's
+        if (report.failed and report.outcome != "aborted") or report.outcome == "failed":
+            codes = ", ".join(
+                f"{code} x{count}" if count else code for code, count in report.codes.items()
+            )
+            _logger.warning(
+                "pipeline %r %s with failures: %s", report.pipeline, report.outcome, codes
+            )
+        return report
+
+    def _close(self, run: _core.Run) -> None:
+        if self._spec is None:
+            return
+        if self._iterator is not None:
+            _close(self._iterator)
+        stuck = self._pool.close(_POOL_CLOSE)
+        if stuck:
+            _logger.error(
+                "pipeline %r: %d threads are still busy in their handlers and were left behind",
+                self._settings.name,
+                stuck,
+            )
+        run.close()
+        self._spec = None
+        self._iterator = None
+        self._run = None
+
+
+def _in_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _close(iterator: object) -> None:
+    close = getattr(iterator, "close", None)
+    if close is None:
+        return
+    try:
+        close()
+    except Exception:
+        _logger.exception("closing the source raised")

@@ -1,0 +1,42 @@
+"""What is noted on an exception when it becomes a failure."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from anabranch.errors import AnabranchError
+
+# An exception object that is raised again and again (`raise self.error`) must not grow for ever.
+_MOST_NOTES = 8
+
+
+def describe(
+    error: BaseException, pipeline: str, stage: str, tenant: object, attempt: int | None
+) -> str:
+    """Note on `error` where it arose, and return the code it is counted under.
+
+    The code is the name of the exception's type; an error of our own that has a code keeps it,
+    and a cancellation is `cancelled`.
+
+    Args:
+        error: The exception; its type and traceback stay as they are.
+        pipeline: The pipeline's name.
+        stage: The stage's name.
+        tenant: The branch's key; None before the fan-out.
+        attempt: The number of the attempt, where there may be several.
+    """
+    note = f"anabranch: in pipeline {pipeline!r}, stage {stage!r}"
+    if tenant is not None:
+        note += f", tenant {tenant!r}"
+    if attempt is not None:
+        note += f", attempt {attempt}"
+    # Whatever the exception's own methods do, it stays the failure that is told.
+    with contextlib.suppress(Exception):
+        notes = getattr(error, "__notes__", ())
+        if note not in notes and len(notes) < _MOST_NOTES:
+            error.add_note(note)
+    if isinstance(error, asyncio.CancelledError):
+        return "cancelled"
+    code = getattr(error, "code", None) if isinstance(error, AnabranchError) else None
+    return code if isinstance(code, str) else type(error).__name__

@@ -1,0 +1,232 @@
+"""Generated passes: the synchronous callables in front of a leg, fused into one Python loop.
+
+A call from one Python function to another inside a generated loop costs less than a call out of
+Rust, so the loop over a chunk is Python, made once per pipeline, and everything else is Rust. The
+rules it is written by:
+
+- one source line per stage, so that the line of an exception names its stage, and tracebacks show
+  it (the source is registered with `linecache`);
+- the iterator is held by the caller: after an exception the loop goes on with the next item;
+- what is behind a `flat_map` has a `try` of its own: a failing child does not cost its siblings;
+- the `tracked` form also says which input each output came from, at some 30 ns per item: it is
+  made only where somebody asks.
+"""
+
+from __future__ import annotations
+
+import keyword
+import linecache
+import re
+import zlib
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from anabranch.keys import AttrKey, ItemKey
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from anabranch._stages import Stage
+
+_PARAMETERS = ("chunk", "out", "at", "keys", "failed", "tally", "context")
+# Sources kept for tracebacks: those of the latest pipelines, however many a process makes.
+_MOST_SOURCES = 256
+_sources: OrderedDict[str, None] = OrderedDict()
+_LOCALS = frozenset({*_PARAMETERS, "error", "index", "key", "append"})
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """A generated pass, as the extension takes it.
+
+    Attributes:
+        function: The loop; called with the parameters in the order of `_PARAMETERS`.
+        tracked: Whether it fills `at` with the input of each output; it is then given an
+            `enumerate` of the chunk.
+        keyed: Whether it fills `keys` with the key of each output.
+        grows: Whether it counts the items made beyond one for one: in `tally[0]`, or, tracked, as
+            a list of (input, count).
+        lines: The stage number behind each line of the source.
+        routed_from: The first stage number behind the fan-out.
+        source: The source, for people.
+    """
+
+    function: Callable[..., None]
+    tracked: bool
+    keyed: bool
+    grows: bool
+    lines: list[tuple[int, int]]
+    routed_from: int
+    source: str
+
+
+@dataclass(slots=True)
+class _Writer:
+    names: dict[str, object]
+    tracked: bool
+    lines: list[str] = field(default_factory=list[str])
+    stages: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
+    routed: bool = False
+    depth: int = 0
+
+    def line(self, indent: int, text: str, stage: int | None = None) -> None:
+        self.lines.append("    " * indent + text)
+        if stage is not None:
+            self.stages.append((len(self.lines), stage))
+
+    def bind(self, value: object, name: str) -> str:
+        """Give `value` a name of its own in the source, close to `name`."""
+        base = re.sub(r"\W", "_", name) or "stage"
+        if base[0].isdigit() or keyword.iskeyword(base) or base in _LOCALS or base[:1] == "v":
+            base = f"stage_{base}"
+        unique, number = base, 2
+        while unique in self.names:
+            unique, number = f"{base}_{number}", number + 1
+        self.names[unique] = value
+        return unique
+
+
+def generate(
+    pipeline: str, stages: Sequence[tuple[int, Stage]], *, tracked: bool, last_stage: int
+) -> Pass | None:
+    """Generate the pass for these stages; None if there is nothing to call.
+
+    Args:
+        pipeline: The pipeline's name, for tracebacks.
+        stages: Synchronous stages with their numbers, perhaps one `fan_out` among them.
+        tracked: Whether outputs must know their inputs.
+        last_stage: The number of the stage the pass leads to.
+    """
+    position = next((at for at, (_, it) in enumerate(stages) if it.kind == "fan_out"), None)
+    native = position == len(stages) - 1 and stages[-1][1].fn is None
+    if native:
+        stages = stages[:-1]
+    if not stages:
+        return None
+    keyed = position is not None and not native
+    routed_from = last_stage + 1 if position is None else stages[0][0] + position + 1
+    writer = _Writer({}, tracked)
+    writer.line(0, f"def {_function_name(pipeline)}({', '.join(_PARAMETERS)}):")
+    writer.line(1, "key = None")
+    counters = sum(1 for _, stage in stages if stage.kind == "flat_map")
+    for number in range(counters):
+        writer.line(1, f"n{number} = 0")
+    writer.line(1, "while True:")
+    writer.line(2, "try:")
+    writer.line(3, f"for {'index, v' if tracked else 'v'} in chunk:")
+    _body(writer, stages, "v", 4, keyed=keyed)
+    writer.line(3, "return")
+    writer.line(2, "except Exception as error:")
+    _caught(writer, 3, open_counter=0 if counters else None)
+    source = "\n".join(writer.lines) + "\n"
+    return Pass(
+        function=_compile(pipeline, source, writer.names),
+        tracked=tracked,
+        keyed=keyed,
+        grows=counters > 0,
+        lines=writer.stages,
+        routed_from=routed_from,
+        source=source,
+    )
+
+
+def _body(
+    writer: _Writer, stages: Sequence[tuple[int, Stage]], value: str, indent: int, *, keyed: bool
+) -> None:
+    for at, (number, stage) in enumerate(stages):
+        if stage.kind == "fan_out":
+            writer.line(indent, f"key = {_key(writer, stage, value, number)}", number)
+            writer.routed = True
+            continue
+        call = f"{writer.bind(stage.fn, stage.name)}({value}{_context(writer, stage, number)})"
+        if stage.kind == "map":
+            value = f"v{number}"
+            writer.line(indent, f"{value} = {call}", number)
+        elif stage.kind == "filter":
+            writer.line(indent, f"if not {call}: continue", number)
+        elif stage.kind == "tap":
+            writer.line(indent, call, number)
+        else:
+            counter = f"n{writer.depth}"
+            writer.depth += 1
+            value = f"v{number}"
+            writer.line(indent, f"for {value} in {call}:", number)
+            writer.line(indent + 1, f"{counter} += 1")
+            _children(writer, stages[at + 1 :], value, indent + 1, keyed=keyed)
+            _grow(writer, indent, counter, f"({counter} or 1) - 1")
+            return
+    _emit(writer, value, indent, keyed=keyed)
+
+
+def _children(
+    writer: _Writer, stages: Sequence[tuple[int, Stage]], value: str, indent: int, *, keyed: bool
+) -> None:
+    if not stages:
+        _emit(writer, value, indent, keyed=keyed)
+        return
+    inner = writer.depth if any(stage.kind == "flat_map" for _, stage in stages) else None
+    writer.line(indent, "try:")
+    _body(writer, stages, value, indent + 1, keyed=keyed)
+    writer.line(indent, "except Exception as error:")
+    _caught(writer, indent + 1, open_counter=inner)
+
+
+def _caught(writer: _Writer, indent: int, *, open_counter: int | None) -> None:
+    index = "index" if writer.tracked else "None"
+    writer.line(indent, f"failed.append((error, key, {index}))")
+    if open_counter is not None:
+        # The children that came before the exception are items without a parent.
+        _grow(writer, indent, f"n{open_counter}", f"n{open_counter}")
+
+
+def _grow(writer: _Writer, indent: int, counter: str, made: str) -> None:
+    """Count the items made beyond one for one, and begin to count anew."""
+    tally = f"tally.append((index, {made}))" if writer.tracked else f"tally[0] += {made}"
+    writer.line(indent, f"{tally}; {counter} = 0")
+
+
+def _emit(writer: _Writer, value: str, indent: int, *, keyed: bool) -> None:
+    writer.line(indent, f"out.append({value})")
+    if writer.tracked:
+        writer.line(indent, "at.append(index)")
+    if keyed:
+        writer.line(indent, "keys.append(key)")
+
+
+def _context(writer: _Writer, stage: Stage, number: int) -> str:
+    if not stage.takes_ctx:
+        return ""
+    return f", ctx=context(index, {number}{', key' if writer.routed else ''})"
+
+
+def _key(writer: _Writer, stage: Stage, value: str, number: int) -> str:
+    by = stage.options["by"]
+    if isinstance(by, AttrKey):
+        return f"{value}.{by.name}"
+    if isinstance(by, str):
+        return f"{value}[{by!r}]"
+    if isinstance(by, ItemKey):
+        return f"{value}[{by.key!r}]"
+    return f"{writer.bind(stage.fn, stage.name)}({value}{_context(writer, stage, number)})"
+
+
+def _function_name(pipeline: str) -> str:
+    name = re.sub(r"\W", "_", pipeline)
+    return f"pass_of_{name}"
+
+
+def _compile(pipeline: str, source: str, names: dict[str, Any]) -> Callable[..., None]:
+    # The same source has the same name, so that running a pipeline again and again adds nothing.
+    checksum = zlib.crc32(source.encode())
+    filename = f"<anabranch: generated for pipeline {pipeline!r}, {checksum:08x}>"
+    namespace = dict(names)
+    exec(compile(source, filename, "exec"), namespace)  # noqa: S102 - our own source
+    # Without an entry here tracebacks through the pass would show no source line.
+    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
+    function: Callable[..., None] = namespace[_function_name(pipeline)]
+    _sources[filename] = None
+    _sources.move_to_end(filename)
+    if len(_sources) > _MOST_SOURCES:
+        linecache.cache.pop(_sources.popitem(last=False)[0], None)
+    return function

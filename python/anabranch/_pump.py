@@ -1,0 +1,95 @@
+"""Pumping: the items of an async source into a run, by a task of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, AsyncIterator, Callable
+
+    from anabranch import _core
+
+_logger = logging.getLogger("anabranch")
+
+
+class Pump:
+    """The task that takes items from an async iterable.
+
+    Args:
+        loop: The running loop.
+        run: The run.
+        source: The user's async iterable.
+        kick: Tells the driver that there may be something to do.
+        interrupted: Told of a KeyboardInterrupt or SystemExit the source raised.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        run: _core.Run,
+        source: AsyncIterable[Any],
+        *,
+        kick: Callable[[], None],
+        interrupted: Callable[[BaseException], None],
+    ) -> None:
+        self._loop = loop
+        self._run = run
+        self._kick = kick
+        self._interrupted = interrupted
+        # What the task waits for while there is no room.
+        self._room: asyncio.Future[None] | None = None
+        self.task: asyncio.Task[None] = loop.create_task(self._work(source))
+
+    def tend(self) -> None:
+        """Stop with the run, and go on when there is room again."""
+        if self._run.stopping:
+            self.cancel()
+        if self._room is not None and not self._room.done() and self._run.has_room():
+            self._room.set_result(None)
+
+    def cancel(self) -> None:
+        """Stop, once: a second cancellation would cut short what the source does to end well."""
+        if not self.task.done() and not self.task.cancelling():
+            self.task.cancel()
+
+    async def _work(self, source: AsyncIterable[Any]) -> None:
+        run = self._run
+        error: BaseException | None = None
+        iterator: AsyncIterator[Any] | None = None
+        try:
+            iterator = aiter(source)
+            async for item in iterator:
+                told = run.push(item)
+                if told:
+                    self._kick()
+                while told > 1 and not run.has_room():
+                    self._room = self._loop.create_future()
+                    try:
+                        await self._room
+                    finally:
+                        self._room = None
+        except asyncio.CancelledError:
+            # The driver's, when the run is to stop; or the source's own, which is an end, too.
+            if not run.stopping:
+                error = asyncio.CancelledError("the source was cancelled")
+        except (KeyboardInterrupt, SystemExit) as fatal:
+            self._interrupted(fatal)
+        except BaseException as failure:  # noqa: BLE001 - it becomes a failure
+            error = failure
+        finally:
+            if not self._loop.is_closed():
+                await _aclose(iterator)
+            run.source_ended(error)
+            self._kick()
+
+
+async def _aclose(iterator: object) -> None:
+    aclose = getattr(iterator, "aclose", None)
+    if aclose is None:
+        return
+    try:
+        await aclose()
+    except Exception:
+        _logger.exception("closing the source raised")

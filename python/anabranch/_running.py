@@ -1,0 +1,147 @@
+"""A pipeline that runs beside its caller, as the caller holds it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from anabranch._signals import steering
+from anabranch.errors import ClosedError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from anabranch._driver import Session
+    from anabranch.report import Report
+
+T = TypeVar("T")
+
+
+class Running(Generic[T]):
+    """A pipeline that runs in the event loop beside the caller; made by `Pipeline.start`.
+
+    An async context manager: leaving it without an error drains the pipeline within its grace,
+    leaving it with one aborts it.
+
+    Example:
+        >>> import asyncio
+        >>> import anabranch as ab
+        >>> async def main() -> int:
+        ...     async with ab.Pipeline("p").source(range(10)).collect().start() as running:
+        ...         report = await running.wait()
+        ...     return report.committed
+        >>> asyncio.run(main())
+        10
+    """
+
+    def __init__(self, session: Session[T]) -> None:
+        self._session = session
+        self._task: asyncio.Task[Report[T]] | None = None
+        self._steering: Any = None
+
+    async def __aenter__(self) -> Running[T]:
+        """Start the pipeline."""
+        if self._task is not None:
+            raise self._closed("has been started already")
+        self._steering = steering(self._session, interrupts=False)
+        self._steering.__enter__()
+        try:
+            self._task = self._session.spawn()
+            # The driver's first step has run when the caller's next line does.
+            await asyncio.sleep(0)
+        except BaseException as error:
+            # Cancelled on the way in: nobody would be left to end the run.
+            await self.__aexit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Drain, or abort, and wait for the end."""
+        try:
+            if kind is None:
+                self._session.drain()
+            else:
+                self._session.abort()
+            await self._joined()
+        finally:
+            self._steering.__exit__(None, None, None)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where the source listens: (host, port), with the port that 0 has picked.
+
+        Raises:
+            ClosedError: The source does not listen.
+        """
+        address = self._session.address
+        if address is None:
+            raise self._closed("has no source that listens")
+        return address
+
+    @property
+    def report(self) -> Report[T] | None:
+        """The report; None before the end."""
+        return self._session._pipeline.last_report  # noqa: SLF001 - both are the pipeline's
+
+    def drain(self) -> None:
+        """Stop intake and finish what is inside, within the pipeline's grace; does not wait.
+
+        May be called from any thread.
+
+        Raises:
+            ForkedProcessError: In a fork of the process that runs the pipeline.
+        """
+        self._session.check_process()
+        self._session.drain()
+
+    def abort(self) -> None:
+        """Give up what was not begun and roll back what is under way; does not wait.
+
+        May be called from any thread.
+
+        Raises:
+            ForkedProcessError: In a fork of the process that runs the pipeline.
+        """
+        self._session.check_process()
+        self._session.abort()
+
+    async def wait(self) -> Report[T]:
+        """Wait for the end of the run.
+
+        Returns:
+            The report. Cancelling this call does not stop the pipeline.
+
+        Raises:
+            ClosedError: The pipeline was not started, or in another event loop.
+            ForkedProcessError: In a fork of the process that runs the pipeline.
+        """
+        self._session.check_process()
+        if self._task is None:
+            raise self._closed("is not running: use `async with pipeline.start() as running:`")
+        if self._task.get_loop() is not asyncio.get_running_loop():
+            raise self._closed("runs in another event loop")
+        await asyncio.wait([self._task])
+        return self._session.outcome(self._task)
+
+    async def _joined(self) -> None:
+        if self._task is None:
+            return
+        cancelled: asyncio.CancelledError | None = None
+        while not self._task.done():
+            try:
+                await asyncio.wait([self._task])
+            except asyncio.CancelledError as error:
+                cancelled = error
+                self._session.abort()
+        self._session.outcome(self._task)
+        if cancelled is not None:
+            raise cancelled
+
+    def _closed(self, what: str) -> ClosedError:
+        name = self._session._settings.name  # noqa: SLF001 - both are the pipeline's
+        return ClosedError(f"pipeline {name!r} {what}")

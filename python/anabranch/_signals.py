@@ -1,0 +1,63 @@
+"""Ctrl-C and SIGTERM while a pipeline runs on the main thread."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from types import FrameType
+
+
+class Stoppable(Protocol):
+    """What signals steer."""
+
+    def drain(self) -> None:
+        """Stop intake, finish what is inside."""
+
+    def abort(self) -> None:
+        """Roll back at once."""
+
+
+@contextmanager
+def steering(target: Stoppable, *, interrupts: bool) -> Generator[None]:
+    """Let signals steer `target`: the first drains, the second aborts, the third leaves.
+
+    Handlers are only replaced where Python's own, or none, are installed, only on the main
+    thread, and are put back at the end.
+
+    Args:
+        target: The run.
+        interrupts: Whether Ctrl-C counts; under asyncio it cancels the main task instead.
+
+    Raises:
+        KeyboardInterrupt: At the third signal, out of whatever runs then.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    seen = 0
+
+    def steer(_number: int, _frame: FrameType | None) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == 1:
+            target.drain()
+        elif seen == 2:  # noqa: PLR2004 - the second of three
+            target.abort()
+        else:
+            raise KeyboardInterrupt
+
+    replaced: dict[signal.Signals, Any] = {}
+    if interrupts and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        replaced[signal.SIGINT] = signal.signal(signal.SIGINT, steer)
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        replaced[signal.SIGTERM] = signal.signal(signal.SIGTERM, steer)
+    try:
+        yield
+    finally:
+        for number, handler in replaced.items():
+            signal.signal(number, handler)

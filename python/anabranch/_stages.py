@@ -1,0 +1,158 @@
+"""A pipeline's stages as the driver gets them: values from the plan, live objects from the user."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
+
+from anabranch.errors import refused
+from anabranch.policy import Retry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from anabranch import _core
+    from anabranch._callables import Call
+
+Kind: TypeAlias = Literal[
+    "source", "map", "filter", "flat_map", "tap", "fan_out", "window", "for_each", "collect"
+]
+
+
+class CallOptions(TypedDict, total=False):
+    """The options of `map`, `filter`, `flat_map` and `tap`."""
+
+    name: str | None
+    concurrency: int
+    ordered: bool
+    retry: Retry | None
+
+
+class SinkOptions(TypedDict, total=False):
+    """The options of `for_each`."""
+
+    name: str | None
+    concurrency: int
+    retry: Retry | None
+    inline: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StageInfo:
+    """One stage, for people and programs that look at a pipeline.
+
+    Attributes:
+        kind: The builder method that added it.
+        name: Its name, unique within the pipeline; reports and errors use it.
+        is_async: Whether its callable is an `async def`, or the source an async iterable.
+        takes_ctx: Whether its callable takes `ctx`.
+        options: The options of its builder method, durations in float seconds.
+    """
+
+    kind: Kind
+    name: str
+    is_async: bool
+    takes_ctx: bool
+    options: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage, for the driver.
+
+    Attributes:
+        kind: The builder method that added it.
+        name: Its name, unique within the pipeline.
+        fn: The user's callable, for `fan_out` a key callable; None where there is none.
+        is_async: Whether `fn` returns awaitables.
+        takes_ctx: Whether `fn` is to be called with `ctx=`.
+        options: The plan's options of the stage, and its live objects: for a source "source",
+            for callables "retry", for `fan_out` "by", for a window "size_of".
+    """
+
+    kind: Kind
+    name: str
+    fn: Callable[..., Any] | None
+    is_async: bool
+    takes_ctx: bool
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the pipeline as a whole was told; the arguments of `Pipeline`, grace in seconds."""
+
+    name: str
+    max_in_flight: int
+    threads: int
+    on_error: Literal["continue", "stop"]
+    grace: float
+    seed: int | None
+
+
+def extend(
+    plan: _core.Plan,
+    kind: Kind,
+    label: str | None,
+    options: Mapping[str, object],
+    *,
+    call: Call | None = None,
+    live: Mapping[str, object] | None = None,
+) -> tuple[_core.Plan, Stage]:
+    """Add a stage to `plan`, which checks its options and its place.
+
+    Args:
+        plan: The plan so far; it stays as it is.
+        kind: The builder method.
+        label: What the stage would like to be called; the plan makes it unique.
+        options: The values the plan checks, fills in and draws.
+        call: The user's callable.
+        live: Objects that the plan cannot hold, by option.
+
+    Raises:
+        ConfigError: The stage cannot stand there, or an option is not allowed.
+    """
+    plan = plan.stage(kind, label, dict(options))
+    names = plan.names()
+    checked: dict[str, Any] = plan.options(len(names) - 1)
+    stage = Stage(
+        kind=kind,
+        name=names[-1],
+        fn=None if call is None else call.fn,
+        is_async=call is not None and call.is_async,
+        takes_ctx=call is not None and call.takes_ctx,
+        options=MappingProxyType({**checked, **(live or {})}),
+    )
+    return plan, stage
+
+
+def info(plan: _core.Plan, stages: tuple[Stage, ...]) -> tuple[StageInfo, ...]:
+    """Describe `stages` without their live objects."""
+    # Found out, not chosen: they have attributes of their own.
+    found = ("is_async", "how", "label")
+    return tuple(
+        StageInfo(
+            kind=stage.kind,
+            name=stage.name,
+            is_async=stage.is_async or stage.options.get("how") == "async",
+            takes_ctx=stage.takes_ctx,
+            options=MappingProxyType(
+                {key: value for key, value in plan.options(index).items() if key not in found}
+            ),
+        )
+        for index, stage in enumerate(stages)
+    )
+
+
+def retry_options(retry: object, *, pipeline: str, stage: str) -> dict[str, object] | None:
+    """Return the values of a policy for the plan.
+
+    Raises:
+        ConfigError: It is no policy.
+    """
+    if retry is None:
+        return None
+    if not isinstance(retry, Retry):
+        raise refused("retry", retry, "a Retry or None", pipeline=pipeline, stage=stage)
+    return retry.plan_options()

@@ -1,0 +1,126 @@
+"""The tasks of a run in an event loop: its crews, single jobs, and the pump of its source."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from anabranch._pump import Pump
+from anabranch._workers import Crew
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Callable, Sequence
+
+    from anabranch import _core
+    from anabranch._build import Leg
+
+
+class Tasks:
+    """All tasks of one run but the driver's own.
+
+    Args:
+        loop: The running loop.
+        run: The run.
+        legs: Its legs.
+        source: The user's async iterable, if that is the source.
+        most: How many workers a crew may have.
+        kick: Tells the driver that there may be something to do.
+        interrupted: Told of a KeyboardInterrupt or SystemExit user code raised.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        run: _core.Run,
+        legs: Sequence[Leg],
+        *,
+        source: AsyncIterable[Any] | None,
+        most: int,
+        kick: Callable[[], None],
+        interrupted: Callable[[BaseException], None],
+    ) -> None:
+        self._loop = loop
+        self._run = run
+        self._interrupted = interrupted
+        self._cancelled = False
+        # Coroutines that `def` callables have returned; and undo actions, which are not cancelled.
+        self._jobs: set[asyncio.Task[None]] = set()
+        self._undoing: set[asyncio.Task[None]] = set()
+        ports = run.ports()
+        self._crews = [
+            Crew(
+                run,
+                leg=number,
+                port=ports[number],
+                role=leg.role,
+                handler=leg.handler,
+                takes_ctx=leg.takes_ctx,
+                sequential=leg.concurrency == 1,
+                most=most,
+                kick=kick,
+                interrupted=interrupted,
+            )
+            for number, leg in enumerate(legs)
+            if leg.runs == "tasks" and leg.handler is not None
+        ]
+        self._pump: Pump | None = None
+        if source is not None:
+            self._pump = Pump(loop, run, source, kick=kick, interrupted=interrupted)
+
+    @property
+    def at_work(self) -> bool:
+        """Whether a job is under way."""
+        return bool(self._jobs or self._undoing)
+
+    def turn(self) -> bool:
+        """Begin what waits, and cancel what an abort does not wait for.
+
+        Returns:
+            Whether units wait that a worker is about to take.
+        """
+        run = self._run
+        while (job := run.next_job()) is not None:
+            tasks = self._undoing if job.undo else self._jobs
+            task = self._loop.create_task(self._await(job))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+        if run.aborting and not self._cancelled:
+            self._cancelled = True
+            self._cancel_crews()
+            for task in self._jobs:
+                task.cancel()
+        if self._pump is not None:
+            self._pump.tend()
+        busy = False
+        for crew in self._crews:
+            busy |= crew.rouse()
+        return busy
+
+    async def dismiss(self) -> None:
+        """Cancel crews and pump and wait for them, whatever happens to the caller meanwhile."""
+        self._cancel_crews()
+        tasks = {task for crew in self._crews for task in crew.tasks}
+        if self._pump is not None:
+            self._pump.cancel()
+            tasks.add(self._pump.task)
+        while pending := {task for task in tasks if not task.done()}:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait(pending)
+
+    def _cancel_crews(self) -> None:
+        for crew in self._crews:
+            crew.cancel()
+
+    async def _await(self, job: _core.Job) -> None:
+        try:
+            awaitable = job.awaitable()
+            async with asyncio.timeout(job.timeout):
+                result = await awaitable if awaitable is not None else None
+        except (KeyboardInterrupt, SystemExit) as error:
+            job.failed(error)
+            self._interrupted(error)
+        except BaseException as error:  # noqa: BLE001 - it becomes a failure
+            job.failed(error)
+        else:
+            job.done(result)

@@ -1,0 +1,187 @@
+"""The persistent tasks in which `async def` handlers run.
+
+Each leg with an asynchronous handler has a crew. Its workers draw single units from the leg's
+feed, so a handler that never suspends costs one `await` and no task; another worker is roused only
+when those at work have suspended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from anabranch import _core
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+# Workers roused at once, at most: enough to fill any crew within a few turns of the loop.
+_MOST_AT_ONCE = 64
+
+
+class Crew:
+    """The workers of one leg.
+
+    Args:
+        run: The run.
+        leg: The leg's number.
+        port: The leg's port.
+        role: The stage's kind.
+        handler: The user's callable.
+        takes_ctx: Whether it takes `ctx`.
+        sequential: Whether each branch has one unit in flight at a time.
+        most: How many workers there may be.
+        kick: Tells the driver that there may be something to do.
+        interrupted: Told of a KeyboardInterrupt or SystemExit a handler raised.
+    """
+
+    def __init__(
+        self,
+        run: _core.Run,
+        *,
+        leg: int,
+        port: int,
+        role: str,
+        handler: Callable[..., Awaitable[Any]],
+        takes_ctx: bool,
+        sequential: bool,
+        most: int,
+        kick: Callable[[], None],
+        interrupted: Callable[[BaseException], None],
+    ) -> None:
+        self._run = run
+        self._leg = leg
+        self._port = port
+        self._role = role
+        self._handler = handler
+        self._takes_ctx = takes_ctx
+        self._sequential = sequential
+        self._most = most
+        self._kick = kick
+        self._interrupted = interrupted
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._resting: list[tuple[asyncio.Future[None], asyncio.Task[None]]] = []
+        # Workers that have been roused, or have yielded, and have not looked at the feed since.
+        # Tasks, not a number: one that is cancelled meanwhile leaves with its end.
+        self._awake: set[asyncio.Task[None]] = set()
+        # How many to rouse: more each time those at work have all suspended, one again as soon as
+        # somebody finds the feed empty.
+        self._next = 1
+
+    def rouse(self) -> bool:
+        """Rouse workers if units wait and all who are awake have suspended.
+
+        Returns:
+            Whether units wait that someone is about to take.
+        """
+        if not self._run.waiting(self._port):
+            return False
+        if self._awake:
+            return True
+        for _ in range(self._next):
+            if self._resting:
+                future, task = self._resting.pop()
+                if future.done():  # its worker has just been cancelled
+                    continue
+                future.set_result(None)
+            elif len(self._tasks) < self._most:
+                task = asyncio.get_running_loop().create_task(self._work())
+                self._tasks.add(task)
+                task.add_done_callback(self._ended)
+            else:
+                break
+            self._awake.add(task)
+        self._next = min(self._next * 2, _MOST_AT_ONCE)
+        return bool(self._awake)
+
+    def cancel(self) -> None:
+        """Cancel all workers; what they have in hand fails as cancelled."""
+        for task in self._tasks:
+            task.cancel()
+
+    @property
+    def tasks(self) -> frozenset[asyncio.Task[None]]:
+        """The workers."""
+        return frozenset(self._tasks)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._awake.discard(task)
+
+    async def _work(self) -> None:
+        me = asyncio.current_task()
+        assert me is not None  # noqa: S101 - for the type: a coroutine of a task
+        feed = _core.Feed(self._run, self._leg)
+        serve = self._serve
+        if self._role == "for_each" and not self._takes_ctx:
+            serve = _serve_batches if self._sequential else _serve_sink
+        try:
+            while True:
+                self._awake.discard(me)
+                try:
+                    await serve(feed, self._handler)
+                except (KeyboardInterrupt, SystemExit) as error:
+                    feed.failed(error)
+                    self._interrupted(error)
+                    return
+                except BaseException as error:  # noqa: BLE001 - it becomes a failure
+                    in_hand = feed.failed(error)
+                    if isinstance(error, asyncio.CancelledError) and _being_cancelled():
+                        return
+                    if not in_hand:  # no handler's error: going on would go round for ever
+                        self._interrupted(error)
+                        return
+                    continue
+                if not await self._rest(feed, me):
+                    return
+        finally:
+            # A signal handler may have raised between two of our own lines.
+            feed.failed(asyncio.CancelledError())
+            self._kick()
+
+    async def _serve(self, feed: _core.Feed, handler: Callable[..., Awaitable[Any]]) -> None:
+        if self._takes_ctx:
+            for unit in feed:
+                feed.done(await handler(unit, ctx=feed.context()))
+        else:
+            for unit in feed:
+                feed.done(await handler(unit))
+
+    async def _rest(self, feed: _core.Feed, me: asyncio.Task[None]) -> bool:
+        """Wait until there is something in the feed; return whether to go on."""
+        try:
+            if feed.yielded():
+                self._awake.add(me)
+                await asyncio.sleep(0)
+            else:
+                self._next = 1
+                future = asyncio.get_running_loop().create_future()
+                self._resting.append((future, me))
+                self._kick()
+                await future
+        except asyncio.CancelledError:
+            return False
+        return True
+
+
+async def _serve_sink(feed: _core.Feed, handler: Callable[..., Awaitable[Any]]) -> None:
+    for unit in feed:
+        await handler(unit)
+
+
+async def _serve_batches(feed: _core.Feed, handler: Callable[..., Awaitable[Any]]) -> None:
+    while True:
+        while (batch := feed.batch()) is not None:
+            for unit in batch:
+                await handler(unit)
+        # What comes alone: a further attempt, an item with a history.
+        for unit in feed:
+            await handler(unit)
+            break
+        else:
+            return
+
+
+def _being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

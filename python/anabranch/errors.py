@@ -1,0 +1,148 @@
+"""The exceptions anabranch raises, and the one wording for a refused argument."""
+
+from __future__ import annotations
+
+import reprlib
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    ExcT = TypeVar("ExcT", bound=Exception)
+
+
+# Every error takes its message alone, too: that is how exceptions are pickled, their attributes
+# follow by themselves.
+class AnabranchError(Exception):
+    """The base of all errors of this library."""
+
+
+class ConfigError(AnabranchError, ValueError):
+    """An argument, or the order of the stages, is not allowed.
+
+    Attributes:
+        pipeline: The pipeline's name, if there is one yet.
+        stage: The stage's name, if the error is about one.
+        argument: The argument's name, if the error is about one.
+        value: What was passed for it.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        pipeline: str | None = None,
+        stage: str | None = None,
+        argument: str | None = None,
+        value: object = None,
+    ) -> None:
+        super().__init__(message)
+        self.pipeline = pipeline
+        self.stage = stage
+        self.argument = argument
+        self.value = value
+
+
+class ClosedError(AnabranchError):
+    """The object was used after its end: it was closed, or has run already."""
+
+
+class ForkedProcessError(AnabranchError):
+    """The object was made before a fork and used in the child process."""
+
+
+class HandlerError(AnabranchError):
+    """A callable of yours failed for good; its own exception is the `__cause__`.
+
+    Attributes:
+        code: The failure's code: the type name of your exception, or a dotted one of ours.
+        stage: The stage it arose in.
+        tenant: The branch's key; None before `fan_out`.
+        attempts: How often it was tried, the first attempt included.
+        delay: Seconds waited between the attempts, in all.
+        history: The exception of each attempt, the last one included.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str = "",
+        stage: str = "",
+        tenant: object = None,
+        attempts: int = 1,
+        delay: float = 0.0,
+        history: Sequence[BaseException] = (),
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.stage = stage
+        self.tenant = tenant
+        self.attempts = attempts
+        self.delay = delay
+        self.history: tuple[BaseException, ...] = tuple(history)
+
+
+class SourceError(AnabranchError):
+    """The source failed, or gave something that is no item.
+
+    Attributes:
+        code: What happened, e.g. `source.failed` or `source.line_too_long`.
+        peer: The client it came from, as "ip:port"; None if there is none.
+    """
+
+    def __init__(
+        self, message: str, *, code: str = "source.failed", peer: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.peer = peer
+
+
+class CompensationError(AnabranchError, ExceptionGroup[Exception]):
+    """Undo actions failed: one error for each."""
+
+    def derive(self, excs: Sequence[ExcT], /) -> CompensationError:  # type: ignore[override]  # typeshed's is generic
+        """Make the group that `split` and `except*` hand on."""
+        return CompensationError(self.message, excs)
+
+
+class PipelineFailed(AnabranchError, ExceptionGroup[Exception]):
+    """A run failed in whole or in part: one error for each failure its report has kept."""
+
+    def derive(self, excs: Sequence[ExcT], /) -> PipelineFailed:  # type: ignore[override]  # typeshed's is generic
+        """Make the group that `split` and `except*` hand on."""
+        return PipelineFailed(self.message, excs)
+
+
+def refused(
+    argument: str,
+    value: object,
+    allowed: str,
+    *,
+    pipeline: str | None = None,
+    stage: str | None = None,
+    subject: str = "pipeline",
+    shown: str | None = None,
+) -> ConfigError:
+    """Say which argument is refused, and what is allowed, in the words the plan uses.
+
+    Args:
+        argument: The argument's name.
+        value: What was passed for it.
+        allowed: What may be passed, to follow "must be".
+        pipeline: The pipeline's name, if there is one.
+        stage: The stage's name, if there is one.
+        subject: What is being configured where there is no pipeline.
+        shown: `value` for people; its shortened `repr` by default.
+    """
+    place = subject if pipeline is None else f"pipeline {pipeline!r}"
+    if stage is not None:
+        place = f"{place}, stage {stage!r}"
+    return ConfigError(
+        f"{place}: {argument} must be {allowed}, got {shown or reprlib.repr(value)}",
+        pipeline=pipeline,
+        stage=stage,
+        argument=argument,
+        value=value,
+    )

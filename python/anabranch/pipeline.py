@@ -1,0 +1,608 @@
+"""The builder: a pipeline is described step by step, checked at each step, and then run once.
+
+One class, and longer than a file should be: more than half of it is what editors and `help` show.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
+
+from anabranch import _core
+from anabranch._callables import examine, name_of, source_kind
+from anabranch._stages import Settings, extend, info, retry_options
+from anabranch.errors import ClosedError, refused
+from anabranch.keys import AttrKey, ItemKey
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
+    from datetime import timedelta
+    from typing import TypeGuard, Unpack
+
+    from anabranch._callables import Call, WithCtx
+    from anabranch._driver import Session
+    from anabranch._running import Running
+    from anabranch._stages import CallOptions, Kind, SinkOptions, Stage, StageInfo
+    from anabranch.policy import Retry
+    from anabranch.report import Report
+    from anabranch.sources import TcpLines
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+class Pipeline(Generic[T]):
+    """A course for items: from a source through stages, per tenant after `fan_out`, to a sink.
+
+    Each method returns a new Pipeline with one more stage and leaves the old one as it was, so
+    two pipelines can share a beginning. `Pipeline[T]` is typed by the items that leave its last
+    stage. Callables may be `def` or `async def` wherever nothing else is said; one with a
+    parameter named `ctx` is given the Context of its unit by that name.
+
+    An exception in a callable never ends the pipeline (unless `on_error="stop"`): the item, or
+    the window, becomes a failure, which the report counts and samples.
+
+    A Pipeline object runs once: by `run`, `run_blocking` or `start`.
+
+    Args:
+        name: The pipeline's name, for reports, errors and drawings.
+        max_in_flight: The most units (items or windows) that asynchronous and pooled callables
+            work on at once, over all branches.
+        threads: The size of the pool that runs `def` sinks and undo actions; 1 to 64.
+        on_error: "continue" goes on after a failure; "stop" takes in no more, undoes what is
+            inside and ends the run as "failed".
+        grace: Seconds that what is inside has to reach its end when the pipeline is drained.
+        seed: Makes what is random (the jitter of retries) repeatable; None draws one.
+
+    Raises:
+        ConfigError: An argument is not allowed.
+
+    Example:
+        >>> import anabranch as ab
+        >>> events = [{"tenant": "acme", "n": 1}, {"tenant": "globex", "n": 2}]
+        >>> stored = {}
+        >>> def store(batch: list[dict], ctx: ab.Context) -> None:
+        ...     stored[ctx.tenant] = [event["n"] for event in batch]
+        >>> pipeline = (
+        ...     ab.Pipeline("ingest")
+        ...     .source(events)
+        ...     .fan_out(by="tenant")
+        ...     .window(max_items=500, max_age=1.0)
+        ...     .for_each(store)
+        ... )
+        >>> report = pipeline.run_blocking()
+        >>> report.ok, sorted(stored.items())
+        (True, [('acme', [1]), ('globex', [2])])
+    """
+
+    __slots__ = ("__weakref__", "_last_report", "_plan", "_settings", "_stages", "_turn")
+
+    _settings: Settings
+    _plan: _core.Plan
+    _stages: tuple[Stage, ...]
+    _last_report: Report[T] | None
+
+    def __init__(
+        self: Pipeline[None],
+        name: str,
+        *,
+        max_in_flight: int = 256,
+        threads: int = 8,
+        on_error: Literal["continue", "stop"] = "continue",
+        grace: float | timedelta = 30.0,
+        seed: int | None = None,
+    ) -> None:
+        plan = _core.Plan(
+            name,
+            max_in_flight=max_in_flight,
+            threads=threads,
+            on_error=on_error,
+            grace=grace,
+            seed=seed,
+        )
+        settings: dict[str, Any] = plan.settings()
+        self._become(Settings(**settings), plan, ())
+
+    def _become(self, settings: Settings, plan: _core.Plan, stages: tuple[Stage, ...]) -> None:
+        self._settings = settings
+        self._plan = plan
+        self._stages = stages
+        # Taken by the run and never given back. A lock, because two threads may try.
+        self._turn = threading.Lock()
+        self._last_report = None
+
+    @overload
+    def source(self, src: TcpLines[U], *, name: str | None = ...) -> Pipeline[U]: ...
+    @overload
+    def source(self, src: AsyncIterable[U], *, name: str | None = ...) -> Pipeline[U]: ...
+    @overload
+    def source(self, src: Iterable[U], *, name: str | None = ...) -> Pipeline[U]: ...
+    def source(self, src: object, *, name: str | None = None) -> Pipeline[Any]:
+        """Take items from an iterable, an async iterable or `tcp_lines`; the first stage.
+
+        Items are taken as fast as the stages let through, no faster. A generator is closed on
+        every way out. A source that raises ends the run: what it gave before goes on to the end,
+        and the outcome is "failed".
+
+        Args:
+            src: The source. A list or a tuple must not change while the pipeline runs.
+            name: The stage's name; by default the generator's, or the type's.
+
+        Raises:
+            ConfigError: It gives no items, is a str, bytes or mapping, or not the first stage.
+
+        Example:
+            >>> import anabranch as ab
+            >>> squares = ab.Pipeline("squares").source(n * n for n in range(3)).collect()
+            >>> squares.run_blocking().items
+            [0, 1, 4]
+        """
+        label = name_of(src) if name is None else name
+        how = source_kind(src, pipeline=self.name, stage=label)
+        options = {"how": how, "label": name_of(src)}
+        return self._extended("source", label, options, live={"source": src})
+
+    @overload
+    def map(
+        self, fn: Callable[[T], Awaitable[U]], **options: Unpack[CallOptions]
+    ) -> Pipeline[U]: ...
+    @overload
+    def map(self, fn: WithCtx[T, Awaitable[U]], **options: Unpack[CallOptions]) -> Pipeline[U]: ...
+    @overload
+    def map(self, fn: Callable[[T], U], **options: Unpack[CallOptions]) -> Pipeline[U]: ...
+    @overload
+    def map(self, fn: WithCtx[T, U], **options: Unpack[CallOptions]) -> Pipeline[U]: ...
+    def map(
+        self,
+        fn: Callable[..., Any],
+        *,
+        name: str | None = None,
+        concurrency: int = 1,
+        ordered: bool = True,
+        retry: Retry | None = None,
+    ) -> Pipeline[Any]:
+        """Replace each item by what `fn(item)` returns.
+
+        Args:
+            fn: A `def`, which runs in the pipeline's own thread and should be quick, or an
+                `async def`.
+            name: The stage's name; the callable's by default.
+            concurrency: How many calls of an `async def` may be under way at once, per branch.
+            ordered: Whether items leave in the order they came. If not, each leaves when it is
+                ready, and one that waits for another attempt is overtaken.
+            retry: When and how often a failed call is tried again; None never.
+
+        Raises:
+            ConfigError: An argument is not allowed, or the stage cannot stand here.
+
+        Example:
+            >>> import anabranch as ab
+            >>> async def double(n: int) -> int:
+            ...     return n * 2
+            >>> doubles = ab.Pipeline("doubles").source([1, 2]).map(double, concurrency=8).collect()
+            >>> doubles.run_blocking().items
+            [2, 4]
+        """
+        return self._called("map", fn, name, retry, concurrency=concurrency, ordered=ordered)
+
+    @overload
+    def filter(
+        self, fn: Callable[[T], TypeGuard[U]], **options: Unpack[CallOptions]
+    ) -> Pipeline[U]: ...
+    @overload
+    def filter(self, fn: Callable[[T], object], **options: Unpack[CallOptions]) -> Pipeline[T]: ...
+    @overload
+    def filter(self, fn: WithCtx[T, object], **options: Unpack[CallOptions]) -> Pipeline[T]: ...
+    def filter(
+        self,
+        fn: Callable[..., Any],
+        *,
+        name: str | None = None,
+        concurrency: int = 1,
+        ordered: bool = True,
+        retry: Retry | None = None,
+    ) -> Pipeline[Any]:
+        """Keep the items for which `fn(item)` is true; the others are counted as filtered.
+
+        Arguments and errors are those of `map`.
+
+        Example:
+            >>> import anabranch as ab
+            >>> odd = ab.Pipeline("odd").source(range(5)).filter(lambda n: n % 2).collect()
+            >>> report = odd.run_blocking()
+            >>> report.items, report.filtered
+            ([1, 3], 3)
+        """
+        return self._called("filter", fn, name, retry, concurrency=concurrency, ordered=ordered)
+
+    @overload
+    def flat_map(
+        self, fn: Callable[[T], Awaitable[Iterable[U]]], **options: Unpack[CallOptions]
+    ) -> Pipeline[U]: ...
+    @overload
+    def flat_map(
+        self, fn: WithCtx[T, Awaitable[Iterable[U]]], **options: Unpack[CallOptions]
+    ) -> Pipeline[U]: ...
+    @overload
+    def flat_map(
+        self,
+        fn: Callable[[T], Iterable[U] | AsyncIterable[U]],
+        **options: Unpack[CallOptions],
+    ) -> Pipeline[U]: ...
+    @overload
+    def flat_map(
+        self,
+        fn: WithCtx[T, Iterable[U] | AsyncIterable[U]],
+        **options: Unpack[CallOptions],
+    ) -> Pipeline[U]: ...
+    def flat_map(
+        self,
+        fn: Callable[..., Any],
+        *,
+        name: str | None = None,
+        concurrency: int = 1,
+        ordered: bool = True,
+        retry: Retry | None = None,
+    ) -> Pipeline[Any]:
+        """Replace each item by the items of the iterable that `fn(item)` returns.
+
+        Generator functions, `async` or not, are fine, too. Of an async generator, all items of
+        one call are gathered before the first goes on. An empty iterable takes the item out: it
+        is counted as filtered. Arguments and errors are those of `map`.
+
+        Example:
+            >>> import anabranch as ab
+            >>> words = ab.Pipeline("words").source(["a b", "c"]).flat_map(str.split).collect()
+            >>> report = words.run_blocking()
+            >>> report.items, report.received, report.produced
+            (['a', 'b', 'c'], 2, 1)
+        """
+        return self._called("flat_map", fn, name, retry, concurrency=concurrency, ordered=ordered)
+
+    @overload
+    def tap(self, fn: Callable[[T], object], **options: Unpack[CallOptions]) -> Pipeline[T]: ...
+    @overload
+    def tap(self, fn: WithCtx[T, object], **options: Unpack[CallOptions]) -> Pipeline[T]: ...
+    def tap(
+        self,
+        fn: Callable[..., Any],
+        *,
+        name: str | None = None,
+        concurrency: int = 1,
+        ordered: bool = True,
+        retry: Retry | None = None,
+    ) -> Pipeline[T]:
+        """Call `fn(item)` and pass the item on; what it returns is ignored.
+
+        An item at which it raises becomes a failure and goes no further. Arguments and errors
+        are those of `map`.
+
+        Example:
+            >>> import anabranch as ab
+            >>> seen = ab.Pipeline("seen").source(["a", "b"]).tap(print).collect()
+            >>> _ = seen.run_blocking()
+            a
+            b
+        """
+        return self._called("tap", fn, name, retry, concurrency=concurrency, ordered=ordered)
+
+    def fan_out(
+        self,
+        by: str | AttrKey | ItemKey | Callable[[T], object],
+        *,
+        name: str | None = None,
+        capacity: int = 1000,
+        on_full: Literal["wait"] = "wait",
+        isolate: bool = True,
+    ) -> Pipeline[T]:
+        """Send each item to its tenant's branch; what follows runs once per branch.
+
+        Branches open when their tenant's first item arrives. Items of one tenant stay in order.
+        Keys are the same if they are equal; a str, of a subclass, too, is compared by its text. An
+        item whose key is missing or cannot be hashed becomes a failure. A pipeline fans out once.
+
+        Args:
+            by: The key. A str is the name of an entry of the items (`item["tenant"]`);
+                `ab.attr` and `ab.item` name an attribute or any entry: these three are looked
+                up without calling Python. Or a `def` that takes the item and returns the key.
+            name: The stage's name; "fan_out" by default.
+            capacity: How many items a branch may hold.
+            on_full: What to do when a branch is full: "wait" holds the source back.
+            isolate: Whether a full branch may take in a quarter of its capacity more before it
+                holds back the source, and so the other branches.
+
+        Raises:
+            ConfigError: An argument is not allowed, or the stage cannot stand here.
+
+        Example:
+            >>> import anabranch as ab
+            >>> pairs = [("acme", 1), ("globex", 2), ("acme", 3)]
+            >>> pipeline = ab.Pipeline("p").source(pairs).fan_out(by=ab.item(0)).collect()
+            >>> report = pipeline.run_blocking()
+            >>> {branch.tenant: branch.received for branch in report.branches}
+            {'acme': 2, 'globex': 1}
+        """
+        stage = "fan_out" if name is None else name
+        call: Call | None = None
+        if isinstance(by, AttrKey | ItemKey):
+            key = repr(by)
+        elif isinstance(by, str) and by.strip():
+            key = by
+        elif isinstance(by, str) or not callable(by):
+            allowed = (
+                "the name of an entry, ab.attr(...), ab.item(...) or a def that takes the item"
+            )
+            raise refused("by", by, allowed, pipeline=self.name, stage=stage)
+        else:
+            call = examine(by, pipeline=self.name, stage=stage, argument="by")
+            key = name_of(by)
+            if call.is_async:
+                allowed = "a def: a key is needed at once"
+                raise refused("by", by, allowed, pipeline=self.name, stage=stage, shown=key)
+        options = {"by": key, "capacity": capacity, "on_full": on_full, "isolate": isolate}
+        return self._extended("fan_out", name, options, call=call, live={"by": by})
+
+    def window(
+        self,
+        *,
+        max_items: int | None = None,
+        max_age: float | timedelta | None = None,
+        idle: float | timedelta | None = None,
+        max_bytes: int | None = None,
+        size_of: Callable[[T], int] | None = None,
+        on_cancel: Literal["flush", "drop"] | None = None,
+        name: str | None = None,
+    ) -> Pipeline[list[T]]:
+        """Gather items into lists; after `fan_out`, each branch has a window of its own.
+
+        A window leaves at whichever comes first, and when the source ends. It is never empty,
+        and keeps the order of the items. `ctx.window.reason` tells the handler why it left.
+
+        Args:
+            max_items: Leave with this many items.
+            max_age: Leave this many seconds after the first item came in, however fast others
+                follow; 0 leaves with whatever is there.
+            idle: Leave when nothing has come in for this many seconds.
+            max_bytes: Leave with this many bytes or more.
+            size_of: A `def` that returns the bytes of one item; by default `len`.
+            on_cancel: What becomes of a window still open when the run is cut short: "flush" hands
+                it on, "drop" gives it up and counts its items as dropped. None: "flush" when
+                draining, "drop" when aborting.
+            name: The stage's name; "window" by default.
+
+        Raises:
+            ConfigError: An argument is not allowed, nothing would ever make a window leave, or
+                the stage cannot stand here.
+
+        Example:
+            >>> import anabranch as ab
+            >>> pairs = ab.Pipeline("pairs").source([1, 2, 3]).window(max_items=2).collect()
+            >>> pairs.run_blocking().items
+            [[1, 2], [3]]
+        """
+        if size_of is not None:
+            stage = "window" if name is None else name
+            call = examine(size_of, pipeline=self.name, stage=stage, argument="size_of")
+            if call.is_async or call.takes_ctx or max_bytes is None:
+                allowed = "a def that takes the item alone, beside max_bytes"
+                shown = name_of(size_of)
+                raise refused(
+                    "size_of", size_of, allowed, pipeline=self.name, stage=stage, shown=shown
+                )
+        options = {
+            "max_items": max_items,
+            "max_age": max_age,
+            "idle": idle,
+            "max_bytes": max_bytes,
+            "on_cancel": on_cancel,
+        }
+        return self._extended("window", name, options, live={"size_of": size_of})
+
+    @overload
+    def for_each(
+        self, fn: Callable[[T], object], **options: Unpack[SinkOptions]
+    ) -> Pipeline[None]: ...
+    @overload
+    def for_each(
+        self, fn: WithCtx[T, object], **options: Unpack[SinkOptions]
+    ) -> Pipeline[None]: ...
+    def for_each(
+        self,
+        fn: Callable[..., Any],
+        *,
+        name: str | None = None,
+        retry: Retry | None = None,
+        concurrency: int = 1,
+        inline: bool = False,
+    ) -> Pipeline[None]:
+        """Call `fn` with each unit, an item or a window; this is a sink, the last stage.
+
+        A unit for which it returns is committed. One for which it raises is tried again as
+        `retry` says; in the end it has failed, and the undo actions registered for it by
+        `ctx.compensate` are run, the latest first. Delivery is at least once: an attempt that
+        fails may have had effects, which is what `ctx.compensate` is for.
+
+        Args:
+            fn: An `async def`, or a `def`, which runs on the pipeline's pool of threads; what it
+                returns is ignored.
+            name: The stage's name; the callable's by default.
+            retry: When and how often a failed call is tried again; None never.
+            concurrency: How many units may be under way at once, per branch. With 1 they are
+                handled in order; with more, one that waits for another attempt is overtaken.
+            inline: Whether to run a `def` in the pipeline's own thread. Faster for a quick one;
+                a slow one holds up everything else, and cannot be interrupted.
+
+        Raises:
+            ConfigError: An argument is not allowed, or the stage cannot stand here.
+
+        Example:
+            >>> import anabranch as ab
+            >>> pipeline = ab.Pipeline("p").source([3, 4]).for_each(print, inline=True)
+            >>> report = pipeline.run_blocking()
+            3
+            4
+            >>> report.committed
+            2
+        """
+        return self._called("for_each", fn, name, retry, concurrency=concurrency, inline=inline)
+
+    def collect(self, *, name: str | None = None) -> Pipeline[T]:
+        """Keep what arrives for the report's `items`; this is a sink, the last stage.
+
+        Args:
+            name: The stage's name; "collect" by default.
+
+        Raises:
+            ConfigError: The stage cannot stand here.
+
+        Example:
+            >>> import anabranch as ab
+            >>> ab.Pipeline("p").source((1, 2)).collect().run_blocking().items
+            [1, 2]
+        """
+        return self._extended("collect", name, {})
+
+    @property
+    def name(self) -> str:
+        """The pipeline's name."""
+        return self._settings.name
+
+    @property
+    def stages(self) -> tuple[StageInfo, ...]:
+        """The stages, the source first."""
+        return info(self._plan, self._stages)
+
+    def describe(self) -> str:
+        """Return the pipeline as a listing, one line per stage.
+
+        Example:
+            >>> import anabranch as ab
+            >>> print(ab.Pipeline("p").source([1]).collect().describe())
+            pipeline 'p': max_in_flight=256 units, threads=8, on_error=continue, grace=30 s
+              1  source    list     how=sequence, label=list
+              2  collect   collect
+        """
+        return self._plan.describe()
+
+    def mermaid(self) -> str:
+        """Return the pipeline as a Mermaid flowchart; what runs once per tenant is boxed."""
+        return self._plan.mermaid()
+
+    async def run(self) -> Report[T]:
+        """Run the pipeline in the running event loop, to its end.
+
+        Returns:
+            The report. Failures are in it, not raised; `report.raise_for_failure()` raises them.
+
+        Raises:
+            ConfigError: There is no source or no sink.
+            ClosedError: This Pipeline object has been run already.
+            ForkedProcessError: It was used before this process was forked.
+            OSError: `tcp_lines` cannot listen on its address.
+            asyncio.CancelledError: The call was cancelled; `last_report` tells how far it got.
+
+        Example:
+            >>> import asyncio
+            >>> import anabranch as ab
+            >>> asyncio.run(ab.Pipeline("p").source([1, 2]).collect().run()).items
+            [1, 2]
+        """
+        return await self._begin().run()
+
+    def run_blocking(self) -> Report[T]:
+        """Run the pipeline in this thread, to its end.
+
+        An event loop is opened only if something is asynchronous. On the main thread the first
+        Ctrl-C drains, the second rolls back at once, and the third leaves.
+
+        Returns:
+            The report. Failures are in it, not raised; `report.raise_for_failure()` raises them.
+
+        Raises:
+            ConfigError: There is no source or no sink.
+            ClosedError: This Pipeline object has been run already.
+            ForkedProcessError: It was used before this process was forked.
+            OSError: `tcp_lines` cannot listen on its address.
+
+        Example:
+            >>> import anabranch as ab
+            >>> ab.Pipeline("p").source([1, 2]).collect().run_blocking().items
+            [1, 2]
+        """
+        return self._begin().run_blocking()
+
+    def start(self) -> Running[T]:
+        """Start the pipeline in the running event loop, beside what follows.
+
+        Returns:
+            An async context manager. Leaving it without an error drains the pipeline within its
+            grace; leaving it with one aborts it. `await running.wait()` waits for its end.
+
+        Raises:
+            ConfigError: There is no source or no sink.
+            ClosedError: This Pipeline object has been run already.
+            ForkedProcessError: It was used before this process was forked.
+            OSError: `tcp_lines` cannot listen on its address.
+
+        Example:
+            >>> import asyncio
+            >>> import anabranch as ab
+            >>> async def main() -> list[int]:
+            ...     async with ab.Pipeline("p").source([1, 2]).collect().start() as running:
+            ...         report = await running.wait()
+            ...     return report.items
+            >>> asyncio.run(main())
+            [1, 2]
+        """
+        from anabranch._running import Running
+
+        return Running(self._begin())
+
+    @property
+    def last_report(self) -> Report[T] | None:
+        """The report of the run, also of a cancelled one; None before its end."""
+        return self._last_report
+
+    def __repr__(self) -> str:
+        return f"<Pipeline {self.name!r}: {' > '.join(stage.name for stage in self._stages)}>"
+
+    def _begin(self) -> Session[T]:
+        self._plan.validate()
+        if not self._turn.acquire(blocking=False):
+            raise ClosedError(
+                f"pipeline {self.name!r} has been run already: a Pipeline object runs once, "
+                "so build one for each run, for instance in a function that returns it"
+            )
+        # Here, not above: it needs asyncio, which a program that only builds does not.
+        from anabranch._driver import Session
+
+        return Session(self)
+
+    def _called(
+        self,
+        kind: Kind,
+        fn: Callable[..., Any],
+        name: str | None,
+        retry: Retry | None,
+        **options: object,
+    ) -> Pipeline[Any]:
+        label = name_of(fn) if name is None else name
+        flat = kind == "flat_map"
+        call = examine(fn, pipeline=self.name, stage=label, generates=flat)
+        options["retry"] = retry_options(retry, pipeline=self.name, stage=label)
+        options["is_async"] = call.is_async
+        return self._extended(kind, label, options, call=call, live={"retry": retry})
+
+    def _extended(
+        self,
+        kind: Kind,
+        label: str | None,
+        options: Mapping[str, object],
+        *,
+        call: Call | None = None,
+        live: Mapping[str, object] | None = None,
+    ) -> Pipeline[Any]:
+        plan, stage = extend(self._plan, kind, label, options, call=call, live=live)
+        extended = object.__new__(type(self))
+        extended._become(self._settings, plan, (*self._stages, stage))
+        return extended

@@ -1,0 +1,373 @@
+"""What a run did: every item accounted for, the failures sampled, the undo actions listed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+
+from anabranch.errors import AnabranchError, CompensationError, HandlerError, PipelineFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+T = TypeVar("T")
+
+# How many codes, branches and undo actions the text names; the report itself has them all.
+_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Counts:
+    """What became of the items, of a branch or of the whole pipeline.
+
+    Attributes:
+        received: Items taken from the source; for a branch: routed to it.
+        produced: Items that stages made beyond those they took (`flat_map`).
+        committed: Items handled to the end.
+        filtered: Items taken out by a stage on purpose.
+        failed: Items failed for good.
+        dropped: Items given up by policy: a partial window when the pipeline is aborted.
+        dead_lettered: Items handed to a dead-letter target.
+        returned: Items given back to a source that takes them back.
+        left: Items still inside when the pipeline ended.
+        retried: Attempts after the first, in units.
+        windows: Windows that left, in windows.
+    """
+
+    received: int = 0
+    produced: int = 0
+    committed: int = 0
+    filtered: int = 0
+    failed: int = 0
+    dropped: int = 0
+    dead_lettered: int = 0
+    returned: int = 0
+    left: int = 0
+    retried: int = 0
+    windows: int = 0
+
+    @property
+    def balanced(self) -> bool:
+        """Whether every item is accounted for.
+
+        `received + produced == committed + filtered + failed + dropped + dead_lettered + returned
+        + left`. It always holds for a whole report.
+        """
+        ended = self.committed + self.filtered + self.failed + self.dropped
+        ended += self.dead_lettered + self.returned + self.left
+        return self.received + self.produced == ended
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BranchReport(Counts):
+    """What became of one tenant's items.
+
+    Attributes:
+        tenant: The branch's key.
+    """
+
+    tenant: object
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """One unit that failed for good.
+
+    Attributes:
+        code: The type name of the exception, or a dotted code of ours, e.g. `source.truncated`.
+        stage: The stage it arose in.
+        tenant: The branch's key; None before `fan_out`.
+        items: How many items failed with it; more than one for a window.
+        attempts: How often it was tried, the first attempt included.
+        delay: Seconds waited between the attempts, in all.
+        error: The exception, with its traceback.
+        history: The exception of each attempt, the last one included.
+    """
+
+    code: str
+    stage: str
+    tenant: object
+    items: int
+    attempts: int
+    delay: float
+    error: BaseException
+    history: Sequence[BaseException] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compensation:
+    """One undo action that was run.
+
+    Attributes:
+        name: Its name; the function's if it was given none.
+        stage: The stage that registered it.
+        tenant: The branch's key; None before `fan_out`.
+        outcome: "done", or "failed" if it raised.
+        seconds: How long it took.
+        error: What it raised, if it did.
+    """
+
+    name: str
+    stage: str
+    tenant: object
+    outcome: Literal["done", "failed"]
+    seconds: float
+    error: BaseException | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False, eq=False)
+class Report(Counts, Generic[T]):
+    """What a run did.
+
+    `str(report)` is a summary for people, `to_dict()` one for programs. `Report[T]` is typed by
+    what leaves the last stage: the report of `collect()` has `items: list[T]`; that of `for_each`
+    is a `Report[None]`, and its `items` is empty.
+
+    Attributes:
+        pipeline: The pipeline's name.
+        outcome: "completed": the source ended; "drained": it was told to stop, and what was
+            inside went on to the end; "aborted": what was inside was undone; "failed": the
+            source failed, or `on_error="stop"` met a failure.
+        seconds: How long the run took.
+        branches: The counts of each tenant's branch, in the order they opened.
+        codes: How many items failed, by code; exact.
+        failures: The first failures; a sample where there are many.
+        compensated: How many undo actions were run and succeeded.
+        stuck: How many undo actions failed.
+        compensations: The first undo actions; a sample where there are many.
+        items: What `collect()` collected, in order.
+
+    Example:
+        >>> import anabranch as ab
+        >>> pipeline = ab.Pipeline("halves").source([4, 0, 2]).map(lambda n: 8 // n).collect()
+        >>> report = pipeline.run_blocking()
+        >>> report.items, report.received, report.failed, report.codes
+        ([2, 4], 3, 1, {'ZeroDivisionError': 1})
+    """
+
+    pipeline: str
+    outcome: Literal["completed", "drained", "aborted", "failed"]
+    seconds: float
+    branches: tuple[BranchReport, ...] = ()
+    codes: dict[str, int] = field(default_factory=dict[str, int])
+    failures: tuple[Failure, ...] = ()
+    compensated: int = 0
+    stuck: int = 0
+    compensations: tuple[Compensation, ...] = ()
+    items: list[T] = field(default_factory=list[T])
+
+    @classmethod
+    def from_core(cls, data: Mapping[str, Any]) -> Report[Any]:
+        """Make the report from what the engine counted."""
+        undone = data["compensations"]
+        return cls(
+            pipeline=data["pipeline"],
+            outcome=data["outcome"],
+            seconds=data["seconds"],
+            **data["counts"],
+            branches=tuple(BranchReport(**branch) for branch in data["branches"]),
+            codes=dict(data["codes"]),
+            failures=tuple(Failure(**failure) for failure in data["failures"]),
+            compensated=undone["done"],
+            stuck=undone["failed"],
+            compensations=tuple(Compensation(**action) for action in undone["actions"]),
+            items=data["items"],
+        )
+
+    @property
+    def ok(self) -> bool:
+        """Whether the run came to its end, no item failed and no undo action got stuck.
+
+        Items filtered, dropped or dead-lettered by policy, and items left by a drain that ran out
+        of time, do not count against it.
+        """
+        return self.outcome in ("completed", "drained") and self.failed == 0 and self.stuck == 0
+
+    @property
+    def rate(self) -> float:
+        """Items received per second."""
+        return self.received / self.seconds if self.seconds > 0 else 0.0
+
+    def branch(self, tenant: object) -> BranchReport:
+        """Return the counts of one tenant.
+
+        Args:
+            tenant: The branch's key.
+
+        Raises:
+            KeyError: No item had this key.
+        """
+        for branch in self.branches:
+            if branch.tenant == tenant:
+                return branch
+        raise KeyError(tenant)
+
+    def raise_for_failure(self) -> None:
+        """Raise unless the report is `ok`.
+
+        Raises:
+            PipelineFailed: A group with a HandlerError for each failure in `failures`, its cause
+                the exception itself, and a CompensationError with those of stuck undo actions.
+
+        Example:
+            >>> import anabranch as ab
+            >>> report = ab.Pipeline("halves").source([0]).map(lambda n: 8 // n).collect()
+            >>> report.run_blocking().raise_for_failure()
+            Traceback (most recent call last):
+            anabranch.errors.PipelineFailed: pipeline 'halves' completed, 1 item failed (1 sub-exception)
+        """  # noqa: E501 - a message is one line
+        if self.ok:
+            return
+        errors: list[Exception] = [self._handler_error(failure) for failure in self.failures]
+        stuck = [self._undo_error(action) for action in self.compensations if action.error]
+        if stuck:
+            message = f"{_many(self.stuck, 'undo action')} failed{_more(self.stuck, len(stuck))}"
+            errors.append(CompensationError(message, stuck))
+        message = f"pipeline {self.pipeline!r} {self.outcome}"
+        if self.failed:
+            listed = sum(failure.items for failure in self.failures)
+            message += f", {_many(self.failed, 'item')} failed{_more(self.failed, listed)}"
+        if self.left:
+            message += f", {_many(self.left, 'item')} left"
+        raise PipelineFailed(message, errors or [AnabranchError(message)])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all but the items, in types that JSON has.
+
+        Tenants that are no str, number or None become their `str`; an exception becomes
+        `{"type", "message"}`.
+        """
+        return {
+            "pipeline": self.pipeline,
+            "outcome": self.outcome,
+            "seconds": self.seconds,
+            "counts": {name: getattr(self, name) for name in _COUNTS},
+            "branches": [_plain(branch) for branch in self.branches],
+            "codes": dict(self.codes),
+            "failures": [_plain(failure) for failure in self.failures],
+            "compensations": {
+                "done": self.compensated,
+                "failed": self.stuck,
+                "actions": [_plain(action) for action in self.compensations],
+            },
+        }
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{name}={getattr(self, name)}" for name in self._telling())
+        return f"<Report of pipeline {self.pipeline!r}: {self.outcome}, {counts}>"
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _telling(self) -> list[str]:
+        always = ("received", "committed", "failed")
+        return [name for name in _COUNTS if name in always or getattr(self, name)]
+
+    def _lines(self) -> Iterator[str]:
+        rate = f"{self.rate:,.0f} items/s"
+        yield f"pipeline {self.pipeline!r}: {self.outcome} in {self.seconds:.3g} s, {rate}"
+        rows = [(name, getattr(self, name)) for name in self._telling()]
+        rows += [("branches", len(self.branches))] if self.branches else []
+        yield from _table(rows)
+        if not self.balanced:
+            yield "  these do not add up: please report it as a bug of anabranch"
+        if self.codes:
+            yield "failed items by code"
+            yield from _table(_most(list(self.codes.items())))
+        worst = [(_text(branch.tenant), branch.failed) for branch in self.branches if branch.failed]
+        if worst:
+            yield f"failed items by branch, in {len(worst):,} of {len(self.branches):,}"
+            yield from _table(_most(worst))
+        if self.compensated or self.stuck:
+            yield f"undo actions: {self.compensated:,} done, {self.stuck:,} stuck"
+            stuck = [action for action in self.compensations if action.error is not None]
+            for action in stuck[:_SHOWN]:
+                yield f"  {_place(action)}: {action.name}: {_described(action.error)}"
+
+    def _handler_error(self, failure: Failure) -> Exception:
+        # An error of ours says where it is from: that of a source names the client.
+        if isinstance(failure.error, AnabranchError):
+            return failure.error
+        tried = f" after {failure.attempts} attempts" if failure.attempts > 1 else ""
+        lost = f" ({failure.items:,} items)" if failure.items > 1 else ""
+        error = HandlerError(
+            f"{_place(failure)}: {_described(failure.error)}{tried}{lost}",
+            code=failure.code,
+            stage=failure.stage,
+            tenant=failure.tenant,
+            attempts=failure.attempts,
+            delay=failure.delay,
+            history=failure.history,
+        )
+        error.__cause__ = failure.error
+        return error
+
+    def _undo_error(self, action: Compensation) -> Exception:
+        error = HandlerError(
+            f"{_place(action)}: undo {action.name!r}: {_described(action.error)}",
+            code=type(action.error).__name__,
+            stage=action.stage,
+            tenant=action.tenant,
+        )
+        error.__cause__ = action.error
+        return error
+
+
+_COUNTS = tuple(Counts.__dataclass_fields__)
+
+
+def _plain(record: BranchReport | Failure | Compensation) -> dict[str, Any]:
+    # Not `asdict`: it would copy tenants and exceptions.
+    plain = {name: _json(getattr(record, name)) for name in record.__dataclass_fields__}
+    if isinstance(record, Failure):
+        plain["history"] = [_json(error) for error in record.history]
+    return plain
+
+
+def _json(value: object) -> object:
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, BaseException):
+        return {"type": type(value).__name__, "message": _text(value)}
+    return _text(value)
+
+
+def _text(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001 - a report must not fail because of what it reports
+        return f"<{type(value).__name__} without a text>"
+
+
+def _described(error: BaseException | None) -> str:
+    text = _text(error)
+    name = type(error).__name__
+    return f"{name}: {text}" if text else name
+
+
+def _place(of: Failure | Compensation) -> str:
+    tenant = "" if of.tenant is None else f", tenant {_text(of.tenant)!r}"
+    return f"stage {of.stage!r}{tenant}"
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def _more(count: int, listed: int) -> str:
+    return f", {count - listed:,} more than listed here" if count > listed else ""
+
+
+def _most(rows: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Return the rows with the largest counts, and one for the sum of the others."""
+    rows = sorted(rows, key=lambda row: -row[1])
+    others = rows[_SHOWN:]
+    rest = [(f"{len(others):,} others", sum(count for _, count in others))] if others else []
+    return rows[:_SHOWN] + rest
+
+
+def _table(rows: list[tuple[str, int]]) -> Iterator[str]:
+    width = max(len(name) for name, _ in rows)
+    digits = max(len(f"{count:,}") for _, count in rows)
+    for name, count in rows:
+        yield f"  {name:<{width}}  {count:>{digits},}"

@@ -1,0 +1,210 @@
+//! One tenant's course through the stages behind the fan-out, and the trunk before it.
+//!
+//! A [`Branch`] is a row of lanes, one per leg of the pipeline it passes. A lane is the place
+//! where items wait for their handler: a bounded queue, the window if the leg has one, and the
+//! windows that have left and wait to be handled.
+//!
+//! ```text
+//! arrive --> [queue] --> (window) --> [cut, at most 2] --> in flight --> next leg
+//! ```
+
+use std::collections::VecDeque;
+
+use crate::clock::Time;
+use crate::engine::{Domain, Item, LegOptions, Payload, Unit};
+use crate::report::Counts;
+use crate::window::Window;
+
+/// Windows that may wait for their handler; beyond them the lane fills up.
+pub const WINDOW_OUTPUT: usize = 2;
+
+/// A branch's number within its pipeline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BranchId(pub u32);
+
+impl BranchId {
+    /// The course before the fan-out, and all of a pipeline that has none.
+    pub const TRUNK: Self = Self(0);
+
+    pub(crate) const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// One course through the legs from `first` on.
+#[derive(Debug)]
+pub struct Branch<D: Domain> {
+    pub(crate) lanes: Vec<Lane<D>>,
+    pub(crate) first: usize,
+    /// What happened here so far; what waits is added when someone asks.
+    pub(crate) counts: Counts,
+    /// Source items in units handed out, or on their way from one leg to the next.
+    pub(crate) outside: u64,
+}
+
+impl<D: Domain> Branch<D> {
+    pub(crate) fn new(first: usize, legs: &[LegOptions]) -> Self {
+        let lanes = legs.iter().map(Lane::new).collect();
+        Self {
+            lanes,
+            first,
+            counts: Counts::default(),
+            outside: 0,
+        }
+    }
+
+    /// The counts with what is still inside.
+    pub(crate) fn counts(&self) -> Counts {
+        let waiting: u64 = self.lanes.iter().map(Lane::waiting).sum();
+        Counts {
+            left: self.counts.left + self.outside + waiting,
+            ..self.counts
+        }
+    }
+}
+
+/// The outputs of one unit of an ordered leg, held until those before it are out.
+#[derive(Debug)]
+pub(crate) enum Slot<D: Domain> {
+    Pending,
+    Filled(Vec<Item<D>>),
+}
+
+/// Where the items of one branch wait for the handler of one leg.
+#[derive(Debug)]
+pub struct Lane<D: Domain> {
+    pub(crate) queue: VecDeque<Item<D>>,
+    pub(crate) window: Option<Window<D>>,
+    pub(crate) cut: VecDeque<Unit<D>>,
+    /// Units handed out and not yet ended, those in back-off or being undone included.
+    pub(crate) in_flight: u32,
+    /// Whether the lane stands in one of the engine's rings.
+    pub(crate) listed: bool,
+    /// Whether the queue is past its limit, which stalls what feeds it.
+    pub(crate) over: bool,
+    /// Ordered legs only: a slot per unit in flight, the oldest first.
+    pub(crate) slots: VecDeque<Slot<D>>,
+    /// Number of the oldest slot.
+    pub(crate) head: u32,
+}
+
+impl<D: Domain> Lane<D> {
+    fn new(leg: &LegOptions) -> Self {
+        Self {
+            queue: VecDeque::new(),
+            window: leg.window.as_ref().map(|_| Window::default()),
+            cut: VecDeque::new(),
+            in_flight: 0,
+            listed: false,
+            over: false,
+            slots: VecDeque::new(),
+            head: 0,
+        }
+    }
+
+    /// Whether a unit could be handed out now.
+    pub(crate) fn dispatchable(&self, leg: &LegOptions) -> bool {
+        let busy = if leg.reorders() {
+            self.slots.len()
+        } else {
+            self.in_flight as usize
+        };
+        busy < leg.concurrency as usize
+            && if self.window.is_some() {
+                !self.cut.is_empty()
+            } else {
+                !self.queue.is_empty()
+            }
+    }
+
+    /// Whether another window may leave.
+    pub(crate) fn has_room(&self) -> bool {
+        self.cut.len() < WINDOW_OUTPUT
+    }
+
+    /// Moves queued items into the window, and lets it leave each time it is due, while there is
+    /// room for the windows that leave.
+    ///
+    /// Returns how many did.
+    pub(crate) fn fill(&mut self, at: (BranchId, usize), leg: &LegOptions, now: Time) -> u64 {
+        let (Some(window), Some(options)) = (&mut self.window, &leg.window) else {
+            return 0;
+        };
+        let mut left = 0;
+        loop {
+            if let Some(reason) = window.due() {
+                if self.cut.len() >= WINDOW_OUTPUT {
+                    return left;
+                }
+                self.cut
+                    .push_back(Unit::of_window(at, window.cut(reason, now)));
+                left += 1;
+            }
+            let Some(item) = self.queue.pop_front() else {
+                return left;
+            };
+            window.push(item, options, now);
+        }
+    }
+
+    /// Takes the next unit out.
+    pub(crate) fn take(&mut self, at: (BranchId, usize), leg: &LegOptions) -> Option<Unit<D>> {
+        let mut unit = if self.window.is_some() {
+            self.cut.pop_front()?
+        } else {
+            Unit::of_item(at, self.queue.pop_front()?)
+        };
+        self.in_flight += 1;
+        if leg.reorders() {
+            unit.slot = self
+                .head
+                .wrapping_add(u32::try_from(self.slots.len()).unwrap_or(u32::MAX));
+            self.slots.push_back(Slot::Pending);
+        }
+        Some(unit)
+    }
+
+    /// Keeps the outputs of a unit until it is their turn.
+    pub(crate) fn hold(&mut self, slot: u32, outputs: Vec<Item<D>>) {
+        if let Some(place) = self.slots.get_mut(slot.wrapping_sub(self.head) as usize) {
+            *place = Slot::Filled(outputs);
+        }
+    }
+
+    /// The outputs whose turn it is, of one unit after the other.
+    pub(crate) fn turn(&mut self) -> Option<Vec<Item<D>>> {
+        match self.slots.pop_front()? {
+            Slot::Filled(items) => {
+                self.head = self.head.wrapping_add(1);
+                Some(items)
+            }
+            Slot::Pending => {
+                self.slots.push_front(Slot::Pending);
+                None
+            }
+        }
+    }
+
+    /// Source items waiting here, those in flight not included.
+    fn waiting(&self) -> u64 {
+        let held = self.slots.iter().flat_map(|slot| match slot {
+            Slot::Pending => &[][..],
+            Slot::Filled(items) => items,
+        });
+        let single = self.queue.iter().chain(held).map(|item| item.weight);
+        let buffered = self.window.iter().map(Window::weight);
+        let cut = self.cut.iter().map(|unit| unit.weight);
+        single.chain(buffered).chain(cut).map(u64::from).sum()
+    }
+}
+
+impl<T> Payload<T> {
+    /// How many places of its leg a unit takes.
+    pub(crate) const fn entries(&self) -> usize {
+        match self {
+            Self::One(_) => 1,
+            Self::Many(values) => values.len(),
+            Self::Sealed { entries, .. } => *entries,
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! The engine: items in, work out, results back.
+//!
+//! It joins branches, windows, retries and rollbacks of one pipeline, and does no I/O: a driver
+//! [`offer`](Engine::offer)s items, runs the work that [`next`](Engine::next) hands out, gives
+//! each unit back through [`complete`](Engine::complete), and calls [`poll`](Engine::poll) when
+//! time has passed.
+//!
+//! A pipeline is a row of **legs**. A leg is one handler with what stands in front of it: a
+//! queue per branch, and a window if there is one. Branches of tenants begin at the leg
+//! `Config::fan_leg`; the legs before it belong to the trunk.
+//!
+//! Two laws hold for whoever drives it. No foreign code runs and no item is dropped while the
+//! engine is borrowed: what dies inside is handed over in the [`Graveyard`]. And only the driving
+//! thread touches it.
+//!
+//! - `engine/unit.rs`: what moves through it; `engine/batch.rs`: several of them at once.
+//! - `engine/lanes.rs`: how items move through the lanes, and who holds up whom.
+//! - `engine/outcome.rs`: success, failure, retry.
+//! - `engine/rollback.rs`: what failed units did is undone.
+//! - `engine/end.rs`: the source's end, drain and abort.
+
+mod batch;
+mod end;
+mod lanes;
+mod outcome;
+mod rollback;
+mod unit;
+
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+
+pub use batch::Batch;
+pub use unit::{
+    Domain, Failed, Graveyard, History, Item, Origin, Outcome, Payload, Port, RollbackId, Undone,
+    Unit, Work,
+};
+
+use crate::branch::{Branch, BranchId};
+use crate::clock::Time;
+use crate::report::Counts;
+use crate::retry::{Random, Retry};
+use crate::window::WindowOptions;
+use end::Phase;
+use rollback::Undoing;
+use unit::{Alarm, Timer};
+
+/// Failures and undo actions kept as samples; the counts beside them are exact.
+pub const MAX_SAMPLES: usize = 100;
+
+/// One handler and what stands in front of it.
+#[derive(Debug, Clone)]
+pub struct LegOptions {
+    /// The window, if the handler works on windows.
+    pub window: Option<WindowOptions>,
+    /// Items that may wait per branch before what feeds the leg stalls.
+    pub capacity: usize,
+    /// Whether a branch may wait with a quarter of its capacity more before it stalls the others.
+    pub isolate: bool,
+    /// Units in flight per branch.
+    pub concurrency: u32,
+    /// Whether outputs keep the order of the inputs.
+    pub ordered: bool,
+    /// What happens after a failed attempt; `None`: there is one attempt.
+    pub retry: Option<Retry>,
+    /// Where the handler runs.
+    pub port: Port,
+}
+
+impl LegOptions {
+    /// Queue length that stalls the feed.
+    const fn limit(&self) -> usize {
+        if self.isolate {
+            self.capacity + self.capacity / 4
+        } else {
+            self.capacity
+        }
+    }
+
+    pub(crate) const fn reorders(&self) -> bool {
+        self.ordered && self.concurrency > 1
+    }
+}
+
+/// A pipeline, as the engine sees it.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The handlers in order; the last is the sink.
+    pub legs: Vec<LegOptions>,
+    /// The first leg that every tenant has for itself; the number of legs if none.
+    pub fan_leg: usize,
+    /// How many ports the driver has.
+    pub ports: usize,
+    /// Units in flight over all branches.
+    pub max_in_flight: usize,
+    /// Whether the first failure stops the pipeline.
+    pub stop_on_error: bool,
+    /// Seed of the jitter.
+    pub seed: u64,
+}
+
+/// The state of one run.
+#[derive(Debug)]
+pub struct Engine<D: Domain> {
+    config: Config,
+    branches: Vec<Branch<D>>,
+    phase: Phase,
+    /// Legs that nothing can reach any more, from the front.
+    closed: usize,
+    /// Lanes with a unit to hand out, per port.
+    rings: Vec<VecDeque<(BranchId, usize)>>,
+    /// Units whose back-off is over, per port.
+    again: Vec<VecDeque<Unit<D>>>,
+    /// Undo actions whose turn has come, per port.
+    undos: Vec<VecDeque<(RollbackId, D::Undo)>>,
+    /// Outputs on their way to the leg: the driver runs the stages in between and offers them.
+    arrivals: Vec<Vec<(BranchId, Item<D>)>>,
+    timers: BinaryHeap<Timer<D>>,
+    /// Numbers timers and rollbacks.
+    sequence: u64,
+    /// Lanes past their limit, per leg.
+    over: Vec<u32>,
+    /// Items waiting, in flight or in back-off, per leg.
+    load: Vec<u64>,
+    /// Units with a handler now.
+    in_flight: usize,
+    rollbacks: BTreeMap<RollbackId, Undoing<D>>,
+    random: Random,
+    stopping: bool,
+    failures: Vec<Failed<D>>,
+    codes: BTreeMap<String, u64>,
+    undone: Vec<Undone<D>>,
+    undone_counts: UndoneCounts,
+    graveyard: Graveyard<D>,
+}
+
+/// How many undo actions succeeded and failed.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct UndoneCounts {
+    /// Ran to the end.
+    pub done: u64,
+    /// Raised, or never ran because the passes were used up.
+    pub failed: u64,
+}
+
+impl<D: Domain> Engine<D> {
+    /// A run that has not begun.
+    pub fn new(mut config: Config) -> Self {
+        let legs = config.legs.len();
+        if let Some(sink) = config.legs.last_mut() {
+            // It has no outputs to keep in order.
+            sink.ordered = false;
+        }
+        let trunk = Branch::new(0, &config.legs[..config.fan_leg]);
+        Self {
+            branches: vec![trunk],
+            phase: Phase::Running,
+            closed: 0,
+            rings: (0..config.ports).map(|_| VecDeque::new()).collect(),
+            again: (0..config.ports).map(|_| VecDeque::new()).collect(),
+            undos: (0..config.ports).map(|_| VecDeque::new()).collect(),
+            arrivals: (0..legs).map(|_| Vec::new()).collect(),
+            timers: BinaryHeap::new(),
+            sequence: 0,
+            over: vec![0; legs],
+            load: vec![0; legs],
+            in_flight: 0,
+            rollbacks: BTreeMap::new(),
+            random: Random::new(config.seed),
+            stopping: false,
+            failures: Vec::new(),
+            codes: BTreeMap::new(),
+            undone: Vec::new(),
+            undone_counts: UndoneCounts::default(),
+            graveyard: Graveyard::default(),
+            config,
+        }
+    }
+
+    /// Opens a tenant's branch.
+    pub fn open_branch(&mut self) -> BranchId {
+        let id = BranchId(u32::try_from(self.branches.len()).unwrap_or(u32::MAX));
+        let first = self.config.fan_leg;
+        self.branches
+            .push(Branch::new(first, &self.config.legs[first..]));
+        id
+    }
+
+    /// How many items the source may bring at once: zero while a branch is over its limit.
+    pub fn room(&self) -> usize {
+        if self.phase != Phase::Running || self.over.iter().any(|over| *over > 0) {
+            0
+        } else {
+            self.config
+                .legs
+                .iter()
+                .map(|leg| leg.capacity)
+                .min()
+                .unwrap_or(1)
+        }
+    }
+
+    /// Counts items taken from the source.
+    pub fn received(&mut self, items: u64) {
+        self.branches[0].counts.received += items;
+    }
+
+    /// Counts items that a stage took out on purpose, or made.
+    pub fn passed(&mut self, branch: BranchId, filtered: u64, produced: u64) {
+        let counts = &mut self.branches[branch.index()].counts;
+        counts.filtered += filtered;
+        counts.produced += produced;
+    }
+
+    /// Counts items that were taken from the source but never got to a leg.
+    pub fn left_behind(&mut self, items: u64) {
+        self.branches[0].counts.left += items;
+    }
+
+    /// Hands over the outputs that wait to be offered to `leg`.
+    ///
+    /// The driver runs the stages in between and offers what comes of it before it calls
+    /// [`Engine::poll`] again: a leg that nothing seems to be on the way to may close.
+    pub fn take_arrivals(&mut self, leg: usize) -> Vec<(BranchId, Item<D>)> {
+        let arrivals = std::mem::take(&mut self.arrivals[leg]);
+        for (branch, item) in &arrivals {
+            self.branches[branch.index()].outside -= u64::from(item.weight);
+        }
+        arrivals
+    }
+
+    /// Whether [`Engine::next`] would hand out something for `port`; it may still say no when
+    /// all that waits is held back.
+    pub fn has_work(&self, port: Port) -> bool {
+        let Port(t) = port;
+        let units = !self.again[t].is_empty() || !self.rings[t].is_empty();
+        !self.undos[t].is_empty() || (units && !self.pauses())
+    }
+
+    /// Runs the timers that are due, and closes the legs that nothing can reach any more.
+    pub fn poll(&mut self, now: Time) {
+        while self.timers.peek().is_some_and(|timer| timer.at <= now) {
+            let Some(timer) = self.timers.pop() else {
+                break;
+            };
+            match timer.alarm {
+                Alarm::Window(branch, leg) => self.window_due(branch, leg, now),
+                Alarm::Retry(unit) => {
+                    let Port(port) = self.config.legs[unit.leg].port;
+                    self.again[port].push_back(unit);
+                }
+            }
+        }
+        self.close_legs(now);
+    }
+
+    /// When [`Engine::poll`] has something to do next.
+    pub fn deadline(&self) -> Option<Time> {
+        self.timers.peek().map(|timer| timer.at)
+    }
+
+    /// What died inside since the last call.
+    pub fn take_graveyard(&mut self) -> Graveyard<D> {
+        std::mem::take(&mut self.graveyard)
+    }
+
+    /// How many timers are set: at most one per window and one per unit in back-off.
+    pub fn timers(&self) -> usize {
+        self.timers.len()
+    }
+
+    /// Units with a handler now.
+    pub const fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// The counts of each branch, the trunk first. What is in the driver's hand is not in them.
+    pub fn branch_counts(&self) -> impl Iterator<Item = (BranchId, Counts)> {
+        (0..).map(BranchId).zip(&self.branches).map(|(id, branch)| {
+            let mut counts = branch.counts();
+            if id != BranchId::TRUNK {
+                // Stages of the driver's may end an item before it reaches a leg of its branch:
+                // what came is what came of it.
+                counts.received = counts.accounted().saturating_sub(counts.produced);
+            }
+            (id, counts)
+        })
+    }
+
+    /// The counts of the pipeline.
+    pub fn counts(&self) -> Counts {
+        let mut total = Counts::default();
+        for branch in &self.branches {
+            total += branch.counts();
+        }
+        total
+    }
+
+    /// The first failures, as samples.
+    pub fn failures(&self) -> &[Failed<D>] {
+        &self.failures
+    }
+
+    /// Items failed, by code.
+    pub const fn codes(&self) -> &BTreeMap<String, u64> {
+        &self.codes
+    }
+
+    /// The first undo actions that ran, as samples, and how many did.
+    pub fn undone(&self) -> (&[Undone<D>], UndoneCounts) {
+        (&self.undone, self.undone_counts)
+    }
+}

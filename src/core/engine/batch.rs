@@ -1,0 +1,118 @@
+//! Batches: items of one lane that one handler works on one after the other.
+//!
+//! Where a branch has one unit in flight at a time, its next items wait for the same handler
+//! anyway: they are handed out together, which costs one round trip instead of one for each. Each
+//! item is still a unit of its own: it succeeds, fails and is tried again by itself. Items with a
+//! history, and those of legs with windows or more units in flight, are handed out by
+//! [`Engine::next`].
+
+use super::{Domain, Engine, Item, Port, Unit};
+use crate::branch::BranchId;
+use crate::clock::Time;
+
+/// Items of one lane, in order.
+#[derive(Debug)]
+pub struct Batch<D: Domain> {
+    /// Whose they are.
+    pub branch: BranchId,
+    /// Which leg's handler they are for.
+    pub leg: usize,
+    /// The items; at least one.
+    pub values: Vec<D::Item>,
+}
+
+impl<D: Domain> Engine<D> {
+    /// The next batch for `port`, of at most `most` items; `None` if there is none, or if
+    /// [`Engine::next`] has something that comes first.
+    pub fn next_batch(&mut self, Port(port): Port, most: usize) -> Option<Batch<D>> {
+        if self.pauses() || !self.undos[port].is_empty() || !self.again[port].is_empty() {
+            return None;
+        }
+        let &(branch, leg) = self.rings[port].front()?;
+        let held_back = self.held_back(branch, leg);
+        let options = &self.config.legs[leg];
+        let row = &mut self.branches[branch.index()];
+        let lane = &mut row.lanes[leg - row.first];
+        if held_back
+            || options.concurrency != 1
+            || options.window.is_some()
+            || !lane.dispatchable(options)
+        {
+            return None;
+        }
+        let plain = lane
+            .queue
+            .iter()
+            .take(most)
+            .take_while(|item| item.is_plain())
+            .count();
+        if plain == 0 {
+            return None;
+        }
+        self.rings[port].pop_front();
+        lane.listed = false;
+        lane.in_flight += 1;
+        let values: Vec<_> = lane.queue.drain(..plain).map(|item| item.value).collect();
+        row.outside += values.len() as u64;
+        self.in_flight += 1;
+        self.ease(branch, leg);
+        Some(Batch {
+            branch,
+            leg,
+            values,
+        })
+    }
+
+    /// All items of a batch have been handled.
+    pub fn complete_batch(&mut self, branch: BranchId, leg: usize, items: usize) {
+        self.in_flight -= 1;
+        self.handled(branch, items);
+        self.release(branch, leg, items as u64);
+    }
+
+    /// A batch ends early: so many items have been handled, `current` is still in hand, and none
+    /// of `rest` has been begun.
+    ///
+    /// Returns the item in hand as a unit, to be given back through [`Engine::complete`]. The rest
+    /// goes back to the head of its queue, or is left if the run was aborted.
+    pub fn break_batch(
+        &mut self,
+        branch: BranchId,
+        leg: usize,
+        handled: usize,
+        current: D::Item,
+        rest: Vec<D::Item>,
+        now: Time,
+    ) -> Unit<D> {
+        self.handled(branch, handled);
+        self.load[leg] -= handled as u64;
+        let aborted = self.aborted();
+        let row = &mut self.branches[branch.index()];
+        row.outside -= rest.len() as u64;
+        if aborted {
+            self.load[leg] -= rest.len() as u64;
+            for value in rest {
+                self.leave(branch, Item::new(value), now);
+            }
+        } else {
+            let lane = &mut row.lanes[leg - row.first];
+            for value in rest.into_iter().rev() {
+                lane.queue.push_front(Item::new(value));
+            }
+        }
+        Unit::of_item((branch, leg), Item::new(current))
+    }
+
+    fn handled(&mut self, branch: BranchId, items: usize) {
+        let row = &mut self.branches[branch.index()];
+        row.outside -= items as u64;
+        row.counts.committed += items as u64;
+    }
+}
+
+impl<D: Domain> Item<D> {
+    /// Whether the item is nothing but its value.
+    fn is_plain(&self) -> bool {
+        self.scope.is_none() && self.weight == 1 && !self.origin.is_known()
+    }
+}

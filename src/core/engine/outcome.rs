@@ -1,0 +1,268 @@
+//! How units end: success, another attempt, failure.
+
+use std::time::Duration;
+
+use super::rollback::Then;
+use super::{Domain, Engine, Failed, History, Item, MAX_SAMPLES, Origin, Outcome, Payload, Unit};
+use crate::branch::BranchId;
+use crate::clock::Time;
+use crate::compensation::Scope;
+use crate::report::Counts;
+
+fn merged<U>(upstream: Option<Box<Scope<U>>>, own: Option<Box<Scope<U>>>) -> Option<Box<Scope<U>>> {
+    match (upstream, own) {
+        (Some(mut upstream), Some(own)) => {
+            upstream.absorb(*own);
+            Some(upstream)
+        }
+        (upstream, own) => upstream.or(own),
+    }
+}
+
+impl<D: Domain> Engine<D> {
+    /// Takes a unit back with the outcome of its attempt and the undo actions it registered.
+    pub fn complete(
+        &mut self,
+        unit: Unit<D>,
+        outcome: Outcome<D>,
+        registered: Option<Box<Scope<D::Undo>>>,
+        now: Time,
+    ) {
+        self.in_flight -= 1;
+        match outcome {
+            Outcome::Done(values) if unit.leg + 1 < self.config.legs.len() => {
+                self.pass_on(unit, values, registered, now);
+            }
+            Outcome::Done(values) => {
+                self.graveyard.items.extend(values);
+                self.commit(unit, registered);
+            }
+            Outcome::Failed { error, retryable } => {
+                self.fail_attempt(unit, error, retryable, registered, now);
+            }
+            Outcome::Interrupted => {
+                let mut unit = unit;
+                self.came_back(&unit).left += u64::from(unit.weight);
+                let scope = merged(unit.scope.take(), registered);
+                self.undo(unit.branch, scope, Then::Release(unit), now);
+            }
+        }
+    }
+
+    /// A unit will not be handed out again: its source items are counted anew.
+    fn came_back(&mut self, unit: &Unit<D>) -> &mut Counts {
+        let row = &mut self.branches[unit.branch.index()];
+        row.outside -= u64::from(unit.weight);
+        &mut row.counts
+    }
+
+    /// Counts an item that failed in a stage of the driver's, and undoes what it did before.
+    pub fn fail_item(
+        &mut self,
+        branch: BranchId,
+        error: D::Error,
+        weight: u32,
+        scope: Option<Box<Scope<D::Undo>>>,
+        now: Time,
+    ) {
+        self.record(Failed {
+            branch,
+            error,
+            items: weight,
+            attempts: 1,
+            delay: Duration::ZERO,
+            history: Vec::new(),
+        });
+        self.undo(branch, scope, Then::Nothing, now);
+    }
+
+    /// Releases the undo actions of items that ended well in a stage of the driver's.
+    pub fn release_scope(&mut self, scope: Option<Box<Scope<D::Undo>>>) {
+        if let Some(scope) = scope {
+            self.graveyard.bury_scope(*scope);
+        }
+    }
+
+    fn commit(&mut self, unit: Unit<D>, registered: Option<Box<Scope<D::Undo>>>) {
+        self.came_back(&unit).committed += u64::from(unit.weight);
+        let (branch, leg, entries) = (unit.branch, unit.leg, unit.payload.entries());
+        self.bury(unit);
+        self.release_scope(registered);
+        self.release(branch, leg, entries as u64);
+    }
+
+    /// Sends a unit's outputs to the next leg. The first one stands in for the unit: it carries
+    /// its weight, its origin and what undoes it.
+    fn pass_on(
+        &mut self,
+        mut unit: Unit<D>,
+        values: Vec<D::Item>,
+        registered: Option<Box<Scope<D::Undo>>>,
+        now: Time,
+    ) {
+        let mut scope = merged(unit.scope.take(), registered);
+        let counts = self.came_back(&unit);
+        if values.is_empty() {
+            counts.filtered += u64::from(unit.weight);
+            self.release_scope(scope.take());
+        } else {
+            counts.produced += values.len() as u64 - 1;
+        }
+        let origin = unit.origins.first().copied().unwrap_or(Origin::UNKNOWN);
+        let mut weight = unit.weight;
+        let outputs = values.into_iter().map(|value| {
+            let weight = std::mem::replace(&mut weight, 1);
+            Item {
+                value,
+                origin,
+                scope: scope.take(),
+                weight,
+                bytes: 0,
+            }
+        });
+        self.let_go(unit, outputs, now);
+    }
+
+    /// A unit has ended: its outputs go on as soon as it is their turn, and its lane may hand out
+    /// another one.
+    pub(super) fn let_go(
+        &mut self,
+        unit: Unit<D>,
+        outputs: impl Iterator<Item = Item<D>>,
+        now: Time,
+    ) {
+        let (branch, leg, slot) = (unit.branch, unit.leg, unit.slot);
+        let entries = unit.payload.entries() as u64;
+        self.bury(unit);
+        if self.config.legs[leg].reorders() {
+            let first = self.branches[branch.index()].first;
+            self.branches[branch.index()].lanes[leg - first].hold(slot, outputs.collect());
+            while let Some(items) = self.branches[branch.index()].lanes[leg - first].turn() {
+                self.arrive(leg + 1, branch, items.into_iter(), now);
+            }
+        } else {
+            self.arrive(leg + 1, branch, outputs, now);
+        }
+        self.release(branch, leg, entries);
+    }
+
+    fn arrive(
+        &mut self,
+        leg: usize,
+        branch: BranchId,
+        items: impl Iterator<Item = Item<D>>,
+        now: Time,
+    ) {
+        for item in items {
+            if self.gives_up(leg) {
+                self.leave(branch, item, now);
+            } else {
+                self.branches[branch.index()].outside += u64::from(item.weight);
+                self.arrivals[leg].push((branch, item));
+            }
+        }
+    }
+
+    fn fail_attempt(
+        &mut self,
+        mut unit: Unit<D>,
+        error: D::Error,
+        retryable: bool,
+        registered: Option<Box<Scope<D::Undo>>>,
+        now: Time,
+    ) {
+        let delay = match &self.config.legs[unit.leg].retry {
+            Some(retry) if retryable => retry.delay(unit.attempt, self.random.next_f64()),
+            _ => None,
+        };
+        let branch = unit.branch;
+        if let Some(delay) = delay {
+            let history = unit.history.get_or_insert_with(|| {
+                Box::new(History {
+                    errors: Vec::new(),
+                    delay: Duration::ZERO,
+                })
+            });
+            history.errors.push(error);
+            history.delay += delay;
+            unit.attempt += 1;
+            self.undo(branch, registered, Then::Retry(unit, now.after(delay)), now);
+        } else {
+            self.fail_unit(unit, error, registered, now);
+        }
+    }
+
+    /// A unit has failed for good.
+    pub(super) fn fail_unit(
+        &mut self,
+        mut unit: Unit<D>,
+        error: D::Error,
+        registered: Option<Box<Scope<D::Undo>>>,
+        now: Time,
+    ) {
+        let row = &mut self.branches[unit.branch.index()];
+        row.outside -= u64::from(unit.weight);
+        let (history, delay) = match unit.history.take() {
+            Some(history) => (history.errors, history.delay),
+            None => (Vec::new(), Duration::ZERO),
+        };
+        let (branch, items, attempts) = (unit.branch, unit.weight, unit.attempt);
+        self.record(Failed {
+            branch,
+            error,
+            items,
+            attempts,
+            delay,
+            history,
+        });
+        let scope = merged(unit.scope.take(), registered);
+        self.undo(branch, scope, Then::Release(unit), now);
+    }
+
+    /// A unit whose next attempt, due at `at`, will not be made has failed with its last error.
+    pub(super) fn fail_in_back_off(&mut self, mut unit: Unit<D>, at: Time, now: Time) {
+        unit.attempt -= 1;
+        let last = unit.history.as_mut().and_then(|history| {
+            history.delay = history.delay.saturating_sub(at.since(now));
+            history.errors.pop()
+        });
+        if let Some(error) = last {
+            self.fail_unit(unit, error, None, now);
+        }
+    }
+
+    fn record(&mut self, failed: Failed<D>) {
+        let items = u64::from(failed.items);
+        self.branches[failed.branch.index()].counts.failed += items;
+        self.stopping |= self.config.stop_on_error;
+        let code = D::code(&failed.error);
+        if let Some(count) = self.codes.get_mut(code) {
+            *count += items;
+        } else {
+            self.codes.insert(code.to_owned(), items);
+        }
+        if self.failures.len() < MAX_SAMPLES {
+            self.failures.push(failed);
+        } else {
+            self.graveyard.errors.push(failed.error);
+            self.graveyard.errors.extend(failed.history);
+        }
+    }
+
+    /// Whether a failure has asked for the pipeline to stop: no unit is handed out until the driver
+    /// has called [`Engine::abort`].
+    pub const fn stopping(&self) -> bool {
+        self.stopping
+    }
+
+    pub(super) fn bury(&mut self, unit: Unit<D>) {
+        match unit.payload {
+            Payload::One(value) => self.graveyard.items.push(value),
+            payload => self.graveyard.bury_payload(payload),
+        }
+        self.release_scope(unit.scope);
+        if let Some(history) = unit.history {
+            self.graveyard.errors.extend(history.errors);
+        }
+    }
+}

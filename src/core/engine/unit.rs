@@ -1,0 +1,312 @@
+//! What moves through the engine: items, units of work, and their outcomes.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use crate::branch::BranchId;
+use crate::clock::Time;
+use crate::compensation::Scope;
+use crate::window::{Contents, Cut};
+
+/// The types a driver puts into the engine, which treats them as opaque.
+pub trait Domain: Debug + Sized {
+    /// One event.
+    type Item: Debug;
+    /// Why an attempt failed.
+    type Error: Debug;
+    /// One undo action.
+    type Undo: Debug;
+
+    /// The code a failure is counted under.
+    fn code(error: &Self::Error) -> &str;
+    /// Where an undo action runs.
+    fn port(undo: &Self::Undo) -> Port;
+}
+
+/// Where the driver runs a piece of work: a number it has given to a thread, a pool of threads or
+/// a set of tasks. Work for one port never waits behind work for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Port(pub usize);
+
+/// An item's number at its source, for sources that want to hear what became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin(u64);
+
+impl Origin {
+    /// The source does not ask.
+    pub const UNKNOWN: Self = Self(u64::MAX);
+
+    /// The `n`th item of the source, from zero.
+    pub const fn new(n: u64) -> Self {
+        Self(n)
+    }
+
+    /// Whether the source asks.
+    pub const fn is_known(self) -> bool {
+        self.0 != u64::MAX
+    }
+
+    /// The number.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+/// One event on its way.
+#[derive(Debug)]
+pub struct Item<D: Domain> {
+    /// The event.
+    pub value: D::Item,
+    /// Where it came from.
+    pub origin: Origin,
+    /// What undoes the effects it had upstream; `None` costs nothing.
+    pub scope: Option<Box<Scope<D::Undo>>>,
+    /// Source items it stands for: more than one once a window was turned into a value.
+    pub weight: u32,
+    /// Its size, where a window counts bytes.
+    pub bytes: u32,
+}
+
+impl<D: Domain> Item<D> {
+    /// An item that stands for itself and has no history.
+    pub const fn new(value: D::Item) -> Self {
+        Self {
+            value,
+            origin: Origin::UNKNOWN,
+            scope: None,
+            weight: 1,
+            bytes: 0,
+        }
+    }
+}
+
+/// What a unit holds.
+#[derive(Debug)]
+pub enum Payload<T> {
+    /// One item.
+    One(T),
+    /// A window.
+    Many(Vec<T>),
+    /// A window the driver has made one value of.
+    Sealed {
+        /// The value.
+        value: T,
+        /// Items the window held.
+        entries: usize,
+    },
+}
+
+/// What one handler call works on: an item or a window.
+///
+/// A unit is moved, never copied: whoever holds it is responsible for giving it back through
+/// [`Engine::complete`](crate::engine::Engine::complete).
+#[derive(Debug)]
+pub struct Unit<D: Domain> {
+    /// Whose it is.
+    pub branch: BranchId,
+    /// Which leg's handler it is for.
+    pub leg: usize,
+    /// The items.
+    pub payload: Payload<D::Item>,
+    /// Source items it stands for.
+    pub weight: u32,
+    /// The number of the attempt to come or under way, from 1.
+    pub attempt: u32,
+    /// Where its items came from; empty unless tracked.
+    pub origins: Vec<Origin>,
+    /// What undoes the effects it had upstream.
+    pub scope: Option<Box<Scope<D::Undo>>>,
+    /// How its window left, if it is one.
+    pub cut: Option<Box<Cut>>,
+    /// Earlier attempts.
+    pub history: Option<Box<History<D>>>,
+    pub(crate) slot: u32,
+}
+
+/// What the attempts so far came to.
+#[derive(Debug)]
+pub struct History<D: Domain> {
+    /// The error of each failed attempt, oldest first.
+    pub errors: Vec<D::Error>,
+    /// Time spent waiting between attempts.
+    pub delay: Duration,
+}
+
+impl<D: Domain> Unit<D> {
+    pub(crate) fn of_item((branch, leg): (BranchId, usize), item: Item<D>) -> Self {
+        let origins = if item.origin.is_known() {
+            vec![item.origin]
+        } else {
+            Vec::new()
+        };
+        Self {
+            branch,
+            leg,
+            payload: Payload::One(item.value),
+            weight: item.weight,
+            attempt: 1,
+            origins,
+            scope: item.scope,
+            cut: None,
+            history: None,
+            slot: 0,
+        }
+    }
+
+    pub(crate) fn of_window((branch, leg): (BranchId, usize), contents: Contents<D>) -> Self {
+        Self {
+            branch,
+            leg,
+            payload: Payload::Many(contents.values),
+            weight: contents.weight,
+            attempt: 1,
+            origins: contents.origins,
+            scope: contents.scope,
+            cut: Some(Box::new(contents.cut)),
+            history: None,
+            slot: 0,
+        }
+    }
+}
+
+/// Names a rollback under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RollbackId(pub(crate) u64);
+
+/// Something for the driver to run.
+#[derive(Debug)]
+pub enum Work<D: Domain> {
+    /// A handler call.
+    Unit(Unit<D>),
+    /// One undo action.
+    Undo {
+        /// The rollback it belongs to.
+        rollback: RollbackId,
+        /// The action.
+        undo: D::Undo,
+    },
+}
+
+/// How an attempt ended.
+#[derive(Debug)]
+pub enum Outcome<D: Domain> {
+    /// It succeeded; for a leg that is not the last, with these values for the next one.
+    Done(Vec<D::Item>),
+    /// It failed.
+    Failed {
+        /// Why.
+        error: D::Error,
+        /// Whether another attempt makes sense.
+        retryable: bool,
+    },
+    /// It was cut short because the process is to end: it counts as left, and is undone.
+    Interrupted,
+}
+
+/// A unit or an item that failed for good.
+#[derive(Debug)]
+pub struct Failed<D: Domain> {
+    /// Where.
+    pub branch: BranchId,
+    /// Why, the last time.
+    pub error: D::Error,
+    /// Source items lost with it.
+    pub items: u32,
+    /// Attempts made.
+    pub attempts: u32,
+    /// Time spent waiting between them.
+    pub delay: Duration,
+    /// The errors of the earlier attempts.
+    pub history: Vec<D::Error>,
+}
+
+/// An undo action that ran.
+#[derive(Debug)]
+pub struct Undone<D: Domain> {
+    /// Whose unit.
+    pub branch: BranchId,
+    /// The action.
+    pub undo: D::Undo,
+    /// Why it failed, if it did.
+    pub error: Option<D::Error>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// What died inside the engine: dropping it may run foreign code, which the driver does once it
+/// no longer borrows the engine.
+#[derive(Debug)]
+pub struct Graveyard<D: Domain> {
+    /// Events.
+    pub items: Vec<D::Item>,
+    /// Errors beyond the samples kept.
+    pub errors: Vec<D::Error>,
+    /// Released undo actions.
+    pub undos: Vec<D::Undo>,
+}
+
+impl<D: Domain> Default for Graveyard<D> {
+    fn default() -> Self {
+        Self {
+            items: Vec::new(),
+            errors: Vec::new(),
+            undos: Vec::new(),
+        }
+    }
+}
+
+impl<D: Domain> Graveyard<D> {
+    /// Whether there is nothing to drop.
+    pub const fn is_empty(&self) -> bool {
+        self.items.is_empty() && self.errors.is_empty() && self.undos.is_empty()
+    }
+
+    pub(crate) fn bury_payload(&mut self, payload: Payload<D::Item>) {
+        match payload {
+            Payload::One(value) | Payload::Sealed { value, .. } => self.items.push(value),
+            Payload::Many(values) => self.items.extend(values),
+        }
+    }
+
+    pub(crate) fn bury_scope(&mut self, scope: Scope<D::Undo>) {
+        self.undos
+            .extend(scope.commit().into_iter().map(|step| step.undo));
+    }
+}
+
+/// One timer of the engine.
+#[derive(Debug)]
+pub(crate) enum Alarm<D: Domain> {
+    /// A window may be due.
+    Window(BranchId, usize),
+    /// A unit's back-off is over.
+    Retry(Unit<D>),
+}
+
+/// A heap entry: earliest first, and in order of setting among equals.
+#[derive(Debug)]
+pub(crate) struct Timer<D: Domain> {
+    pub(crate) at: Time,
+    pub(crate) order: u64,
+    pub(crate) alarm: Alarm<D>,
+}
+
+impl<D: Domain> PartialEq for Timer<D> {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.order) == (other.at, other.order)
+    }
+}
+
+impl<D: Domain> Eq for Timer<D> {}
+
+impl<D: Domain> PartialOrd for Timer<D> {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<D: Domain> Ord for Timer<D> {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (other.at, other.order).cmp(&(self.at, self.order))
+    }
+}

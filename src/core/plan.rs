@@ -1,0 +1,276 @@
+//! The builder's plan: settings and stages, checked as they are added, named and drawn.
+//!
+//! Guarantees: a plan that could be built and [`Plan::validate`]s is complete: its options are
+//! allowed and filled in, its names are unique, and every stage stands where it can. Not
+//! responsible for callables and other live objects: their owner keeps them, by stage index.
+
+mod draw;
+mod field;
+mod rule;
+mod value;
+
+use crate::error::PlanError;
+use crate::retry::Retry;
+
+pub use field::{policy, retry, tcp_lines};
+pub use rule::{Field, MANY, Rule, check};
+pub use value::{Options, Value};
+
+/// What a pipeline is going to do.
+///
+/// ```
+/// use anabranch_core::plan::{Kind, Options, Plan, Value};
+///
+/// # fn main() -> Result<(), anabranch_core::error::PlanError> {
+/// let lines = Options::from_iter([("how", "iterable".into()), ("label", "lines".into())]);
+/// let plan = Plan::new(&"ingest".into(), &Options::default())?
+///     .with(Kind::Source, &Value::None, &lines)?
+///     .with(Kind::Map, &"parse".into(), &Options::default())?
+///     .with(Kind::Collect, &Value::None, &Options::default())?;
+/// plan.validate()?;
+/// assert_eq!(plan.stages()[1].name(), "parse");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    name: String,
+    settings: Options,
+    stages: Vec<Stage>,
+}
+
+/// One step of a plan.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stage {
+    name: String,
+    kind: Kind,
+    options: Options,
+}
+
+/// What a stage does with what reaches it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Gives the items.
+    Source,
+    /// Replaces each by the result of a call.
+    Map,
+    /// Keeps those a call says yes to.
+    Filter,
+    /// Replaces each by any number of others.
+    FlatMap,
+    /// Looks, and passes on.
+    Tap,
+    /// Sends each to its tenant's branch.
+    FanOut,
+    /// Gathers several into one unit.
+    Window,
+    /// Ends the course in a call.
+    ForEach,
+    /// Ends the course in the report.
+    Collect,
+}
+
+impl Kind {
+    /// Every kind, in the order of the builder's documentation.
+    pub const ALL: [Self; 9] = [
+        Self::Source,
+        Self::Map,
+        Self::Filter,
+        Self::FlatMap,
+        Self::Tap,
+        Self::FanOut,
+        Self::Window,
+        Self::ForEach,
+        Self::Collect,
+    ];
+
+    /// The builder method that adds such a stage.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Map => "map",
+            Self::Filter => "filter",
+            Self::FlatMap => "flat_map",
+            Self::Tap => "tap",
+            Self::FanOut => "fan_out",
+            Self::Window => "window",
+            Self::ForEach => "for_each",
+            Self::Collect => "collect",
+        }
+    }
+
+    /// The kind called `name`, if there is one.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// Whether nothing can follow.
+    pub const fn is_sink(self) -> bool {
+        matches!(self, Self::ForEach | Self::Collect)
+    }
+}
+
+impl Stage {
+    /// The name, unique within the plan.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the stage does.
+    pub const fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The options: all that the kind has, checked, durations in seconds.
+    pub const fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// The retry policy, if the stage has one.
+    pub fn retry(&self) -> Option<Retry> {
+        match self.options.get("retry") {
+            Value::Options(options) => policy(options),
+            _ => None,
+        }
+    }
+}
+
+impl Plan {
+    /// A plan without stages.
+    ///
+    /// `settings` may hold `max_in_flight` (units), `threads`, `on_error`, `grace` (seconds) and
+    /// `seed`; what is not there gets its default.
+    ///
+    /// # Errors
+    /// [`PlanError`] if the name is not a text with something in it, or a setting is not allowed.
+    pub fn new(name: &Value, settings: &Options) -> Result<Self, PlanError> {
+        let name = named(name)?;
+        let settings = check(field::SETTINGS, settings).map_err(|error| error.at(&name, None))?;
+        Ok(Self {
+            name,
+            settings,
+            stages: Vec::new(),
+        })
+    }
+
+    /// The plan with one more stage at its end.
+    ///
+    /// `label` is what the stage would like to be called; [`Value::None`] leaves it at its kind's
+    /// name. Where the name is taken already, it gets a number: "parse", `parse_2`.
+    ///
+    /// # Errors
+    /// [`PlanError`] if the stage cannot stand there, or an option is not allowed.
+    pub fn with(mut self, kind: Kind, label: &Value, options: &Options) -> Result<Self, PlanError> {
+        let label = match label {
+            Value::None => kind.name().to_owned(),
+            _ => named(label).map_err(|error| error.at(&self.name, Some(kind.name())))?,
+        };
+        let name = self.unique(label);
+        let options = self
+            .place(kind)
+            .and_then(|()| check(kind.fields(), options))
+            .and_then(|options| triggered(kind, options))
+            .map_err(|error| error.at(&self.name, Some(&name)))?;
+        self.stages.push(Stage {
+            name,
+            kind,
+            options,
+        });
+        Ok(self)
+    }
+
+    /// Whether the plan is complete: from a source to a sink.
+    ///
+    /// # Errors
+    /// [`PlanError`] saying which of the two is missing.
+    pub fn validate(&self) -> Result<(), PlanError> {
+        let missing = match self.stages.last() {
+            None => "no source; begin with source(...)",
+            Some(last) if !last.kind.is_sink() => "no sink; end with for_each(...) or collect()",
+            Some(_) => return Ok(()),
+        };
+        Err(PlanError::place(missing).at(&self.name, None))
+    }
+
+    /// The pipeline's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The pipeline's settings but its name: all there are, checked, durations in seconds.
+    pub const fn settings(&self) -> &Options {
+        &self.settings
+    }
+
+    /// The stages, the source first.
+    pub fn stages(&self) -> &[Stage] {
+        &self.stages
+    }
+
+    fn find(&self, matches: impl Fn(Kind) -> bool) -> Option<&Stage> {
+        self.stages.iter().find(|stage| matches(stage.kind))
+    }
+
+    /// Whether a stage of this kind can come next.
+    fn place(&self, kind: Kind) -> Result<(), PlanError> {
+        let problem = if kind != Kind::Source && self.stages.is_empty() {
+            format!("source(...) must come first, before {}(...)", kind.name())
+        } else if let (Kind::Source, Some(source)) = (kind, self.stages.first()) {
+            format!(
+                "a pipeline has one source, and this one has {}",
+                source.quoted()
+            )
+        } else if let Some(sink) = self.find(Kind::is_sink) {
+            format!("nothing can follow the sink {}", sink.quoted())
+        } else if let (Kind::FanOut, Some(other)) = (kind, self.find(|kind| kind == Kind::FanOut)) {
+            format!(
+                "a pipeline fans out once, and this one does so at {}",
+                other.quoted()
+            )
+        } else {
+            return Ok(());
+        };
+        Err(PlanError::place(problem))
+    }
+
+    /// `label`, or the first of `label_2`, `label_3`, … that no stage has yet.
+    fn unique(&self, label: String) -> String {
+        let taken = |name: &str| self.stages.iter().any(|stage| stage.name == name);
+        if !taken(&label) {
+            return label;
+        }
+        let numbered = |number: usize| format!("{label}_{number}");
+        // One number more than there are stages cannot all be taken.
+        let last = self.stages.len() + 2;
+        (2..last)
+            .map(numbered)
+            .find(|name| !taken(name))
+            .unwrap_or_else(|| numbered(last))
+    }
+}
+
+impl Stage {
+    fn quoted(&self) -> String {
+        crate::error::quoted(&self.name)
+    }
+}
+
+fn named(name: &Value) -> Result<String, PlanError> {
+    match name {
+        Value::Text(text) if !text.trim().is_empty() => Ok(text.clone().into_owned()),
+        _ => Err(PlanError::value_of("name", name, Rule::Text.allowed(name))),
+    }
+}
+
+/// Refuses a window that nothing would ever cut.
+fn triggered(kind: Kind, options: Options) -> Result<Options, PlanError> {
+    let triggers = ["max_items", "max_age", "idle", "max_bytes"];
+    if kind == Kind::Window && triggers.iter().all(|key| *options.get(key) == Value::None) {
+        let allowed = "an int >= 1 where none of max_age, idle and max_bytes is given";
+        return Err(PlanError::value_of("max_items", Value::None, allowed));
+    }
+    Ok(options)
+}
+
+#[cfg(test)]
+mod tests;

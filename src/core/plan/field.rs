@@ -1,0 +1,341 @@
+//! The options there are: one table per kind of stage, for the pipeline, retry and `tcp_lines`.
+
+use super::{Field, Kind, Options, Rule, Value, check};
+use crate::error::PlanError;
+use crate::retry::{Backoff, Jitter, Retry};
+
+const CONCURRENCY: Field = Field::new("concurrency", Rule::COUNT, Value::Int(1));
+const RETRY: Field = Field::bare("retry", Rule::Retry);
+const IS_ASYNC: Field = Field::new("is_async", Rule::Flag, Value::Bool(false));
+const ATTEMPTS: Field = Field::new("attempts", Rule::COUNT, Value::Int(5)).always();
+const RETRY_KIND: Field = Field::bare("kind", Rule::Choice(&["fixed", "exponential"]));
+/// Any seed that 64 bits can hold.
+const SEED: Field = Field::bare(
+    "seed",
+    Rule::Maybe(&Rule::Int {
+        min: 0,
+        max: u64::MAX as i128,
+    }),
+);
+
+/// `Pipeline(name, ...)`; the name is checked by itself, before all else.
+pub(super) static SETTINGS: &[Field] = &[
+    Field::new("max_in_flight", Rule::COUNT, Value::Int(256))
+        .of("units")
+        .always(),
+    Field::new("threads", Rule::Int { min: 1, max: 64 }, Value::Int(8)).always(),
+    Field::new(
+        "on_error",
+        Rule::Choice(&["continue", "stop"]),
+        text("continue"),
+    )
+    .always(),
+    Field::new("grace", Rule::Seconds, Value::Float(30.0)).always(),
+    SEED,
+];
+
+static SOURCE: &[Field] = &[
+    Field::bare(
+        "how",
+        Rule::Choice(&["sequence", "iterable", "async", "native"]),
+    )
+    .always(),
+    Field::bare("label", Rule::Text).always(),
+];
+
+static CALLABLE: &[Field] = &[
+    CONCURRENCY,
+    Field::new("ordered", Rule::Flag, Value::Bool(true)),
+    RETRY,
+    IS_ASYNC,
+];
+
+static FAN_OUT: &[Field] = &[
+    Field::bare("by", Rule::Text).always(),
+    Field::new("capacity", Rule::COUNT, Value::Int(1000))
+        .of("items")
+        .always(),
+    Field::new("on_full", Rule::Choice(&["wait"]), text("wait")).always(),
+    Field::new("isolate", Rule::Flag, Value::Bool(true)).always(),
+];
+
+static WINDOW: &[Field] = &[
+    Field::bare("max_items", Rule::Maybe(&Rule::COUNT)).of("items"),
+    Field::bare("max_age", Rule::Maybe(&Rule::Seconds)),
+    Field::bare("idle", Rule::Maybe(&Rule::Seconds)),
+    Field::bare(
+        "max_bytes",
+        Rule::Maybe(&Rule::Int {
+            min: 1,
+            max: i64::MAX as i128,
+        }),
+    )
+    .of("bytes"),
+    Field::bare("on_cancel", Rule::ChoiceOrNone(&["flush", "drop"])),
+];
+
+static FOR_EACH: &[Field] = &[
+    CONCURRENCY,
+    Field::new("inline", Rule::Flag, Value::Bool(false)),
+    RETRY,
+    IS_ASYNC,
+];
+
+static COLLECT: &[Field] = &[];
+
+static FIXED: &[Field] = &[
+    RETRY_KIND,
+    ATTEMPTS,
+    Field::bare("delay", Rule::Seconds).always(),
+];
+
+static EXPONENTIAL: &[Field] = &[
+    RETRY_KIND,
+    ATTEMPTS,
+    Field::new("base", Rule::Seconds, Value::Float(0.2)).always(),
+    Field::new("factor", Rule::AtLeast(1.0), Value::Float(2.0)).always(),
+    Field::new("cap", Rule::Seconds, Value::Float(30.0)).always(),
+    Field::new("jitter", Rule::Choice(&["full", "none"]), text("full")).always(),
+    SEED,
+];
+
+static TCP: &[Field] = &[
+    Field::bare("host", Rule::Text),
+    Field::bare(
+        "port",
+        Rule::Int {
+            min: 0,
+            max: 65_535,
+        },
+    ),
+    Field::new(
+        "max_line",
+        Rule::Int {
+            min: 1,
+            max: 1 << 30,
+        },
+        Value::Int(65_536),
+    ),
+    Field::new("max_connections", Rule::COUNT, Value::Int(1024)),
+    Field::bare("idle_timeout", Rule::Maybe(&Rule::PositiveSeconds)),
+    Field::new("encoding", Rule::ChoiceOrNone(&["utf-8"]), text("utf-8")),
+    Field::new(
+        "errors",
+        Rule::Choice(&["strict", "replace"]),
+        text("strict"),
+    ),
+    Field::new("peer", Rule::Flag, Value::Bool(false)),
+    Field::bare(
+        "until",
+        Rule::Maybe(&Rule::Either(
+            &Rule::Seconds,
+            &Rule::Choice(&["disconnected"]),
+        )),
+    ),
+];
+
+const fn text(text: &'static str) -> Value {
+    Value::Text(std::borrow::Cow::Borrowed(text))
+}
+
+impl Kind {
+    /// The options a stage of this kind takes.
+    pub(super) fn fields(self) -> &'static [Field] {
+        match self {
+            Self::Source => SOURCE,
+            Self::Map | Self::Filter | Self::FlatMap | Self::Tap => CALLABLE,
+            Self::FanOut => FAN_OUT,
+            Self::Window => WINDOW,
+            Self::ForEach => FOR_EACH,
+            Self::Collect => COLLECT,
+        }
+    }
+}
+
+/// The table that a policy follows.
+pub(super) fn retry_fields(policy: &Options) -> &'static [Field] {
+    if policy.text(RETRY_KIND.key) == Some("fixed") {
+        FIXED
+    } else {
+        EXPONENTIAL
+    }
+}
+
+/// Checks a retry policy: `kind` ("fixed" or "exponential"), `attempts`, and what the kind takes.
+///
+/// A fixed policy takes `delay`; an exponential one `base`, `factor`, `cap`, `jitter`, `seed`.
+/// Durations are seconds. The result has defaults filled in.
+///
+/// # Errors
+/// [`PlanError`] naming the argument, its value and what is allowed.
+pub fn retry(given: &Options) -> Result<Options, PlanError> {
+    // The kind decides which table the rest follows.
+    let kind = given.get(RETRY_KIND.key);
+    RETRY_KIND
+        .rule
+        .check(RETRY_KIND.key, kind)
+        .and_then(|_| check(retry_fields(given), given))
+        .map_err(|error| error.about("retry"))
+}
+
+/// The policy that checked options describe; `None` if they do not describe one.
+pub fn policy(options: &Options) -> Option<Retry> {
+    let attempts = u32::try_from(options.count("attempts")?).ok()?;
+    let backoff = match options.text("kind")? {
+        "fixed" => Backoff::Fixed(options.seconds("delay")?),
+        _ => Backoff::Exponential {
+            base: options.seconds("base")?,
+            factor: options.number("factor")?,
+            cap: options.seconds("cap")?,
+            jitter: if options.text("jitter")? == "none" {
+                Jitter::None
+            } else {
+                Jitter::Full
+            },
+        },
+    };
+    Some(Retry { attempts, backoff })
+}
+
+/// Checks the options of `tcp_lines`: limits in bytes and connections, durations in seconds.
+///
+/// # Errors
+/// [`PlanError`] naming the argument, its value and what is allowed.
+pub fn tcp_lines(given: &Options) -> Result<Options, PlanError> {
+    check(TCP, given).map_err(|error| error.about("tcp_lines"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn said<T>(result: Result<T, PlanError>) -> Option<String> {
+        result.err().map(|error| error.to_string())
+    }
+
+    fn with(pairs: &[(&'static str, Value)]) -> Options {
+        pairs.iter().cloned().collect()
+    }
+
+    #[test]
+    fn r1_a_policy_needs_an_attempt() {
+        let none = with(&[("kind", text("fixed")), ("attempts", Value::Int(0))]);
+        assert_eq!(
+            said(retry(&none)),
+            Some("retry: attempts must be an int >= 1, got 0".into())
+        );
+    }
+
+    #[test]
+    fn r2_policies_are_checked_and_filled_in() {
+        let seconds = "a number of seconds >= 0 (or a timedelta)";
+        let table = [
+            (
+                with(&[]),
+                "retry: kind must be 'fixed' or 'exponential', got None".to_owned(),
+            ),
+            (
+                with(&[("kind", text("fixed")), ("delay", Value::Int(-1))]),
+                format!("retry: delay must be {seconds}, got -1"),
+            ),
+            (
+                with(&[("kind", text("exponential")), ("factor", Value::Float(0.5))]),
+                "retry: factor must be a finite number >= 1, got 0.5".to_owned(),
+            ),
+            (
+                with(&[("kind", text("exponential")), ("jitter", text("some"))]),
+                "retry: jitter must be 'full' or 'none', got 'some'".to_owned(),
+            ),
+        ];
+        for (given, expected) in table {
+            assert_eq!(said(retry(&given)), Some(expected));
+        }
+        let checked = retry(&with(&[("kind", text("exponential"))]));
+        let expected = Retry {
+            attempts: 5,
+            backoff: Backoff::Exponential {
+                base: Duration::from_millis(200),
+                factor: 2.0,
+                cap: Duration::from_secs(30),
+                jitter: Jitter::Full,
+            },
+        };
+        assert_eq!(checked.map(|options| policy(&options)), Ok(Some(expected)));
+        let fixed = retry(&with(&[
+            ("kind", text("fixed")),
+            ("delay", Value::Seconds(1.0)),
+        ]));
+        let expected = Retry {
+            attempts: 5,
+            backoff: Backoff::Fixed(Duration::from_secs(1)),
+        };
+        assert_eq!(fixed.map(|options| policy(&options)), Ok(Some(expected)));
+    }
+
+    #[test]
+    fn e9_tcp_lines_are_checked_and_filled_in() {
+        let checked = tcp_lines(&with(&[("host", text("::1")), ("port", Value::Int(0))]));
+        let expected = with(&[
+            ("host", text("::1")),
+            ("port", Value::Int(0)),
+            ("max_line", Value::Int(65_536)),
+            ("max_connections", Value::Int(1024)),
+            ("idle_timeout", Value::None),
+            ("encoding", text("utf-8")),
+            ("errors", text("strict")),
+            ("peer", Value::Bool(false)),
+            ("until", Value::None),
+        ]);
+        assert_eq!(checked, Ok(expected));
+        let table = [
+            ("host", text(""), "host must be a non-empty str, got ''"),
+            (
+                "port",
+                Value::Int(65_536),
+                "port must be an int from 0 to 65535, got 65536",
+            ),
+            (
+                "max_line",
+                Value::Int(0),
+                "max_line must be an int from 1 to 1073741824, got 0",
+            ),
+            (
+                "max_connections",
+                Value::Int(0),
+                "max_connections must be an int >= 1, got 0",
+            ),
+            (
+                "idle_timeout",
+                Value::Int(0),
+                "idle_timeout must be a number of seconds > 0 (or a timedelta), got 0",
+            ),
+            (
+                "encoding",
+                text("ascii"),
+                "encoding must be 'utf-8' or None, got 'ascii'",
+            ),
+            (
+                "errors",
+                text("ignore"),
+                "errors must be 'strict' or 'replace', got 'ignore'",
+            ),
+            ("peer", Value::Int(1), "peer must be True or False, got 1"),
+            (
+                "until",
+                text("eof"),
+                "until must be a number of seconds >= 0 (or a timedelta) or 'disconnected', \
+                 got 'eof'",
+            ),
+        ];
+        for (key, value, expected) in table {
+            let mut given = vec![("host", text("::1")), ("port", Value::Int(0))];
+            given.retain(|&(name, _)| name != key);
+            given.push((key, value));
+            assert_eq!(
+                said(tcp_lines(&with(&given))),
+                Some(format!("tcp_lines: {expected}"))
+            );
+        }
+    }
+}

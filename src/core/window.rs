@@ -1,0 +1,238 @@
+//! Cutting a stream into windows by size, age, silence and bytes.
+//!
+//! A [`Window`] is one buffer and its triggers. It never flushes by itself: it says when it is
+//! due, and [`Window::cut`] empties it. Once due it takes no more: what comes later waits in
+//! front of it, where it is counted against the capacity of the branch.
+//!
+//! ```text
+//! push --> filling --size, bytes-----------> due --cut--> empty
+//!             |  ^---deadline: age, idle------^            ^
+//!             +----------------close, cut------------------+
+//! ```
+//!
+//! The age counts from the first buffered item, so an item leaves no later than `max_age` after
+//! it arrived however fast others trickle in; silence (`idle`) is the separate debounce trigger.
+
+use std::time::Duration;
+
+use crate::clock::Time;
+use crate::compensation::Scope;
+use crate::engine::{Domain, Item, Origin};
+
+/// Why a window left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// It held `max_items`.
+    Size,
+    /// Its first item was `max_age` old.
+    Age,
+    /// Nothing had arrived for `idle`.
+    Idle,
+    /// It held `max_bytes` or more.
+    Bytes,
+    /// Its source had ended.
+    Close,
+}
+
+impl Reason {
+    /// The name users see.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Size => "size",
+            Self::Age => "age",
+            Self::Idle => "idle",
+            Self::Bytes => "bytes",
+            Self::Close => "close",
+        }
+    }
+}
+
+/// What a window does with a partial buffer when it cannot fill any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Partial {
+    /// It leaves as it is.
+    Flush,
+    /// Its items are counted as dropped.
+    Drop,
+}
+
+/// The triggers of a window; at least one is set.
+#[derive(Debug, Clone, Default)]
+pub struct WindowOptions {
+    /// Leaves with this many items.
+    pub max_items: Option<usize>,
+    /// Leaves when the first item is this old; zero: with whatever one wake-up brought.
+    pub max_age: Option<Duration>,
+    /// Leaves after this much silence.
+    pub idle: Option<Duration>,
+    /// Leaves with this many bytes or more.
+    pub max_bytes: Option<u64>,
+    /// What becomes of a partial window; by default it leaves when the pipeline drains and is
+    /// dropped when it aborts.
+    pub on_cancel: Option<Partial>,
+}
+
+impl WindowOptions {
+    /// Whether time alone can make a window due.
+    pub const fn timed(&self) -> bool {
+        self.max_age.is_some() || self.idle.is_some()
+    }
+}
+
+/// What a window looked like when it left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    /// Why it left.
+    pub reason: Reason,
+    /// When its first item came.
+    pub opened: Time,
+    /// When it left.
+    pub closed: Time,
+}
+
+/// The items of a window that left, and what travels with them.
+#[derive(Debug)]
+pub struct Contents<D: Domain> {
+    /// The items, in order of arrival.
+    pub values: Vec<D::Item>,
+    /// Where they came from; empty unless the source is tracked.
+    pub origins: Vec<Origin>,
+    /// Source items they stand for.
+    pub weight: u32,
+    /// The merged scopes of the items.
+    pub scope: Option<Box<Scope<D::Undo>>>,
+    /// Why and when it left.
+    pub cut: Cut,
+}
+
+/// One buffer: the window of one branch.
+#[derive(Debug)]
+pub struct Window<D: Domain> {
+    values: Vec<D::Item>,
+    origins: Vec<Origin>,
+    scope: Option<Box<Scope<D::Undo>>>,
+    weight: u32,
+    bytes: u64,
+    opened: Time,
+    latest: Time,
+    due: Option<Reason>,
+    /// Items the last window held, as far as room is made for the next one at once.
+    expected: usize,
+    /// Whether a timer of the engine will look at this window: at most one does at a time, so
+    /// that idle windows cost no memory.
+    pub(crate) armed: bool,
+}
+
+impl<D: Domain> Default for Window<D> {
+    fn default() -> Self {
+        Self {
+            values: Vec::new(),
+            origins: Vec::new(),
+            scope: None,
+            weight: 0,
+            bytes: 0,
+            opened: Time::ZERO,
+            latest: Time::ZERO,
+            due: None,
+            expected: 0,
+            armed: false,
+        }
+    }
+}
+
+impl<D: Domain> Window<D> {
+    /// Items buffered.
+    pub const fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    /// Whether nothing is buffered.
+    pub const fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// Source items the buffered ones stand for.
+    pub const fn weight(&self) -> u32 {
+        self.weight
+    }
+
+    /// Why the window must leave before it takes another item, if it must.
+    pub const fn due(&self) -> Option<Reason> {
+        self.due
+    }
+
+    /// Takes an item in. The caller cuts a window that is due before it pushes.
+    pub fn push(&mut self, item: Item<D>, options: &WindowOptions, now: Time) {
+        if self.values.is_empty() {
+            self.opened = now;
+            if self.values.capacity() == 0 {
+                // Windows of a branch resemble each other: one allocation instead of a dozen.
+                self.values.reserve(self.expected);
+            }
+        }
+        self.latest = now;
+        self.weight += item.weight;
+        self.bytes += u64::from(item.bytes);
+        if item.origin.is_known() {
+            self.origins.push(item.origin);
+        }
+        if let Some(scope) = item.scope {
+            match &mut self.scope {
+                Some(mine) => mine.absorb(*scope),
+                None => self.scope = Some(scope),
+            }
+        }
+        self.values.push(item.value);
+        if options
+            .max_items
+            .is_some_and(|most| self.values.len() >= most)
+        {
+            self.due = Some(Reason::Size);
+        } else if options.max_bytes.is_some_and(|most| self.bytes >= most) {
+            self.due = Some(Reason::Bytes);
+        }
+    }
+
+    /// When age or silence makes the window due, and which; `None` while it is empty, due
+    /// already, or has no such trigger.
+    pub fn deadline(&self, options: &WindowOptions) -> Option<(Time, Reason)> {
+        if self.is_empty() || self.due.is_some() {
+            return None;
+        }
+        let age = options
+            .max_age
+            .map(|age| (self.opened.after(age), Reason::Age));
+        let idle = options
+            .idle
+            .map(|idle| (self.latest.after(idle), Reason::Idle));
+        match (age, idle) {
+            (Some(age), Some(idle)) => Some(if idle.0 < age.0 { idle } else { age }),
+            (age, idle) => age.or(idle),
+        }
+    }
+
+    /// Makes the window due if its deadline has passed.
+    pub fn expire(&mut self, options: &WindowOptions, now: Time) {
+        if let Some((_, reason)) = self.deadline(options).filter(|(at, _)| *at <= now) {
+            self.due = Some(reason);
+        }
+    }
+
+    /// Empties the window. What it returns is a snapshot: nothing changes it later.
+    pub fn cut(&mut self, reason: Reason, now: Time) -> Contents<D> {
+        self.bytes = 0;
+        self.due = None;
+        self.expected = self.values.len().min(1024);
+        Contents {
+            values: std::mem::take(&mut self.values),
+            origins: std::mem::take(&mut self.origins),
+            weight: std::mem::take(&mut self.weight),
+            scope: self.scope.take(),
+            cut: Cut {
+                reason,
+                opened: self.opened,
+                closed: now,
+            },
+        }
+    }
+}

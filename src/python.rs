@@ -1,0 +1,48 @@
+//! The border with Python: the only folder that names pyo3.
+//!
+//! - `plan.rs`, `convert.rs`, `errors.rs`: the builder's side.
+//! - `run.rs`: one run, driven in slices; `leg.rs`, `pass.rs`, `keys.rs`, `source.rs`, `native.rs`
+//!   are its parts.
+//! - `feed.rs`, `job.rs`: work in the hands of tasks and threads; `work.rs`: what they have in
+//!   common.
+//! - `context.rs`, `report.rs`: what handlers and callers are told.
+//! - `domain.rs`: what the engine carries.
+
+mod context;
+mod convert;
+mod domain;
+mod errors;
+mod feed;
+mod job;
+mod keys;
+mod leg;
+mod native;
+mod pass;
+mod plan;
+mod report;
+mod run;
+mod source;
+mod work;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+mod _core {
+    #[pymodule_export]
+    use super::context::{Context, WindowInfo};
+    #[pymodule_export]
+    use super::feed::Feed;
+    #[pymodule_export]
+    use super::job::Job;
+    #[pymodule_export]
+    use super::pass::Contexts;
+    #[pymodule_export]
+    use super::plan::{PyPlan, check_retry, check_tcp};
+    #[pymodule_export]
+    use super::run::Run;
+
+    /// The version of the package.
+    #[pymodule_export]
+    #[expect(non_upper_case_globals, reason = "the name Python gives it")]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
+}

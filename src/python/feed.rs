@@ -1,0 +1,304 @@
+//! `Feed`: where one worker task gets its units, one at a time.
+//!
+//! `for unit in feed: await handler(unit)`: asking for the next unit says that the one before
+//! has succeeded. All workers of a leg draw from the same lanes, so a unit waits for a free
+//! worker, never behind another worker's unit; but for those of a branch that has one unit in
+//! flight at a time, which wait for each other anyway, and are taken in batches.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, MutexGuard};
+
+use anabranch_core::branch::BranchId;
+use anabranch_core::clock::Time;
+use anabranch_core::engine::{Outcome, Payload, Port, Unit, Work};
+use pyo3::prelude::*;
+use pyo3::types::{PyIterator, PyList};
+
+use super::context::Context;
+use super::domain::PyDomain;
+use super::leg::Role;
+use super::run::slice::SLICE;
+use super::run::{Run, locked};
+use super::work::{GivenBack, InHand, LegFacts};
+
+/// How many units pass between two looks at the clock.
+const STRIDE: u32 = 8;
+/// Items in the first batch, before the handler's speed is known, and in a batch at most.
+const FIRST_BATCH: usize = 8;
+const MOST_BATCH: usize = 256;
+
+/// One worker's end of the feed of a leg.
+#[pyclass(frozen, module = "anabranch._core")]
+#[derive(Debug)]
+pub(crate) struct Feed {
+    run: Py<Run>,
+    facts: LegFacts,
+    port: Port,
+    state: Mutex<State>,
+}
+
+/// What a worker has in hand.
+#[derive(Debug)]
+enum Current {
+    /// A unit whose handler takes nothing but its item.
+    Plain(Unit<PyDomain>),
+    /// Any other unit.
+    Full(InHand),
+    /// Items it handles one after the other.
+    Batch {
+        branch: BranchId,
+        leg: usize,
+        items: Py<PyList>,
+        /// Where it stands in them: Python advances it.
+        iterator: Py<PyIterator>,
+        began: Time,
+    },
+}
+
+#[derive(Debug)]
+struct State {
+    current: Option<Current>,
+    /// Units since the last look at the clock.
+    since_look: u32,
+    /// Whether the feed stopped because the slice was used up.
+    yielded: bool,
+    /// Items worth taking in one batch, by the time the last one took.
+    batch: usize,
+}
+
+#[pymethods]
+impl Feed {
+    #[new]
+    fn new(run: Py<Run>, leg: usize) -> PyResult<Self> {
+        let facts = *run.get().facts.get(leg).ok_or_else(|| {
+            pyo3::exceptions::PyIndexError::new_err(format!("there is no leg {leg}"))
+        })?;
+        let state = State {
+            current: None,
+            since_look: 0,
+            yielded: false,
+            batch: FIRST_BATCH,
+        };
+        Ok(Self {
+            run,
+            facts,
+            port: facts.port,
+            state: Mutex::new(state),
+        })
+    }
+
+    const fn __iter__(this: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        this
+    }
+
+    fn __next__(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        let run = self.run.get();
+        let mut state = locked(&self.state);
+        match state.current.take() {
+            // The hot path: the engine is locked once for the unit that ends and the one that
+            // begins.
+            Some(Current::Plain(unit)) if !self.time_is_up(&mut state) => {
+                let mut engine = locked(&run.engine);
+                engine.complete(unit, Outcome::Done(Vec::new()), None, run.now());
+                run.unstarve(&engine);
+                let work = engine.next(self.port, run.now());
+                drop(engine);
+                return self.begin(py, state, work);
+            }
+            Some(current) => {
+                drop(state);
+                self.end(py, current, Ok(py.None()));
+                state = locked(&self.state);
+            }
+            None => {}
+        }
+        if state.yielded || self.time_is_up(&mut state) {
+            drop(state);
+            run.bury();
+            return Ok(None);
+        }
+        let work = locked(&run.engine).next(self.port, run.now());
+        self.begin(py, state, work)
+    }
+
+    /// Items to be handled one after the other, as an iterator; None where there are none. Asking
+    /// says that all of the batch before have succeeded.
+    fn batch(&self, py: Python<'_>) -> PyResult<Option<Py<PyIterator>>> {
+        let run = self.run.get();
+        let now = run.shared.now();
+        let current = locked(&self.state).current.take();
+        match current {
+            Some(Current::Batch {
+                branch,
+                leg,
+                items,
+                began,
+                ..
+            }) => {
+                let count = items.bind(py).len();
+                {
+                    let mut engine = locked(&run.engine);
+                    engine.complete_batch(branch, leg, count);
+                    run.unstarve(&engine);
+                }
+                items.drop_ref(py);
+                let mut state = locked(&self.state);
+                let took = now.since(began);
+                if took > SLICE / 2 {
+                    state.batch = (state.batch / 2).max(1);
+                } else if count == state.batch {
+                    state.batch = (state.batch * 2).min(MOST_BATCH);
+                }
+            }
+            Some(current) => self.end(py, current, Ok(py.None())),
+            None => {}
+        }
+        let mut state = locked(&self.state);
+        if self.slice_is_over(&mut state, now) {
+            return Ok(None);
+        }
+        let Some(batch) = locked(&run.engine).next_batch(self.port, state.batch) else {
+            return Ok(None);
+        };
+        drop(state);
+        let items = PyList::new(py, batch.values)?;
+        let iterator = items.try_iter()?.unbind();
+        let given = iterator.clone_ref(py);
+        locked(&self.state).current = Some(Current::Batch {
+            branch: batch.branch,
+            leg: batch.leg,
+            items: items.unbind(),
+            iterator,
+            began: now,
+        });
+        Ok(Some(given))
+    }
+
+    /// The context of the unit in hand.
+    fn context(&self, py: Python<'_>) -> Option<Py<Context>> {
+        match &locked(&self.state).current {
+            Some(Current::Full(InHand::Unit { context, .. })) => {
+                context.as_ref().map(|context| context.clone_ref(py))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether the feed stopped because the slice was used up; asking resets it.
+    fn yielded(&self) -> bool {
+        std::mem::take(&mut locked(&self.state).yielded)
+    }
+
+    /// The unit in hand has this result.
+    fn done(&self, py: Python<'_>, result: Py<PyAny>) {
+        let current = locked(&self.state).current.take();
+        if let Some(current) = current {
+            self.end(py, current, Ok(result));
+        }
+    }
+
+    /// The unit in hand has failed. Returns whether there was one: if not, the error is ours.
+    fn failed(&self, py: Python<'_>, error: Bound<'_, PyAny>) -> bool {
+        let current = locked(&self.state).current.take();
+        let Some(current) = current else { return false };
+        self.end(py, current, Err(PyErr::from_value(error)));
+        true
+    }
+}
+
+impl Feed {
+    /// Looks at the clock now and then.
+    fn time_is_up(&self, state: &mut State) -> bool {
+        state.since_look += 1;
+        if state.since_look < STRIDE {
+            return false;
+        }
+        state.since_look = 0;
+        self.slice_is_over(state, self.run.get().shared.now())
+    }
+
+    fn slice_is_over(&self, state: &mut State, now: Time) -> bool {
+        let slice = &self.run.get().slice;
+        let began = Time::from_nanos(slice.load(Ordering::Relaxed));
+        let over = now.since(began) >= SLICE;
+        if over {
+            // One worker yields; for the others, whose handlers suspend, a new slice begins.
+            slice.store(now.as_nanos(), Ordering::Relaxed);
+            state.yielded = true;
+        }
+        over
+    }
+
+    /// Makes work ready for the handler and keeps it; returns what the handler is given.
+    fn begin(
+        &self,
+        py: Python<'_>,
+        mut state: MutexGuard<'_, State>,
+        work: Option<Work<PyDomain>>,
+    ) -> PyResult<Option<Py<PyAny>>> {
+        let Some(Work::Unit(unit)) = work else {
+            drop(state);
+            self.run.get().bury();
+            return Ok(None);
+        };
+        if self.facts.role == Role::Sink
+            && !self.facts.takes_ctx
+            && let Payload::One(value) = &unit.payload
+        {
+            let value = value.clone_ref(py);
+            state.current = Some(Current::Plain(unit));
+            return Ok(Some(value));
+        }
+        drop(state);
+        let work = InHand::unit(py, self.run.get(), &self.facts, unit)?;
+        let InHand::Unit { value, .. } = &work else {
+            return Ok(None);
+        };
+        let value = value.clone_ref(py);
+        locked(&self.state).current = Some(Current::Full(work));
+        Ok(Some(value))
+    }
+
+    /// Gives back what a worker had in hand.
+    fn end(&self, py: Python<'_>, current: Current, result: PyResult<Py<PyAny>>) {
+        let run = self.run.get();
+        let work = match current {
+            Current::Full(work) => work,
+            Current::Plain(unit) => InHand::plain(py, unit),
+            Current::Batch {
+                branch,
+                leg,
+                items,
+                iterator,
+                ..
+            } => {
+                let items = items.bind(py);
+                let left = iterator
+                    .bind(py)
+                    .call_method0("__length_hint__")
+                    .and_then(|hint| hint.extract())
+                    .unwrap_or(0);
+                // The iterator stands behind the item in hand.
+                let handled = items.len().saturating_sub(left + 1);
+                let mut from_current = items.iter().skip(handled).map(Bound::unbind);
+                let Some(current) = from_current.next() else {
+                    return;
+                };
+                let rest = from_current.collect();
+                let now = run.shared.now();
+                let unit =
+                    locked(&run.engine).break_batch(branch, leg, handled, current, rest, now);
+                InHand::plain(py, unit)
+            }
+        };
+        if let GivenBack::Unit(unit, outcome, registered) = work.settle(py, run, result) {
+            let now = run.shared.now();
+            let mut engine = locked(&run.engine);
+            engine.complete(unit, outcome, registered, now);
+            run.unstarve(&engine);
+        }
+        run.bury();
+        // Outputs, retries and undo actions are the driver's to move.
+        run.tell_driver();
+    }
+}

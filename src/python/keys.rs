@@ -1,0 +1,141 @@
+//! Tenant keys: taken from items by name without a Python call, and turned into branch numbers.
+//!
+//! Python's `__hash__` and `__eq__` run here, so nothing here is done while the engine is
+//! borrowed.
+
+use anabranch_core::branch::BranchId;
+use hashbrown::HashMap;
+use pyo3::exceptions::PyKeyError;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString};
+
+/// Bits of the identity cache's index: 2048 entries, 32 KiB. A hundred tenants meet in it hardly
+/// ever, a thousand now and then.
+const CACHE_BITS: u32 = 11;
+
+/// Where the key at `address` is cached. Fibonacci hashing (Knuth, The Art of Computer
+/// Programming, volume 3, 6.4): objects lie at regular distances, and their low bits repeat.
+const fn slot(address: usize) -> usize {
+    ((address as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (64 - CACHE_BITS)) as usize
+}
+
+/// Where the key of an item is.
+#[derive(Debug)]
+pub(crate) enum KeyOf {
+    /// `item[key]`.
+    Item(Py<PyAny>),
+    /// `item.key`.
+    Attribute(Py<PyString>),
+}
+
+impl KeyOf {
+    /// The key of an item.
+    ///
+    /// # Errors
+    /// Whatever the look-up raises: `KeyError`, `AttributeError`, `TypeError`.
+    pub(crate) fn get<'py>(&self, item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let py = item.py();
+        match self {
+            Self::Item(name) => {
+                let name = name.bind(py);
+                if let Ok(dict) = item.cast_exact::<PyDict>() {
+                    dict.get_item(name)?
+                        .ok_or_else(|| PyKeyError::new_err((name.clone().unbind(),)))
+                } else {
+                    item.get_item(name)
+                }
+            }
+            Self::Attribute(name) => item.getattr(name.bind(py)),
+        }
+    }
+}
+
+/// The branches of a run, by key.
+#[derive(Debug)]
+pub(crate) struct Router {
+    /// Keys by identity. Only objects in `keys` are entered: they live as long as the router, so
+    /// that no other object can take their address.
+    cache: Box<[(usize, BranchId)]>,
+    /// `str` keys, which compare by their text.
+    texts: HashMap<Box<str>, BranchId>,
+    /// All other keys, which compare as Python says.
+    others: Py<PyDict>,
+    /// The first object seen of each key; the trunk, number 0, has none.
+    keys: Vec<Py<PyAny>>,
+}
+
+impl Router {
+    pub(crate) fn new(py: Python<'_>) -> Self {
+        Self {
+            cache: vec![(0, BranchId::TRUNK); 1 << CACHE_BITS].into_boxed_slice(),
+            texts: HashMap::new(),
+            others: PyDict::new(py).unbind(),
+            keys: Vec::new(),
+        }
+    }
+
+    /// The key of a branch.
+    pub(crate) fn key(&self, branch: BranchId) -> Option<&Py<PyAny>> {
+        self.keys.get((branch.0 as usize).checked_sub(1)?)
+    }
+
+    /// The branch of a key; `open` makes one for a key that was never seen.
+    ///
+    /// # Errors
+    /// What `__hash__` and `__eq__` raise: `TypeError` for an unhashable key.
+    #[inline]
+    pub(crate) fn branch(
+        &mut self,
+        key: &Bound<'_, PyAny>,
+        open: impl FnOnce() -> BranchId,
+    ) -> PyResult<BranchId> {
+        let address = key.as_ptr() as usize;
+        if let Some(&(cached, branch)) = self.cache.get(slot(address))
+            && cached == address
+        {
+            return Ok(branch);
+        }
+        self.look_up(key, open)
+    }
+
+    fn look_up(
+        &mut self,
+        key: &Bound<'_, PyAny>,
+        open: impl FnOnce() -> BranchId,
+    ) -> PyResult<BranchId> {
+        let py = key.py();
+        let text = key
+            .cast::<PyString>()
+            .ok()
+            .and_then(|text| text.to_str().ok());
+        let known = match text {
+            Some(text) => self.texts.get(text).copied(),
+            None => match self.others.bind(py).get_item(key)? {
+                Some(number) => Some(BranchId(number.extract()?)),
+                None => None,
+            },
+        };
+        let branch = if let Some(branch) = known {
+            branch
+        } else {
+            let branch = open();
+            match text {
+                Some(text) => {
+                    self.texts.insert(text.into(), branch);
+                }
+                None => self.others.bind(py).set_item(key, branch.0)?,
+            }
+            self.keys.push(key.clone().unbind());
+            branch
+        };
+        let address = key.as_ptr() as usize;
+        if self
+            .key(branch)
+            .is_some_and(|first| first.as_ptr() as usize == address)
+            && let Some(entry) = self.cache.get_mut(slot(address))
+        {
+            *entry = (address, branch);
+        }
+        Ok(branch)
+    }
+}

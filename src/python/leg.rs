@@ -1,0 +1,235 @@
+//! The legs of a run as Python describes them, and what a handler's result becomes.
+
+use std::time::Duration;
+
+use anabranch_core::engine::{LegOptions, Port};
+use anabranch_core::retry::{Backoff, Jitter, Retry};
+use anabranch_core::window::{Partial, WindowOptions};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyString};
+
+/// The window of a leg; durations in seconds.
+#[derive(Debug, FromPyObject)]
+pub(crate) struct WindowSpec {
+    max_items: Option<usize>,
+    max_age: Option<f64>,
+    idle: Option<f64>,
+    max_bytes: Option<u64>,
+    on_cancel: Option<String>,
+    size_of: Option<Py<PyAny>>,
+}
+
+/// The retry policy of a leg; durations in seconds.
+#[derive(Debug, FromPyObject)]
+pub(crate) struct RetrySpec {
+    attempts: u32,
+    jitter: bool,
+    base: f64,
+    factor: f64,
+    cap: f64,
+    fixed: bool,
+}
+
+/// A generated pass: the synchronous callables in front of a leg, fused.
+#[derive(Debug, FromPyObject)]
+pub(crate) struct PassSpec {
+    pub(crate) function: Py<PyAny>,
+    /// Whether it remembers which input each output came from.
+    pub(crate) tracked: bool,
+    /// Whether it lists the keys of what it lets through.
+    pub(crate) keyed: bool,
+    /// Whether a stage in it may make several items of one.
+    pub(crate) grows: bool,
+    /// The stage behind each line of its source: `(line, stage)`.
+    pub(crate) lines: Vec<(usize, usize)>,
+    /// The first stage behind the key, whose failures belong to a branch.
+    pub(crate) routed_from: usize,
+}
+
+/// One leg, as `anabranch._build` describes it.
+#[derive(Debug, FromPyObject)]
+pub(crate) struct LegSpec {
+    generated: Option<PassSpec>,
+    window: Option<WindowSpec>,
+    pub(crate) stage: usize,
+    role: String,
+    runs: String,
+    pub(crate) handler: Option<Py<PyAny>>,
+    pub(crate) takes_ctx: bool,
+    capacity: usize,
+    isolate: bool,
+    concurrency: u32,
+    ordered: bool,
+    retry: Option<RetrySpec>,
+    pub(crate) retryable: Option<Py<PyAny>>,
+}
+
+/// What a handler is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// None: a window becomes a value for the stages behind it.
+    Forward,
+    Map,
+    Filter,
+    FlatMap,
+    Tap,
+    Sink,
+    Collect,
+}
+
+/// One leg of a run: the Python side of an engine's leg.
+#[derive(Debug)]
+pub(crate) struct Leg {
+    pub(crate) r#pass: Option<PassSpec>,
+    pub(crate) role: Role,
+    pub(crate) port: Port,
+    pub(crate) stage: usize,
+    pub(crate) handler: Option<Py<PyAny>>,
+    pub(crate) takes_ctx: bool,
+    /// Whether a unit's items must outlive its first attempt.
+    pub(crate) retries: bool,
+    pub(crate) retryable: Option<Py<PyAny>>,
+    /// How its window counts bytes.
+    pub(crate) sizes: Sizes,
+}
+
+/// The sizes of items, for a window that counts bytes.
+#[derive(Debug)]
+pub(crate) enum Sizes {
+    /// Nobody asks.
+    Uncounted,
+    /// The bytes of a `bytes` or `str`, the length of anything else.
+    Own,
+    /// What a callable says.
+    By(Py<PyAny>),
+}
+
+impl Sizes {
+    /// The size of an item in bytes; zero if nobody asks.
+    ///
+    /// # Errors
+    /// What the callable, or `len`, raises.
+    pub(crate) fn of(&self, item: &Bound<'_, PyAny>) -> PyResult<u32> {
+        let bytes: usize = match self {
+            Self::Uncounted => 0,
+            Self::By(size_of) => size_of.bind(item.py()).call1((item,))?.extract()?,
+            Self::Own => match item.cast::<PyBytes>() {
+                Ok(bytes) => bytes.as_bytes().len(),
+                Err(_) => match item.cast::<PyString>() {
+                    Ok(text) => text.to_str()?.len(),
+                    Err(_) => item.len()?,
+                },
+            },
+        };
+        Ok(u32::try_from(bytes).unwrap_or(u32::MAX))
+    }
+}
+
+fn seconds(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+}
+
+impl LegSpec {
+    /// Splits a description into the engine's part and Python's; `tasks` numbers the ports of
+    /// legs with tasks of their own.
+    pub(crate) fn build(self, tasks: &mut usize) -> PyResult<(LegOptions, Leg)> {
+        let port = match self.runs.as_str() {
+            "inline" => super::domain::INLINE,
+            "pool" => super::domain::POOL,
+            "tasks" => {
+                *tasks += 1;
+                Port(*tasks - 1)
+            }
+            other => return Err(PyValueError::new_err(format!("unknown place {other:?}"))),
+        };
+        let role = match self.role.as_str() {
+            "forward" => Role::Forward,
+            "map" => Role::Map,
+            "filter" => Role::Filter,
+            "flat_map" => Role::FlatMap,
+            "tap" => Role::Tap,
+            "for_each" => Role::Sink,
+            "collect" => Role::Collect,
+            other => return Err(PyValueError::new_err(format!("unknown role {other:?}"))),
+        };
+        let mut sizes = Sizes::Uncounted;
+        let window = self.window.map(|window| {
+            if window.max_bytes.is_some() {
+                sizes = window.size_of.map_or(Sizes::Own, Sizes::By);
+            }
+            WindowOptions {
+                max_items: window.max_items,
+                max_age: window.max_age.map(seconds),
+                idle: window.idle.map(seconds),
+                max_bytes: window.max_bytes,
+                on_cancel: window.on_cancel.map(|policy| match policy.as_str() {
+                    "flush" => Partial::Flush,
+                    _ => Partial::Drop,
+                }),
+            }
+        });
+        let retry = self.retry.map(|retry| Retry {
+            attempts: retry.attempts,
+            backoff: if retry.fixed {
+                Backoff::Fixed(seconds(retry.base))
+            } else {
+                Backoff::Exponential {
+                    base: seconds(retry.base),
+                    factor: retry.factor,
+                    cap: seconds(retry.cap),
+                    jitter: if retry.jitter {
+                        Jitter::Full
+                    } else {
+                        Jitter::None
+                    },
+                }
+            },
+        });
+        let retries = retry.is_some_and(|retry| retry.attempts > 1);
+        let options = LegOptions {
+            window,
+            capacity: self.capacity,
+            isolate: self.isolate,
+            concurrency: self.concurrency,
+            ordered: self.ordered && role != Role::Sink,
+            retry,
+            port,
+        };
+        let leg = Leg {
+            r#pass: self.generated,
+            role,
+            port,
+            stage: self.stage,
+            handler: self.handler,
+            takes_ctx: self.takes_ctx,
+            retries,
+            retryable: self.retryable,
+            sizes,
+        };
+        Ok((options, leg))
+    }
+}
+
+impl Role {
+    /// What a stage passes on, given its input and its handler's result.
+    ///
+    /// # Errors
+    /// What the result's `__bool__` or iterator raises.
+    pub(crate) fn outputs(
+        self,
+        value: &Bound<'_, PyAny>,
+        result: Bound<'_, PyAny>,
+    ) -> PyResult<Vec<Py<PyAny>>> {
+        match self {
+            Self::Map => Ok(vec![result.unbind()]),
+            Self::Forward | Self::Tap => Ok(vec![value.clone().unbind()]),
+            Self::Filter if result.is_truthy()? => Ok(vec![value.clone().unbind()]),
+            Self::Filter | Self::Sink | Self::Collect => Ok(Vec::new()),
+            Self::FlatMap => result
+                .try_iter()?
+                .map(|item| item.map(Bound::unbind))
+                .collect(),
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! Running a chunk through a generated pass, and keeping the books on what came of each item.
+//!
+//! The pass itself is Python (`anabranch._pass`); this is its caller. An exception at one item
+//! loses no earlier result and runs nothing twice: the pass resumes at the next item of the
+//! iterator held here.
+
+use std::sync::{Arc, Mutex};
+
+use anabranch_core::branch::BranchId;
+use anabranch_core::compensation::Scope;
+use anabranch_core::engine::Item;
+use pyo3::prelude::*;
+use pyo3::types::{PyIterator, PyList};
+
+use super::context::Context;
+use super::domain::{INLINE, PyDomain, Shared, Undo};
+use super::leg::PassSpec;
+use super::run::locked;
+use super::work::ends_the_process;
+
+/// Makes the contexts of the items of one chunk, for stages that take `ctx`.
+#[pyclass(frozen, module = "anabranch._core")]
+#[derive(Debug)]
+pub(crate) struct Contexts {
+    shared: Arc<Shared>,
+    /// By index, where the tenant is known before the pass.
+    tenants: Vec<Option<Py<PyAny>>>,
+    made: Mutex<Vec<(usize, Py<Context>)>>,
+}
+
+#[pymethods]
+impl Contexts {
+    #[pyo3(signature = (index, stage, tenant=None))]
+    fn __call__(
+        &self,
+        py: Python<'_>,
+        index: usize,
+        stage: usize,
+        tenant: Option<Py<PyAny>>,
+    ) -> PyResult<Py<Context>> {
+        let tenant = tenant.or_else(|| {
+            self.tenants
+                .get(index)
+                .and_then(Option::as_ref)
+                .map(|tenant| tenant.clone_ref(py))
+        });
+        let context = Py::new(
+            py,
+            Context::new(self.shared.clone(), tenant, stage, 1, INLINE),
+        )?;
+        locked(&self.made).push((index, context.clone_ref(py)));
+        Ok(context)
+    }
+}
+
+/// An item that failed in the pass.
+pub(crate) struct FailedItem<'py> {
+    pub(crate) error: PyErr,
+    pub(crate) stage: usize,
+    /// Its key, if it failed behind the fan-out.
+    pub(crate) key: Option<Bound<'py, PyAny>>,
+    /// Which input it was; plain passes do not know.
+    pub(crate) index: Option<usize>,
+}
+
+/// What a pass made of a chunk.
+pub(crate) struct Passed<'py> {
+    pub(crate) out: Bound<'py, PyList>,
+    /// The input of each output; empty for plain passes.
+    pub(crate) at: Vec<usize>,
+    /// The key of each output, where the pass finds the keys.
+    pub(crate) keys: Option<Bound<'py, PyList>>,
+    pub(crate) failed: Vec<FailedItem<'py>>,
+    /// Items made beyond the one each stage consumed; plain passes.
+    pub(crate) produced: u64,
+    /// The same by input; tracked passes.
+    pub(crate) grown: Vec<(usize, u64)>,
+    /// What the stages registered, by input.
+    pub(crate) scopes: Vec<(usize, Box<Scope<Undo>>)>,
+    /// What cut the pass short, and how many inputs it did not finish.
+    pub(crate) interrupted: Option<(PyErr, usize)>,
+}
+
+impl<'py> Passed<'py> {
+    /// Items that pass no stage on their way.
+    pub(crate) fn untouched(items: Bound<'py, PyList>) -> Self {
+        Self {
+            at: (0..items.len()).collect(),
+            out: items,
+            keys: None,
+            failed: Vec::new(),
+            produced: 0,
+            grown: Vec::new(),
+            scopes: Vec::new(),
+            interrupted: None,
+        }
+    }
+}
+
+fn stage_of(py: Python<'_>, spec: &PassSpec, error: &PyErr) -> usize {
+    let line = error
+        .traceback(py)
+        .and_then(|traceback| traceback.getattr("tb_lineno").ok())
+        .and_then(|line| line.extract::<usize>().ok());
+    let found = spec.lines.iter().find(|(number, _)| Some(*number) == line);
+    found.or(spec.lines.first()).map_or(0, |(_, stage)| *stage)
+}
+
+fn remaining(iterator: &Bound<'_, PyIterator>) -> usize {
+    iterator
+        .call_method0("__length_hint__")
+        .and_then(|hint| hint.extract())
+        .unwrap_or(0)
+}
+
+/// Runs `items` through the pass.
+///
+/// # Errors
+/// Only errors of the machinery; what callables raise is in the result.
+pub(crate) fn run<'py>(
+    py: Python<'py>,
+    spec: &PassSpec,
+    items: &Bound<'py, PyList>,
+    shared: &Arc<Shared>,
+    tenants: Vec<Option<Py<PyAny>>>,
+) -> PyResult<Passed<'py>> {
+    let out = PyList::empty(py);
+    let failures = PyList::empty(py);
+    let held = items.try_iter()?;
+    // What the pass does not ask for is not made: a chunk's fixed cost is felt in small chunks.
+    let at = spec.tracked.then(|| PyList::empty(py));
+    let keys = spec.keyed.then(|| PyList::empty(py));
+    let tally = match (spec.grows, spec.tracked) {
+        (false, _) => None,
+        (true, true) => Some(PyList::empty(py)),
+        (true, false) => Some(PyList::new(py, [0_u64])?),
+    };
+    let contexts = spec
+        .tracked
+        .then(|| Contexts {
+            shared: shared.clone(),
+            tenants,
+            made: Mutex::default(),
+        })
+        .map(|contexts| Bound::new(py, contexts))
+        .transpose()?;
+    let chunk = if spec.tracked {
+        py.import("builtins")?
+            .getattr("enumerate")?
+            .call1((&held,))?
+    } else {
+        held.clone().into_any()
+    };
+    let arguments = (chunk, &out, &at, &keys, &failures, &tally, &contexts).into_pyobject(py)?;
+    let mut failed = Vec::new();
+    let mut interrupted = None;
+    while let Err(error) = spec.function.bind(py).call1(arguments.clone()) {
+        let left = remaining(&held);
+        if ends_the_process(py, &error) {
+            interrupted = Some((error, left + 1));
+            break;
+        }
+        // Not an Exception, yet no reason to end either: a CancelledError of the callable's own.
+        let stage = stage_of(py, spec, &error);
+        let index = spec.tracked.then(|| items.len() - left - 1);
+        failed.push(FailedItem {
+            error,
+            stage,
+            key: None,
+            index,
+        });
+    }
+    for failure in &failures {
+        let (error, key, index): (Bound<'py, PyAny>, Bound<'py, PyAny>, Option<usize>) =
+            failure.extract()?;
+        let error = PyErr::from_value(error);
+        let stage = stage_of(py, spec, &error);
+        let key = (stage >= spec.routed_from).then_some(key);
+        failed.push(FailedItem {
+            error,
+            stage,
+            key,
+            index,
+        });
+    }
+    let mut scopes = Vec::new();
+    if let Some(contexts) = contexts {
+        for (index, context) in locked(&contexts.get().made).drain(..) {
+            scopes.extend(context.get().close().map(|scope| (index, scope)));
+        }
+    }
+    Ok(Passed {
+        at: at.map(|at| at.extract()).transpose()?.unwrap_or_default(),
+        keys,
+        failed,
+        produced: match &tally {
+            Some(tally) if !spec.tracked => tally.get_item(0)?.extract()?,
+            _ => 0,
+        },
+        grown: match &tally {
+            Some(tally) if spec.tracked => tally.extract()?,
+            _ => Vec::new(),
+        },
+        scopes,
+        interrupted,
+        out,
+    })
+}
+
+/// What became of one input of a tracked pass.
+#[derive(Debug)]
+pub(crate) struct Input {
+    pub(crate) branch: BranchId,
+    pub(crate) item: Item<PyDomain>,
+    /// Items made beyond the one it was.
+    pub(crate) produced: u64,
+    pub(crate) outputs: u64,
+    pub(crate) failures: u64,
+}
+
+impl Input {
+    pub(crate) const fn new(branch: BranchId, item: Item<PyDomain>) -> Self {
+        Self {
+            branch,
+            item,
+            produced: 0,
+            outputs: 0,
+            failures: 0,
+        }
+    }
+
+    /// How many items were taken out on the way, and how many made: of `1 + produced` items,
+    /// those that neither went on nor failed were taken out.
+    pub(crate) fn balance(&self) -> (u64, u64) {
+        let filtered = (1 + self.produced).saturating_sub(self.outputs + self.failures);
+        let carried = if self.fresh() {
+            u64::from(self.item.weight) - 1
+        } else {
+            0
+        };
+        (filtered + carried, self.produced)
+    }
+
+    /// Whether nothing has come of it yet: what comes first carries its weight and its scope.
+    pub(crate) const fn fresh(&self) -> bool {
+        self.outputs == 0 && self.failures == 0
+    }
+}

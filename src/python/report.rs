@@ -1,0 +1,130 @@
+//! The report of a run as plain Python values; `anabranch.report` makes it readable.
+
+use anabranch_core::report::Counts;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+
+use super::run::{Run, locked};
+
+fn counts<'py>(py: Python<'py>, counts: &Counts) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    for (name, value) in [
+        ("received", counts.received),
+        ("produced", counts.produced),
+        ("committed", counts.committed),
+        ("filtered", counts.filtered),
+        ("failed", counts.failed),
+        ("dropped", counts.dropped),
+        ("dead_lettered", counts.dead_lettered),
+        ("returned", counts.returned),
+        ("left", counts.left),
+        ("retried", counts.retried),
+        ("windows", counts.windows),
+    ] {
+        dict.set_item(name, value)?;
+    }
+    Ok(dict)
+}
+
+/// Builds the report.
+pub(crate) fn build<'py>(
+    py: Python<'py>,
+    run: &Run,
+    outcome: &str,
+) -> PyResult<Bound<'py, PyDict>> {
+    // Numbers and references are copied out under the lock; nothing allocates in Python then, for
+    // an allocation may start the garbage collector, which runs foreign code.
+    let engine = locked(&run.engine);
+    let total = engine.counts();
+    let branches: Vec<_> = engine.branch_counts().skip(1).collect();
+    let codes = engine.codes().clone();
+    let failures: Vec<_> = engine
+        .failures()
+        .iter()
+        .map(|failed| {
+            // The error of each attempt, the last one included.
+            let attempts = failed.history.iter().chain([&failed.error]);
+            let history: Vec<_> = attempts
+                .map(|failure| failure.error.clone_ref(py))
+                .collect();
+            let error = failed.error.error.clone_ref(py);
+            let code = failed.error.code.clone();
+            let place = (failed.branch, failed.error.stage);
+            (
+                place,
+                code,
+                failed.items,
+                failed.attempts,
+                failed.delay,
+                error,
+                history,
+            )
+        })
+        .collect();
+    let (undone, undone_counts) = engine.undone();
+    let actions: Vec<_> = undone
+        .iter()
+        .map(|undone| {
+            let error = undone
+                .error
+                .as_ref()
+                .map(|failure| failure.error.clone_ref(py));
+            (
+                undone.branch,
+                undone.undo.name.clone(),
+                undone.undo.stage,
+                undone.took,
+                error,
+            )
+        })
+        .collect();
+    drop(engine);
+
+    let stage_name = |stage: usize| run.shared.stages.get(stage).cloned();
+    let report = PyDict::new(py);
+    report.set_item("pipeline", &run.shared.pipeline)?;
+    report.set_item("outcome", outcome)?;
+    let seconds = std::time::Duration::from_nanos(run.shared.now().as_nanos()).as_secs_f64();
+    report.set_item("seconds", seconds)?;
+    report.set_item("counts", counts(py, &total)?)?;
+    let rows = PyList::empty(py);
+    for (branch, branch_counts) in branches {
+        let row = counts(py, &branch_counts)?;
+        row.set_item("tenant", run.tenant(py, branch))?;
+        rows.append(row)?;
+    }
+    report.set_item("branches", rows)?;
+    report.set_item("codes", codes)?;
+    let samples = PyList::empty(py);
+    for ((branch, stage), code, items, attempts, delay, error, history) in failures {
+        let row = PyDict::new(py);
+        row.set_item("code", code)?;
+        row.set_item("stage", stage_name(stage))?;
+        row.set_item("tenant", run.tenant(py, branch))?;
+        row.set_item("items", items)?;
+        row.set_item("attempts", attempts)?;
+        row.set_item("delay", delay.as_secs_f64())?;
+        row.set_item("error", error)?;
+        row.set_item("history", history)?;
+        samples.append(row)?;
+    }
+    report.set_item("failures", samples)?;
+    let compensations = PyDict::new(py);
+    compensations.set_item("done", undone_counts.done)?;
+    compensations.set_item("failed", undone_counts.failed)?;
+    let rows = PyList::empty(py);
+    for (branch, name, stage, took, error) in actions {
+        let row = PyDict::new(py);
+        row.set_item("name", name)?;
+        row.set_item("stage", stage_name(stage))?;
+        row.set_item("tenant", run.tenant(py, branch))?;
+        row.set_item("outcome", if error.is_some() { "failed" } else { "done" })?;
+        row.set_item("seconds", took.as_secs_f64())?;
+        row.set_item("error", error)?;
+        rows.append(row)?;
+    }
+    compensations.set_item("actions", rows)?;
+    report.set_item("compensations", compensations)?;
+    report.set_item("items", PyList::empty(py))?;
+    Ok(report)
+}

@@ -1,0 +1,351 @@
+//! `Run`: one run of one pipeline, driven from Python in slices.
+//!
+//! The driving thread calls [`Run::step`] over and over; it is the only one that touches the
+//! engine. Others reach the run through what they may lock shortly: the results of the pool, the
+//! pushed items, the two requests (drain, abort), and the wake-up.
+//!
+//! Lock order: `hand` before `engine`; nothing is locked while `engine` is, and no Python runs
+//! then. The other locks are leaves.
+//!
+//! - `run/spec.rs`: how it begins.
+//! - `run/slice.rs`: what a step does.
+//! - `run/flow.rs`: items from the source, through the pass and the routing, to the first leg.
+//! - `run/tracked.rs`: the same for items with a history.
+
+mod flow;
+pub(super) mod slice;
+mod spec;
+mod tracked;
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anabranch_core::branch::BranchId;
+use anabranch_core::clock::Time;
+use anabranch_core::engine::{Config, Engine, Port};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+
+use super::domain::{FIRST_TASKS, PyDomain, Shared};
+use super::errors::ClosedError;
+use super::job::Job;
+use super::keys::{KeyOf, Router};
+use super::leg::Leg;
+use super::native::NativeSource;
+use super::report;
+use super::source::Source;
+use super::work::{CallResult, InHand, LegFacts};
+use crate::wake::Wake;
+use spec::RunSpec;
+
+/// Locks, whatever happened to the thread that held the lock before: the states behind our locks
+/// are whole after every statement.
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The pipeline's threads, as the driver sees them.
+#[derive(Debug)]
+struct Pool {
+    /// Sees to it that there is a thread for one more job.
+    grow: Py<PyAny>,
+    /// `SimpleQueue.put` of their feed, called with a [`Job`]. In C: no signal handler runs in it.
+    put: Py<PyAny>,
+    /// Jobs out.
+    out: usize,
+    /// Jobs out at most.
+    most: usize,
+}
+
+/// What only the driving thread uses.
+#[derive(Debug)]
+struct Hand {
+    source: Source,
+    key: Option<KeyOf>,
+    fan_leg: usize,
+    fan_stage: usize,
+    router: Router,
+    pool: Pool,
+    /// Items worth taking at once, by the measured cost per item.
+    chunk: usize,
+    /// When the driver last let other threads have the interpreter.
+    napped: Time,
+    /// How many Python threads there are beside ours.
+    other_threads: Py<PyAny>,
+    /// Whether an awaitable is one, where a handler returned something.
+    is_awaitable: Py<PyAny>,
+    flush_on_abort: bool,
+}
+
+/// Items an async source has pushed.
+#[derive(Debug, Default)]
+struct Pushed {
+    items: Vec<Py<PyAny>>,
+    ended: Option<PyResult<()>>,
+}
+
+/// One run of one pipeline.
+#[pyclass(frozen, module = "anabranch._core")]
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) facts: Vec<LegFacts>,
+    legs: Mutex<Option<Arc<Vec<Leg>>>>,
+    pub(super) engine: Mutex<Engine<PyDomain>>,
+    hand: Mutex<Option<Hand>>,
+    tenants: Mutex<Vec<Py<PyAny>>>,
+    returned: Mutex<Vec<(InHand, CallResult, bool)>>,
+    adopted: Mutex<VecDeque<Py<Job>>>,
+    pushed: Mutex<Pushed>,
+    collected: Mutex<Option<Py<PyList>>>,
+    wake: Arc<Wake>,
+    native: Option<Arc<NativeSource>>,
+    drain_asked: AtomicBool,
+    abort_asked: AtomicBool,
+    drained: AtomicBool,
+    failed: AtomicBool,
+    /// Whether the source waits for room: whoever makes some wakes the driver.
+    starved: AtomicBool,
+    /// When the slice under way began, in nanoseconds: workers stop when it is used up.
+    pub(super) slice: AtomicU64,
+}
+
+/// What [`Run::step`] says: nothing to do until something happens.
+const IDLE: u8 = 0;
+/// There is more to do at once.
+const MORE: u8 = 1;
+/// The run is over.
+const FINISHED: u8 = 2;
+
+#[pymethods]
+impl Run {
+    #[new]
+    #[pyo3(signature = (spec))]
+    fn new(py: Python<'_>, spec: RunSpec) -> PyResult<Self> {
+        spec.open(py)
+    }
+
+    /// One slice of work on the driving thread.
+    fn step(this: &Bound<'_, Self>) -> PyResult<u8> {
+        let run = this.get();
+        let Ok(mut hand) = run.hand.try_lock() else {
+            return Err(run.closed_error("is driven twice at once"));
+        };
+        match hand.as_mut() {
+            Some(hand) => run.slice(this, hand),
+            None => Err(run.closed_error("is closed")),
+        }
+    }
+
+    /// Seconds until a timer is due; None if there is none.
+    fn timeout(&self) -> Option<f64> {
+        let deadline = locked(&self.engine).deadline()?;
+        Some(deadline.since(self.shared.now()).as_secs_f64())
+    }
+
+    /// Waits for something to happen, detached, at most so many seconds; a signal ends it early.
+    fn wait(&self, py: Python<'_>, most: f64) {
+        let most = std::time::Duration::try_from_secs_f64(most).unwrap_or_default();
+        py.detach(|| self.wake.wait(most));
+    }
+
+    /// The descriptor that is readable when the driver should step.
+    fn fileno(&self) -> i32 {
+        self.wake.fileno()
+    }
+
+    /// Reads the wake-up.
+    fn awake(&self) {
+        self.wake.clear();
+        self.wake.drain();
+    }
+
+    /// Asks for a drain, from any thread: intake stops, what is inside is finished.
+    fn drain(&self) {
+        self.drain_asked.store(true, Ordering::Release);
+        self.wake.wake();
+    }
+
+    /// Asks for an abort, from any thread: what was not begun is given up.
+    fn abort(&self) {
+        self.abort_asked.store(true, Ordering::Release);
+        self.wake.wake();
+    }
+
+    /// Whether the source is to bring nothing more.
+    #[getter]
+    fn stopping(&self) -> bool {
+        self.aborting() || self.drained.load(Ordering::Acquire)
+    }
+
+    #[getter]
+    fn aborting(&self) -> bool {
+        self.shared.aborting.load(Ordering::Acquire)
+    }
+
+    /// Whether work waits for the tasks on `port`.
+    fn waiting(&self, port: usize) -> bool {
+        locked(&self.engine).has_work(Port(port))
+    }
+
+    /// The port of each leg.
+    fn ports(&self) -> Vec<usize> {
+        self.facts.iter().map(|leg| leg.port.0).collect()
+    }
+
+    /// The next coroutine to await: an undo action, or what a `def` callable returned.
+    fn next_job(this: &Bound<'_, Self>) -> PyResult<Option<Py<Job>>> {
+        this.get().next_async_job(this)
+    }
+
+    /// Whether there is a coroutine to await: a driver without a loop must get one.
+    fn has_job(&self) -> bool {
+        !locked(&self.adopted).is_empty() || locked(&self.engine).has_work(super::domain::UNDO)
+    }
+
+    /// Takes an item of an async source. 0: go on; 1: go on, and tell the driver; 2: wait.
+    fn push(&self, item: Py<PyAny>) -> u8 {
+        let mut pushed = locked(&self.pushed);
+        pushed.items.push(item);
+        match pushed.items.len() {
+            slice::PUSHED.. => 2,
+            1 => 1,
+            _ => 0,
+        }
+    }
+
+    /// Whether an async source may push again.
+    fn has_room(&self) -> bool {
+        locked(&self.pushed).items.len() < slice::PUSHED
+    }
+
+    /// An async source has ended, with an exception or without.
+    #[pyo3(signature = (error=None))]
+    fn source_ended(&self, error: Option<Bound<'_, PyAny>>) {
+        let ended = error.map_or(Ok(()), |error| Err(PyErr::from_value(error)));
+        locked(&self.pushed).ended.get_or_insert(ended);
+        self.wake.wake();
+    }
+
+    #[getter]
+    fn address(&self) -> Option<(String, u16)> {
+        self.native.as_ref().map(|native| native.address())
+    }
+
+    /// What happened so far.
+    fn report<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let outcome = if self.failed.load(Ordering::Acquire) {
+            "failed"
+        } else if self.aborting() {
+            "aborted"
+        } else if self.drained.load(Ordering::Acquire) {
+            "drained"
+        } else {
+            "completed"
+        };
+        let report = report::build(py, self, outcome)?;
+        if let Some(items) = locked(&self.collected).as_ref() {
+            report.set_item("items", items)?;
+        }
+        Ok(report)
+    }
+
+    /// Lets go of the source, the callables and what the engine still holds.
+    fn close(&self, py: Python<'_>) {
+        if let Some(native) = &self.native {
+            py.detach(|| native.close());
+        }
+        // Each is taken out under its lock and dropped outside: dropping runs foreign code.
+        let hand = self.hand.try_lock().ok().and_then(|mut hand| hand.take());
+        let legs = locked(&self.legs).take();
+        let pushed = std::mem::take(&mut *locked(&self.pushed));
+        let returned = std::mem::take(&mut *locked(&self.returned));
+        let adopted = std::mem::take(&mut *locked(&self.adopted));
+        let collected = locked(&self.collected).take();
+        let tenants = std::mem::take(&mut *locked(&self.tenants));
+        // The engine with its samples, too: an exception's traceback leads through the frames of
+        // the driver back to this run, and the collector cannot see into it.
+        let empty = Engine::new(Config {
+            legs: Vec::new(),
+            fan_leg: 0,
+            ports: self.facts.len() + FIRST_TASKS,
+            max_in_flight: 0,
+            stop_on_error: false,
+            seed: 0,
+        });
+        let engine = std::mem::replace(&mut *locked(&self.engine), empty);
+        drop((
+            hand, legs, pushed, returned, adopted, collected, tenants, engine,
+        ));
+    }
+}
+
+impl Run {
+    fn closed_error(&self, what: &str) -> PyErr {
+        ClosedError::new_err(format!("pipeline '{}' {what}", self.shared.pipeline))
+    }
+
+    /// The tenant of a branch; None for the trunk.
+    pub(crate) fn tenant(&self, py: Python<'_>, branch: BranchId) -> Option<Py<PyAny>> {
+        let index = (branch.0 as usize).checked_sub(1)?;
+        locked(&self.tenants)
+            .get(index)
+            .map(|tenant| tenant.clone_ref(py))
+    }
+
+    pub(crate) fn legs(&self) -> PyResult<Arc<Vec<Leg>>> {
+        locked(&self.legs)
+            .clone()
+            .ok_or_else(|| self.closed_error("is closed"))
+    }
+
+    /// Whether the leg's policy would try again after this exception.
+    pub(crate) fn retryable(&self, py: Python<'_>, leg: usize, error: &PyErr) -> bool {
+        let Ok(legs) = self.legs() else { return false };
+        match legs.get(leg).and_then(|leg| leg.retryable.as_ref()) {
+            Some(check) => check
+                .bind(py)
+                .call1((error.value(py),))
+                .and_then(|answer| answer.is_truthy())
+                .unwrap_or_else(|error| {
+                    self.shared.postpone(py, error);
+                    false
+                }),
+            None => false,
+        }
+    }
+
+    /// Gives work back from any thread; `pooled` work frees its place in the pool.
+    pub(crate) fn give_back(&self, work: InHand, result: CallResult, pooled: bool) {
+        locked(&self.returned).push((work, result, pooled));
+        self.wake.wake();
+    }
+
+    /// Drops what died inside the engine, after the borrow has ended.
+    pub(crate) fn bury(&self) {
+        let graveyard = {
+            let mut engine = locked(&self.engine);
+            engine.take_graveyard()
+        };
+        drop(graveyard);
+    }
+
+    /// The time a worker goes by: that of the slice it runs in.
+    pub(crate) fn now(&self) -> Time {
+        Time::from_nanos(self.slice.load(Ordering::Relaxed))
+    }
+
+    /// There is something for the driver to move.
+    pub(crate) fn tell_driver(&self) {
+        self.wake.wake();
+    }
+
+    /// Wakes the driver if its source waits for room and there is some now.
+    pub(crate) fn unstarve(&self, engine: &Engine<PyDomain>) {
+        if self.starved.load(Ordering::Relaxed) && engine.room() > 0 {
+            self.starved.store(false, Ordering::Relaxed);
+            self.wake.wake();
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! Fresh items on their way: from the source, through the generated pass, to their branch.
+
+use std::sync::atomic::Ordering;
+
+use anabranch_core::branch::BranchId;
+use anabranch_core::engine::Item;
+use pyo3::prelude::*;
+use pyo3::types::PyList;
+
+use super::super::leg::{Leg, Sizes};
+use super::super::pass::{self, Input};
+use super::super::source::Source;
+use super::super::work::ends_the_process;
+use super::{Hand, Run, locked};
+
+/// A stretch of a list, which may shrink meanwhile: keys run Python.
+struct Slots<'a, 'py> {
+    list: &'a Bound<'py, PyList>,
+    next: usize,
+    end: usize,
+}
+
+impl<'py> Iterator for Slots<'_, 'py> {
+    type Item = Bound<'py, PyAny>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Bound<'py, PyAny>> {
+        if self.next >= self.end {
+            return None;
+        }
+        let item = self.list.get_item(self.next).ok();
+        self.next += 1;
+        item
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.end - self.next;
+        (left, Some(left))
+    }
+}
+
+impl ExactSizeIterator for Slots<'_, '_> {}
+
+impl Run {
+    /// Takes a chunk from the source and sends it on its way.
+    pub(super) fn take_chunk(
+        &self,
+        this: &Bound<'_, Self>,
+        hand: &mut Hand,
+        room: usize,
+    ) -> PyResult<bool> {
+        let py = this.py();
+        let start = self.shared.now();
+        let most = hand.chunk.min(room);
+        let legs = self.legs()?;
+        if legs[0].r#pass.is_none()
+            && let Source::Sequence { items, next } = &mut hand.source
+            && let Ok(list) = items.bind(py).cast_exact::<PyList>()
+        {
+            // Nothing to call: the items are taken where they are, without a slice in between.
+            let list = list.clone();
+            let begin = (*next).min(list.len());
+            let end = list.len().min(begin + most);
+            *next = end;
+            let slots = Slots {
+                list: &list,
+                next: begin,
+                end,
+            };
+            let seen = self.route_plain(py, hand, &legs[0], slots, None);
+            locked(&self.engine).received(seen);
+            Self::resize_chunk(hand, end - begin, self.shared.now().since(start));
+            if end == list.len() {
+                hand.source = Source::Ended;
+                locked(&self.engine).end(self.shared.now());
+            }
+            return Ok(true);
+        }
+        let chunk = hand.source.pull(py, most, &self.shared, || {
+            let mut pushed = locked(&self.pushed);
+            let most = most.min(pushed.items.len());
+            let items = pushed.items.drain(..most).collect();
+            let ended = if pushed.items.is_empty() {
+                pushed.ended.take()
+            } else {
+                None
+            };
+            (items, ended)
+        })?;
+        let count = chunk.items.len();
+        let progress = count > 0 || !chunk.broken.is_empty() || chunk.ended.is_some();
+        if !progress {
+            return Ok(false);
+        }
+        locked(&self.engine).received((count + chunk.broken.len()) as u64);
+        for error in &chunk.broken {
+            let failure = self.shared.failure(py, error, 0, None, None);
+            let now = self.shared.now();
+            locked(&self.engine).fail_item(BranchId::TRUNK, failure, 1, None, now);
+        }
+        if count > 0 {
+            let interrupted = self.enter(py, hand, &legs[0], &chunk.items)?;
+            if let Some(error) = interrupted {
+                return Err(error);
+            }
+            Self::resize_chunk(hand, count, self.shared.now().since(start));
+        }
+        if let Some(ended) = chunk.ended {
+            hand.source = Source::Ended;
+            if let Err(error) = &ended
+                && ends_the_process(py, error)
+            {
+                return Err(error.clone_ref(py));
+            }
+            let stopped = match ended {
+                Ok(()) => self.drained.load(Ordering::Acquire),
+                Err(error) => {
+                    self.source_failed(py, &error);
+                    true
+                }
+            };
+            let now = self.shared.now();
+            let mut engine = locked(&self.engine);
+            if stopped {
+                engine.drain(now);
+            } else {
+                engine.end(now);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The source has raised: a failure that is no item's.
+    fn source_failed(&self, py: Python<'_>, error: &PyErr) {
+        let mut failure = self.shared.failure(py, error, 0, None, None);
+        "source.failed".clone_into(&mut failure.code);
+        self.failed.store(true, Ordering::Release);
+        let now = self.shared.now();
+        locked(&self.engine).fail_item(BranchId::TRUNK, failure, 0, None, now);
+    }
+
+    /// Sends fresh items to the first leg.
+    fn enter(
+        &self,
+        py: Python<'_>,
+        hand: &mut Hand,
+        leg: &Leg,
+        items: &Bound<'_, PyList>,
+    ) -> PyResult<Option<PyErr>> {
+        let tracked = leg.pass.as_ref().is_some_and(|pass| pass.tracked);
+        if tracked {
+            let inputs = items
+                .iter()
+                .map(|value| Input::new(BranchId::TRUNK, Item::new(value.unbind())))
+                .collect();
+            return self.flow_tracked(py, hand, 0, leg, inputs);
+        }
+        let count = items.len();
+        let Some(spec) = &leg.pass else {
+            self.route_plain(py, hand, leg, items.iter(), None);
+            return Ok(None);
+        };
+        let passed = pass::run(py, spec, items, &self.shared, Vec::new())?;
+        let produced = usize::try_from(passed.produced).unwrap_or(usize::MAX);
+        let gone = passed.out.len() + passed.failed.len();
+        // A signal handler may raise right after an item was let through: it then fails, too.
+        let produced = produced.max(gone.saturating_sub(count));
+        // The item in hand counts as unfinished, unless it was let through just before.
+        let unfinished = passed.interrupted.as_ref().map_or(0, |(_, left)| *left);
+        let unfinished = unfinished.min((count + produced).saturating_sub(gone));
+        let filtered = (count + produced).saturating_sub(gone + unfinished);
+        {
+            let mut engine = locked(&self.engine);
+            engine.passed(BranchId::TRUNK, filtered as u64, produced as u64);
+            engine.left_behind(unfinished as u64);
+        }
+        self.route_plain(py, hand, leg, passed.out.iter(), passed.keys.as_ref());
+        for failed in passed.failed {
+            let branch = match &failed.key {
+                Some(key) => hand.router.branch(key, || self.open_branch(key)),
+                None => Ok(BranchId::TRUNK),
+            };
+            let (branch, error) = match branch {
+                Ok(branch) => (branch, failed.error),
+                Err(error) => (BranchId::TRUNK, error),
+            };
+            let tenant = self.tenant(py, branch);
+            let failure = self
+                .shared
+                .failure(py, &error, failed.stage, tenant.as_ref(), None);
+            let now = self.shared.now();
+            locked(&self.engine).fail_item(branch, failure, 1, None, now);
+        }
+        Ok(passed.interrupted.map(|(error, _)| error))
+    }
+
+    /// The hot path: items without history to the first leg.
+    ///
+    /// First the keys, which runs Python, then the engine, which must not. Returns how many items
+    /// there were.
+    fn route_plain<'py>(
+        &self,
+        py: Python<'py>,
+        hand: &mut Hand,
+        leg: &Leg,
+        items: impl ExactSizeIterator<Item = Bound<'py, PyAny>>,
+        keys: Option<&Bound<'py, PyList>>,
+    ) -> u64 {
+        let mut strays = Vec::new();
+        let mut routed: Vec<(BranchId, Py<PyAny>)> = Vec::with_capacity(items.len());
+        if hand.fan_leg == 0 {
+            // In two rounds, so that the cache misses on the objects overlap.
+            let values: Vec<_> = items.collect();
+            for (index, value) in values.into_iter().enumerate() {
+                match self.branch_of(hand, &value, keys, index) {
+                    Ok(branch) => routed.push((branch, value.unbind())),
+                    Err(error) => strays.push((error, hand.fan_stage, BranchId::TRUNK)),
+                }
+            }
+        } else {
+            routed.extend(items.map(|value| (BranchId::TRUNK, value.unbind())));
+        }
+        let seen = (routed.len() + strays.len()) as u64;
+        let sizes = match &leg.sizes {
+            Sizes::Uncounted => None,
+            sizes => Some(self.weigh(py, leg.stage, sizes, &mut routed, &mut strays)),
+        };
+        let now = self.shared.now();
+        {
+            let mut engine = locked(&self.engine);
+            match sizes {
+                None => {
+                    for (branch, value) in routed {
+                        engine.offer(0, branch, Item::new(value), now);
+                    }
+                }
+                Some(sizes) => {
+                    for ((branch, value), bytes) in routed.into_iter().zip(sizes) {
+                        engine.offer(
+                            0,
+                            branch,
+                            Item {
+                                bytes,
+                                ..Item::new(value)
+                            },
+                            now,
+                        );
+                    }
+                }
+            }
+        }
+        for (error, stage, branch) in strays {
+            let tenant = self.tenant(py, branch);
+            let failure = self
+                .shared
+                .failure(py, &error, stage, tenant.as_ref(), None);
+            locked(&self.engine).fail_item(branch, failure, 1, None, now);
+        }
+        seen
+    }
+
+    /// The sizes of items, for a window that counts bytes; those without one become strays.
+    fn weigh(
+        &self,
+        py: Python<'_>,
+        stage: usize,
+        sizes: &Sizes,
+        routed: &mut Vec<(BranchId, Py<PyAny>)>,
+        strays: &mut Vec<(PyErr, usize, BranchId)>,
+    ) -> Vec<u32> {
+        let mut weighed = Vec::with_capacity(routed.len());
+        for (branch, value) in std::mem::take(routed) {
+            match sizes.of(value.bind(py)) {
+                Ok(bytes) => {
+                    weighed.push(bytes);
+                    routed.push((branch, value));
+                }
+                Err(error) => {
+                    self.shared.postpone(py, error.clone_ref(py));
+                    strays.push((error, stage, branch));
+                }
+            }
+        }
+        weighed
+    }
+
+    #[inline]
+    pub(super) fn branch_of(
+        &self,
+        hand: &mut Hand,
+        value: &Bound<'_, PyAny>,
+        keys: Option<&Bound<'_, PyList>>,
+        index: usize,
+    ) -> PyResult<BranchId> {
+        let key = match (keys, &hand.key) {
+            (Some(keys), _) => keys.get_item(index)?,
+            (None, Some(key)) => key.get(value)?,
+            (None, None) => return Ok(BranchId::TRUNK),
+        };
+        hand.router.branch(&key, || self.open_branch(&key))
+    }
+}

@@ -1,0 +1,378 @@
+//! One slice of the driving thread's work: about half a millisecond, then the caller decides.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anabranch_core::branch::BranchId;
+use anabranch_core::clock::Time;
+use anabranch_core::engine::{Outcome, RollbackId, Unit, Work};
+use pyo3::prelude::*;
+
+use super::super::domain::{FIRST_TASKS, INLINE, POOL, PyDomain, UNDO, Undo};
+use super::super::job::Job;
+use super::super::leg::Role;
+use super::super::source::Source;
+use super::super::work::{CallResult, GivenBack, InHand, ends_the_process};
+use super::{FINISHED, Hand, IDLE, MORE, Run, locked};
+
+/// How long a slice may take before the loop, and other threads, get their turn.
+pub(crate) const SLICE: Duration = Duration::from_micros(500);
+/// Items in the first chunk, before their cost is known.
+pub(super) const FIRST_CHUNK: usize = 64;
+/// Items in a chunk at most: what the callables made is still in the first-level cache when it is
+/// routed, and a chunk's fixed cost is spread thinly enough (1 us over 256 items).
+const MOST: usize = 256;
+/// Items an async source may push ahead of the driver.
+pub(super) const PUSHED: usize = 256;
+/// How often the driver lets other threads have the interpreter while they want it, and how long
+/// it stays away: giving it up without staying away starves them.
+const NAP_EVERY: Duration = Duration::from_millis(1);
+const NAP: Duration = Duration::from_micros(20);
+
+impl Run {
+    pub(super) fn slice(&self, this: &Bound<'_, Self>, hand: &mut Hand) -> PyResult<u8> {
+        let py = this.py();
+        if let Some(error) = self.shared.postponed() {
+            return Err(error);
+        }
+        py.check_signals()?;
+        self.wake.clear();
+        let start = self.shared.now();
+        self.slice.store(start.as_nanos(), Ordering::Relaxed);
+        self.obey(hand, start);
+        loop {
+            let mut progress = self.take_back(this, hand)?;
+            progress |= self.run_inline(this, hand, start)?;
+            progress |= self.feed_pool(this, hand)?;
+            progress |= self.move_arrivals(py, hand)?;
+            let (tasks_wait, room) = {
+                let engine = locked(&self.engine);
+                (self.tasks_wait(&engine), engine.room())
+            };
+            // A turn of the loop costs some ten microseconds: what is there anyway is brought in
+            // first, so that the tasks have enough to do for it.
+            let hurry = tasks_wait
+                && !(hand.source.is_ready() && self.shared.now().since(start) < SLICE / 2);
+            if !hurry && room > 0 && !matches!(hand.source, Source::Ended) {
+                progress |= self.take_chunk(this, hand, room)?;
+            }
+            let now = self.shared.now();
+            let (finished, stopping, more) = {
+                let mut engine = locked(&self.engine);
+                engine.poll(now);
+                let pool = hand.pool.out < hand.pool.most && engine.has_work(POOL);
+                let more = engine.has_work(INLINE) || pool;
+                (
+                    engine.finished(),
+                    engine.stopping() && !engine.aborted(),
+                    more,
+                )
+            };
+            self.bury();
+            if stopping {
+                self.failed.store(true, Ordering::Release);
+                self.abort_now(hand, now);
+                continue;
+            }
+            if finished && hand.pool.out == 0 && locked(&self.adopted).is_empty() {
+                return Ok(FINISHED);
+            }
+            Self::nap(py, hand, now)?;
+            if hurry || now.since(start) >= SLICE {
+                self.slice.store(now.as_nanos(), Ordering::Relaxed);
+                return Ok(MORE);
+            }
+            if !progress && !more && tasks_wait {
+                self.slice.store(now.as_nanos(), Ordering::Relaxed);
+                return Ok(MORE);
+            }
+            if !progress && !more {
+                self.starved.store(room == 0, Ordering::Relaxed);
+                self.slice.store(now.as_nanos(), Ordering::Relaxed);
+                return Ok(IDLE);
+            }
+        }
+    }
+
+    fn tasks_wait(&self, engine: &anabranch_core::engine::Engine<PyDomain>) -> bool {
+        engine.has_work(UNDO)
+            || self
+                .facts
+                .iter()
+                .any(|leg| leg.port.0 >= FIRST_TASKS && engine.has_work(leg.port))
+    }
+
+    /// Carries out what was asked for since the last slice.
+    fn obey(&self, hand: &mut Hand, now: Time) {
+        if self.abort_asked.swap(false, Ordering::AcqRel) {
+            self.abort_now(hand, now);
+        }
+        if self.drain_asked.swap(false, Ordering::AcqRel) {
+            self.drained.store(true, Ordering::Release);
+            if let Source::Native(native) = &hand.source {
+                // What clients have sent is still delivered; the end comes through the inbox.
+                native.drain();
+            } else {
+                hand.source = Source::Ended;
+                locked(&self.engine).drain(now);
+            }
+        }
+    }
+
+    fn abort_now(&self, hand: &mut Hand, now: Time) {
+        self.shared.aborting.store(true, Ordering::Release);
+        let source = std::mem::replace(&mut hand.source, Source::Ended);
+        let untaken = match &source {
+            Source::Native(native) => native.abort(),
+            _ => std::mem::take(&mut locked(&self.pushed).items).len(),
+        };
+        drop(source);
+        {
+            let mut engine = locked(&self.engine);
+            engine.received(untaken as u64);
+            engine.left_behind(untaken as u64);
+            engine.abort(now);
+            if !hand.flush_on_abort {
+                engine.discard(now);
+            }
+        }
+        self.bury();
+    }
+
+    /// Gives the engine what came back from the pool and from coroutines.
+    fn take_back(&self, this: &Bound<'_, Self>, hand: &mut Hand) -> PyResult<bool> {
+        let returned = std::mem::take(&mut *locked(&self.returned));
+        let any = !returned.is_empty();
+        let mut fatal = None;
+        for (work, result, pooled) in returned {
+            hand.pool.out -= usize::from(pooled);
+            fatal = self.finish(this, hand, work, result)?.or(fatal);
+        }
+        match fatal {
+            Some(error) => Err(error),
+            None => Ok(any),
+        }
+    }
+
+    /// Runs what waits for the driving thread itself.
+    fn run_inline(&self, this: &Bound<'_, Self>, hand: &mut Hand, start: Time) -> PyResult<bool> {
+        let py = this.py();
+        let mut progress = false;
+        loop {
+            let now = self.shared.now();
+            if progress && now.since(start) >= SLICE {
+                return Ok(true);
+            }
+            let work = locked(&self.engine).next(INLINE, now);
+            let Some(work) = work else {
+                return Ok(progress);
+            };
+            progress = true;
+            match work {
+                Work::Unit(unit) => match self.facts[unit.leg].role {
+                    Role::Forward => self.forward(py, unit, now)?,
+                    Role::Collect => self.collect(py, unit, now)?,
+                    _ => {
+                        let facts = self.facts[unit.leg];
+                        let work = InHand::unit(py, self, &facts, unit)?;
+                        self.call_here(this, hand, work)?;
+                    }
+                },
+                Work::Undo { rollback, undo } => {
+                    self.undo_here(this, hand, rollback, undo, 0)?;
+                }
+            }
+        }
+    }
+
+    fn undo_here(
+        &self,
+        this: &Bound<'_, Self>,
+        hand: &mut Hand,
+        rollback: RollbackId,
+        undo: Undo,
+        tried: u32,
+    ) -> PyResult<()> {
+        let work = InHand::undo(this.py(), self, rollback, undo, tried)?;
+        self.call_here(this, hand, work)
+    }
+
+    fn call_here(&self, this: &Bound<'_, Self>, hand: &mut Hand, work: InHand) -> PyResult<()> {
+        let py = this.py();
+        let legs = self.legs()?;
+        let result = work.call(py, work.leg().and_then(|leg| legs.get(leg)));
+        match self.finish(this, hand, work, result)? {
+            Some(fatal) => Err(fatal),
+            None => Ok(()),
+        }
+    }
+
+    /// Tells the engine how a call ended. Returns what ends the process, if it was that.
+    fn finish(
+        &self,
+        this: &Bound<'_, Self>,
+        hand: &Hand,
+        work: InHand,
+        result: CallResult,
+    ) -> PyResult<Option<PyErr>> {
+        let py = this.py();
+        if let Ok(value) = &result
+            && self.is_awaitable(hand, value.bind(py))
+        {
+            let job = Py::new(
+                py,
+                Job::adopted(this.clone().unbind(), work, value.clone_ref(py)),
+            )?;
+            locked(&self.adopted).push_back(job);
+            return Ok(None);
+        }
+        let fatal = result
+            .as_ref()
+            .err()
+            .filter(|error| ends_the_process(py, error))
+            .map(|error| error.clone_ref(py));
+        match work.settle(py, self, result) {
+            GivenBack::Unit(unit, outcome, registered) => {
+                let now = self.shared.now();
+                locked(&self.engine).complete(unit, outcome, registered, now);
+            }
+            GivenBack::Undo(rollback, undo, error, registered) => {
+                let now = self.shared.now();
+                locked(&self.engine).complete_undo(rollback, undo, error, registered, now);
+            }
+            GivenBack::Again(rollback, undo, tried) => {
+                let work = InHand::undo(py, self, rollback, undo, tried)?;
+                self.hand_on(this, work)?;
+            }
+        }
+        self.bury();
+        Ok(fatal)
+    }
+
+    /// Whether a `def` callable has returned what should be awaited.
+    fn is_awaitable(&self, hand: &Hand, value: &Bound<'_, PyAny>) -> bool {
+        if value.is_none() || value.is_exact_instance_of::<pyo3::types::PyBool>() {
+            return false;
+        }
+        hand.is_awaitable
+            .bind(value.py())
+            .call1((value,))
+            .and_then(|it| it.is_truthy())
+            .unwrap_or_else(|error| {
+                self.shared.postpone(value.py(), error);
+                false
+            })
+    }
+
+    /// Runs an undo action once more, where it ran before.
+    fn hand_on(&self, this: &Bound<'_, Self>, work: InHand) -> PyResult<()> {
+        let py = this.py();
+        let result = match &work {
+            InHand::Undo { undo, .. } if undo.port == UNDO => {
+                let job = Py::new(py, Job::new(this.clone().unbind(), work, false))?;
+                locked(&self.adopted).push_back(job);
+                return Ok(());
+            }
+            InHand::Undo { .. } | InHand::Unit { .. } => work.call(py, None),
+        };
+        locked(&self.returned).push((work, result, false));
+        Ok(())
+    }
+
+    /// A window becomes a list for the stages behind it.
+    fn forward(&self, py: Python<'_>, unit: Unit<PyDomain>, now: Time) -> PyResult<()> {
+        let facts = self.facts[unit.leg];
+        let InHand::Unit { unit, value, .. } = InHand::unit(py, self, &facts, unit)? else {
+            return Ok(());
+        };
+        locked(&self.engine).complete(unit, Outcome::Done(vec![value]), None, now);
+        Ok(())
+    }
+
+    fn collect(&self, py: Python<'_>, unit: Unit<PyDomain>, now: Time) -> PyResult<()> {
+        let facts = self.facts[unit.leg];
+        let InHand::Unit { unit, value, .. } = InHand::unit(py, self, &facts, unit)? else {
+            return Ok(());
+        };
+        let list = locked(&self.collected)
+            .as_ref()
+            .map(|list| list.clone_ref(py));
+        if let Some(list) = list {
+            list.bind(py).append(value)?;
+        }
+        locked(&self.engine).complete(unit, Outcome::Done(Vec::new()), None, now);
+        Ok(())
+    }
+
+    /// Hands work to the pipeline's threads while they can take it.
+    fn feed_pool(&self, this: &Bound<'_, Self>, hand: &mut Hand) -> PyResult<bool> {
+        let py = this.py();
+        let mut progress = false;
+        while hand.pool.out < hand.pool.most && locked(&self.engine).has_work(POOL) {
+            // Before anything is in hand: a signal handler may raise in Python code.
+            hand.pool.grow.call0(py)?;
+            let now = self.shared.now();
+            let work = locked(&self.engine).next(POOL, now);
+            let Some(work) = work else { break };
+            let work = match work {
+                Work::Unit(unit) => {
+                    let facts = self.facts[unit.leg];
+                    InHand::unit(py, self, &facts, unit)?
+                }
+                Work::Undo { rollback, undo } => InHand::undo(py, self, rollback, undo, 0)?,
+            };
+            let job = Py::new(py, Job::new(this.clone().unbind(), work, true))?;
+            hand.pool.put.call1(py, (job,))?;
+            hand.pool.out += 1;
+            progress = true;
+        }
+        Ok(progress)
+    }
+
+    /// The next coroutine for the loop.
+    pub(super) fn next_async_job(&self, this: &Bound<'_, Self>) -> PyResult<Option<Py<Job>>> {
+        let py = this.py();
+        if let Some(job) = locked(&self.adopted).pop_front() {
+            return Ok(Some(job));
+        }
+        let now = self.shared.now();
+        let work = locked(&self.engine).next(UNDO, now);
+        let Some(Work::Undo { rollback, undo }) = work else {
+            return Ok(None);
+        };
+        let work = InHand::undo(py, self, rollback, undo, 0)?;
+        Ok(Some(Py::new(
+            py,
+            Job::new(this.clone().unbind(), work, false),
+        )?))
+    }
+
+    fn nap(py: Python<'_>, hand: &mut Hand, now: Time) -> PyResult<()> {
+        if now.since(hand.napped) < NAP_EVERY {
+            return Ok(());
+        }
+        hand.napped = now;
+        let wanted =
+            hand.pool.out > 0 || hand.other_threads.bind(py).call0()?.extract::<usize>()? > 0;
+        if wanted {
+            py.detach(|| std::thread::sleep(NAP));
+        }
+        Ok(())
+    }
+
+    /// Sizes the next chunk so that it takes about a slice.
+    pub(super) fn resize_chunk(hand: &mut Hand, items: usize, took: Duration) {
+        if items < hand.chunk {
+            return;
+        }
+        let nanos = took.as_nanos().max(1);
+        let fit = (items as u128 * SLICE.as_nanos() / nanos) as usize;
+        hand.chunk = fit.clamp(1, (hand.chunk * 2).min(MOST));
+    }
+
+    pub(super) fn open_branch(&self, key: &Bound<'_, PyAny>) -> BranchId {
+        let branch = locked(&self.engine).open_branch();
+        locked(&self.tenants).push(key.clone().unbind());
+        branch
+    }
+}

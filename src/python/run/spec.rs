@@ -1,0 +1,147 @@
+//! How a run begins: what Python describes becomes the engine, the source and the hand.
+
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex};
+
+use anabranch_core::clock::Time;
+use anabranch_core::engine::{Config, Engine};
+use pyo3::prelude::*;
+use pyo3::types::{PyIterator, PyList, PySequence, PyString};
+
+use super::super::domain::{FIRST_TASKS, Shared};
+use super::super::keys::{KeyOf, Router};
+use super::super::leg::LegSpec;
+use super::super::native::NativeSource;
+use super::super::source::Source;
+use super::super::work::LegFacts;
+use super::{Hand, Pool, Run, slice};
+use crate::wake::Wake;
+
+/// What `anabranch._build` makes of a pipeline.
+#[derive(Debug, FromPyObject)]
+pub(super) struct RunSpec {
+    name: String,
+    stages: Vec<String>,
+    source_kind: String,
+    source: Py<PyAny>,
+    legs: Vec<LegSpec>,
+    fan_leg: usize,
+    fan_stage: usize,
+    key_kind: Option<String>,
+    key: Option<Py<PyAny>>,
+    max_in_flight: usize,
+    stop_on_error: bool,
+    seed: u64,
+    threads: usize,
+    grow: Py<PyAny>,
+    put: Py<PyAny>,
+    other_threads: Py<PyAny>,
+    is_awaitable: Py<PyAny>,
+    inspect: Py<PyAny>,
+    describe: Py<PyAny>,
+}
+
+impl RunSpec {
+    /// Makes the run, and starts its native source.
+    pub(super) fn open(self, py: Python<'_>) -> PyResult<Run> {
+        let shared = Arc::new(Shared::new(
+            self.name,
+            self.stages,
+            self.inspect,
+            self.describe,
+        ));
+        let mut ports = FIRST_TASKS;
+        let (mut options, mut legs) = (Vec::new(), Vec::new());
+        for leg in self.legs {
+            let (engine, python) = leg.build(&mut ports)?;
+            options.push(engine);
+            legs.push(python);
+        }
+        let flush_on_abort = options
+            .iter()
+            .filter_map(|leg| leg.window.as_ref())
+            .any(|window| window.on_cancel == Some(anabranch_core::window::Partial::Flush));
+        let wake = Arc::new(Wake::new()?);
+        let (source, native) = match self.source_kind.as_str() {
+            "sequence" => {
+                let items = self.source.bind(py).cast::<PySequence>()?.clone().unbind();
+                (Source::Sequence { items, next: 0 }, None)
+            }
+            "iterable" => {
+                let items = self.source.bind(py).cast::<PyIterator>()?.clone().unbind();
+                (Source::Iterator { items, pull: 1 }, None)
+            }
+            "native" => {
+                let native = Arc::new(NativeSource::start(py, self.source.bind(py), wake.clone())?);
+                (Source::Native(native.clone()), Some(native))
+            }
+            _ => (Source::Pushed, None),
+        };
+        let facts = legs
+            .iter()
+            .map(|leg| LegFacts {
+                role: leg.role,
+                port: leg.port,
+                stage: leg.stage,
+                takes_ctx: leg.takes_ctx,
+                retries: leg.retries,
+            })
+            .collect();
+        let key = match self.key_kind.as_deref() {
+            Some("item") => self.key.map(KeyOf::Item),
+            Some("attr") => match self.key {
+                Some(name) => Some(KeyOf::Attribute(
+                    name.bind(py).cast::<PyString>()?.clone().unbind(),
+                )),
+                None => None,
+            },
+            _ => None,
+        };
+        let engine = Engine::new(Config {
+            legs: options,
+            fan_leg: self.fan_leg,
+            ports,
+            max_in_flight: self.max_in_flight,
+            stop_on_error: self.stop_on_error,
+            seed: self.seed,
+        });
+        let hand = Hand {
+            source,
+            key,
+            fan_leg: self.fan_leg,
+            fan_stage: self.fan_stage,
+            router: Router::new(py),
+            pool: Pool {
+                grow: self.grow,
+                put: self.put,
+                out: 0,
+                most: self.threads * 2,
+            },
+            chunk: slice::FIRST_CHUNK,
+            napped: Time::ZERO,
+            other_threads: self.other_threads,
+            is_awaitable: self.is_awaitable,
+            flush_on_abort,
+        };
+        Ok(Run {
+            shared,
+            facts,
+            legs: Mutex::new(Some(Arc::new(legs))),
+            engine: Mutex::new(engine),
+            hand: Mutex::new(Some(hand)),
+            tenants: Mutex::default(),
+            returned: Mutex::default(),
+            adopted: Mutex::default(),
+            pushed: Mutex::default(),
+            collected: Mutex::new(Some(PyList::empty(py).unbind())),
+            wake,
+            native,
+            drain_asked: AtomicBool::new(false),
+            abort_asked: AtomicBool::new(false),
+            drained: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+            starved: AtomicBool::new(false),
+            slice: AtomicU64::new(0),
+        })
+    }
+}

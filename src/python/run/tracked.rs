@@ -1,0 +1,220 @@
+//! Items with a history on their way to a leg: each output knows its input, whose weight, origin
+//! and undo actions it carries on.
+
+use anabranch_core::branch::BranchId;
+use anabranch_core::compensation::Scope;
+use anabranch_core::engine::Item;
+use pyo3::prelude::*;
+use pyo3::types::PyList;
+
+use super::super::domain::{Failure, PyDomain, Undo};
+use super::super::leg::Leg;
+use super::super::pass::{self, Input, Passed};
+use super::{Hand, Run, locked};
+
+/// An item that failed before it got to its leg.
+struct Stray {
+    branch: BranchId,
+    failure: Failure,
+    weight: u32,
+    scope: Option<Box<Scope<Undo>>>,
+}
+
+impl Run {
+    /// Sends the outputs of each leg on to the next.
+    pub(super) fn move_arrivals(&self, py: Python<'_>, hand: &mut Hand) -> PyResult<bool> {
+        let mut progress = false;
+        for index in 1..self.facts.len() {
+            let arrivals = locked(&self.engine).take_arrivals(index);
+            if arrivals.is_empty() {
+                continue;
+            }
+            progress = true;
+            let legs = self.legs()?;
+            let inputs = arrivals
+                .into_iter()
+                .map(|(branch, item)| Input::new(branch, item))
+                .collect();
+            if let Some(error) = self.flow_tracked(py, hand, index, &legs[index], inputs)? {
+                return Err(error);
+            }
+        }
+        Ok(progress)
+    }
+
+    /// Runs items through the pass in front of a leg, and sends each on to its branch.
+    pub(super) fn flow_tracked(
+        &self,
+        py: Python<'_>,
+        hand: &mut Hand,
+        index: usize,
+        leg: &Leg,
+        mut inputs: Vec<Input>,
+    ) -> PyResult<Option<PyErr>> {
+        let values = PyList::new(py, inputs.iter().map(|input| input.item.value.bind(py)))?;
+        let mut passed = match &leg.pass {
+            Some(spec) => {
+                let tenants = inputs
+                    .iter()
+                    .map(|input| self.tenant(py, input.branch))
+                    .collect();
+                pass::run(py, spec, &values, &self.shared, tenants)?
+            }
+            None => Passed::untouched(values),
+        };
+        for (at, scope) in passed.scopes.drain(..) {
+            if let Some(input) = inputs.get_mut(at) {
+                match &mut input.item.scope {
+                    Some(upstream) => upstream.absorb(*scope),
+                    None => input.item.scope = Some(scope),
+                }
+            }
+        }
+        for (at, produced) in passed.grown.drain(..) {
+            if let Some(input) = inputs.get_mut(at) {
+                input.produced += produced;
+            }
+        }
+        let interrupted = passed.interrupted.take();
+        // From the first input the pass did not finish on, all are left, whatever came of them.
+        let reached = inputs.len() - interrupted.as_ref().map_or(0, |(_, left)| *left);
+        let mut strays = self.failed_items(py, hand, index, &mut passed, &mut inputs);
+        let routed = self.route_tracked(
+            py,
+            hand,
+            index,
+            leg,
+            &passed,
+            &mut inputs,
+            reached,
+            &mut strays,
+        );
+        let now = self.shared.now();
+        // Dropped only when the engine is no longer borrowed.
+        let mut done = Vec::with_capacity(inputs.len());
+        {
+            let mut engine = locked(&self.engine);
+            for (at, mut input) in inputs.into_iter().enumerate() {
+                if at < reached {
+                    let (filtered, produced) = input.balance();
+                    engine.passed(input.branch, filtered, produced);
+                    engine.release_scope(input.item.scope.take());
+                    done.push(input.item.value);
+                } else {
+                    engine.passed(input.branch, 0, input.outputs + input.failures);
+                    engine.leave(input.branch, input.item, now);
+                }
+            }
+            for (branch, item) in routed {
+                engine.offer(index, branch, item, now);
+            }
+            for stray in strays {
+                engine.fail_item(stray.branch, stray.failure, stray.weight, stray.scope, now);
+            }
+        }
+        drop(done);
+        Ok(interrupted.map(|(error, _)| error))
+    }
+
+    /// The failures of a pass, each with what it carries.
+    fn failed_items(
+        &self,
+        py: Python<'_>,
+        hand: &mut Hand,
+        index: usize,
+        passed: &mut Passed<'_>,
+        inputs: &mut [Input],
+    ) -> Vec<Stray> {
+        let mut strays = Vec::new();
+        for failed in passed.failed.drain(..) {
+            let Some(input) = failed.index.and_then(|at| inputs.get_mut(at)) else {
+                continue;
+            };
+            let branch = match &failed.key {
+                Some(key) if index == hand.fan_leg => hand
+                    .router
+                    .branch(key, || self.open_branch(key))
+                    .unwrap_or(input.branch),
+                _ => input.branch,
+            };
+            let tenant = self.tenant(py, branch);
+            let failure =
+                self.shared
+                    .failure(py, &failed.error, failed.stage, tenant.as_ref(), None);
+            let weight = if input.fresh() { input.item.weight } else { 1 };
+            input.failures += 1;
+            strays.push(Stray {
+                branch,
+                failure,
+                weight,
+                scope: input.item.scope.take(),
+            });
+        }
+        strays
+    }
+
+    /// The outputs of a pass with their branches; those without one join the strays.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one step of flow_tracked, with its locals"
+    )]
+    fn route_tracked(
+        &self,
+        py: Python<'_>,
+        hand: &mut Hand,
+        index: usize,
+        leg: &Leg,
+        passed: &Passed<'_>,
+        inputs: &mut [Input],
+        reached: usize,
+        strays: &mut Vec<Stray>,
+    ) -> Vec<(BranchId, Item<PyDomain>)> {
+        let mut routed = Vec::with_capacity(passed.out.len());
+        for (position, (value, at)) in passed.out.iter().zip(&passed.at).enumerate() {
+            let Some(input) = inputs.get_mut(*at) else {
+                continue;
+            };
+            let first = input.fresh() && *at < reached;
+            input.outputs += 1;
+            let weight = if first { input.item.weight } else { 1 };
+            let scope = if first { input.item.scope.take() } else { None };
+            let (branch, stage) = if index == hand.fan_leg {
+                let branch = self.branch_of(hand, &value, passed.keys.as_ref(), position);
+                (branch, hand.fan_stage)
+            } else {
+                (Ok(input.branch), leg.stage)
+            };
+            let sized = branch.and_then(|branch| leg.sizes.of(&value).map(|bytes| (branch, bytes)));
+            match sized {
+                Ok((branch, bytes)) => {
+                    let origin = input.item.origin;
+                    let value = value.unbind();
+                    routed.push((
+                        branch,
+                        Item {
+                            value,
+                            origin,
+                            scope,
+                            weight,
+                            bytes,
+                        },
+                    ));
+                }
+                Err(error) => {
+                    let branch = input.branch;
+                    let tenant = self.tenant(py, branch);
+                    let failure = self
+                        .shared
+                        .failure(py, &error, stage, tenant.as_ref(), None);
+                    strays.push(Stray {
+                        branch,
+                        failure,
+                        weight,
+                        scope,
+                    });
+                }
+            }
+        }
+        routed
+    }
+}

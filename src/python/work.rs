@@ -1,0 +1,249 @@
+//! Work in someone's hand: a unit or an undo action, from being handed out to being given back.
+
+use anabranch_core::compensation::Scope;
+use anabranch_core::engine::{Outcome, Payload, RollbackId, Unit};
+use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyTuple};
+
+use super::context::{Context, undo_port};
+use super::domain::{Failure, PyDomain, Undo};
+use super::leg::{Leg, Role};
+use super::run::Run;
+
+/// Whether an exception ends the process rather than a unit.
+pub(crate) fn ends_the_process(py: Python<'_>, error: &PyErr) -> bool {
+    error.is_instance_of::<PyKeyboardInterrupt>(py) || error.is_instance_of::<PySystemExit>(py)
+}
+
+/// One piece of work with whoever runs it.
+#[derive(Debug)]
+pub(crate) enum InHand {
+    /// A handler call.
+    Unit {
+        unit: Unit<PyDomain>,
+        /// What the handler is given.
+        value: Py<PyAny>,
+        context: Option<Py<Context>>,
+    },
+    /// An undo action.
+    Undo {
+        rollback: RollbackId,
+        undo: Undo,
+        /// Tries made before this one.
+        tried: u32,
+        context: Option<Py<Context>>,
+    },
+}
+
+/// How a call ended, before anything was made of it.
+pub(crate) type CallResult = PyResult<Py<PyAny>>;
+
+/// What goes back to the engine.
+pub(crate) enum GivenBack {
+    Unit(Unit<PyDomain>, Outcome<PyDomain>, Option<Box<Scope<Undo>>>),
+    Undo(RollbackId, Undo, Option<Failure>, Option<Box<Scope<Undo>>>),
+    /// An undo action that is to be tried again.
+    Again(RollbackId, Undo, u32),
+}
+
+impl InHand {
+    /// Makes a unit ready for its handler: its items become one object.
+    pub(crate) fn unit(
+        py: Python<'_>,
+        run: &Run,
+        leg: &LegFacts,
+        mut unit: Unit<PyDomain>,
+    ) -> PyResult<Self> {
+        let value = match &mut unit.payload {
+            Payload::One(value) | Payload::Sealed { value, .. } => value.clone_ref(py),
+            Payload::Many(values) if leg.retries => {
+                // A retried handler gets a list of its own each time: what it did to the last one
+                // does not show.
+                PyList::new(py, values.iter().map(|value| value.bind(py)))?
+                    .into_any()
+                    .unbind()
+            }
+            Payload::Many(values) => {
+                let entries = values.len();
+                let list = PyList::new(py, std::mem::take(values))?.into_any().unbind();
+                unit.payload = Payload::Sealed {
+                    value: list.clone_ref(py),
+                    entries,
+                };
+                list
+            }
+        };
+        let context = if leg.takes_ctx {
+            let tenant = run.tenant(py, unit.branch);
+            let port = undo_port(leg.port);
+            let mut context =
+                Context::new(run.shared.clone(), tenant, leg.stage, unit.attempt, port);
+            if let Some(cut) = &unit.cut {
+                let items = match &unit.payload {
+                    Payload::One(_) => 1,
+                    Payload::Many(values) => values.len(),
+                    Payload::Sealed { entries, .. } => *entries,
+                };
+                context = context.with_window(py, cut, items)?;
+            }
+            Some(Py::new(py, context)?)
+        } else {
+            None
+        };
+        Ok(Self::Unit {
+            unit,
+            value,
+            context,
+        })
+    }
+
+    /// A unit whose handler takes nothing but its item.
+    pub(crate) fn plain(py: Python<'_>, unit: Unit<PyDomain>) -> Self {
+        let value = match &unit.payload {
+            Payload::One(value) | Payload::Sealed { value, .. } => value.clone_ref(py),
+            Payload::Many(_) => py.None(),
+        };
+        Self::Unit {
+            unit,
+            value,
+            context: None,
+        }
+    }
+
+    /// Makes an undo action ready to be called.
+    pub(crate) fn undo(
+        py: Python<'_>,
+        run: &Run,
+        rollback: RollbackId,
+        undo: Undo,
+        tried: u32,
+    ) -> PyResult<Self> {
+        let context = if undo.takes_ctx {
+            let port = undo_port(undo.port);
+            let context = Context::new(run.shared.clone(), None, undo.stage, tried + 1, port);
+            Some(Py::new(py, context)?)
+        } else {
+            None
+        };
+        Ok(Self::Undo {
+            rollback,
+            undo,
+            tried,
+            context,
+        })
+    }
+
+    /// The number of the unit's leg.
+    pub(crate) const fn leg(&self) -> Option<usize> {
+        match self {
+            Self::Unit { unit, .. } => Some(unit.leg),
+            Self::Undo { .. } => None,
+        }
+    }
+
+    /// Turns the end of a call into what the engine is told. Runs Python: the engine must not be
+    /// borrowed.
+    pub(crate) fn settle(self, py: Python<'_>, run: &Run, result: CallResult) -> GivenBack {
+        match self {
+            Self::Unit {
+                unit,
+                value,
+                context,
+            } => {
+                let registered = context.as_ref().and_then(|context| context.get().close());
+                let leg = &run.facts[unit.leg];
+                let result = result
+                    .and_then(|result| leg.role.outputs(value.bind(py), result.into_bound(py)));
+                let outcome = match result {
+                    Ok(values) => Outcome::Done(values),
+                    Err(error) if ends_the_process(py, &error) => Outcome::Interrupted,
+                    Err(error) => {
+                        let tenant = run.tenant(py, unit.branch);
+                        let attempt = leg.retries.then_some(unit.attempt);
+                        let failure =
+                            run.shared
+                                .failure(py, &error, leg.stage, tenant.as_ref(), attempt);
+                        let retryable = leg.retries && run.retryable(py, unit.leg, &error);
+                        Outcome::Failed {
+                            error: failure,
+                            retryable,
+                        }
+                    }
+                };
+                value.drop_ref(py);
+                GivenBack::Unit(unit, outcome, registered)
+            }
+            Self::Undo {
+                rollback,
+                undo,
+                tried,
+                context,
+            } => {
+                let registered = context.as_ref().and_then(|context| context.get().close());
+                match result {
+                    Ok(_) => GivenBack::Undo(rollback, undo, None, registered),
+                    Err(_) if tried < undo.retries => GivenBack::Again(rollback, undo, tried + 1),
+                    Err(error) => {
+                        let failure = run.shared.failure(py, &error, undo.stage, None, None);
+                        GivenBack::Undo(rollback, undo, Some(failure), registered)
+                    }
+                }
+            }
+        }
+    }
+
+    /// Calls the handler or the undo action.
+    pub(crate) fn call(&self, py: Python<'_>, leg: Option<&Leg>) -> CallResult {
+        match self {
+            Self::Undo {
+                undo,
+                context: None,
+                ..
+            } => undo.call.call1(py, undo.args.clone_ref(py)),
+            Self::Undo {
+                undo,
+                context: Some(context),
+                ..
+            } => {
+                let keywords = PyDict::new(py);
+                keywords.set_item(pyo3::intern!(py, "ctx"), context)?;
+                undo.call.call(py, undo.args.clone_ref(py), Some(&keywords))
+            }
+            Self::Unit { value, context, .. } => {
+                let Some(leg) = leg else { return Ok(py.None()) };
+                match (leg.role, &leg.handler) {
+                    (Role::Forward, _) | (_, None) => Ok(py.None()),
+                    (_, Some(handler)) => call_handler(py, handler, value, context.as_ref()),
+                }
+            }
+        }
+    }
+}
+
+/// Calls a handler with its unit, and with its context if it takes one.
+pub(crate) fn call_handler(
+    py: Python<'_>,
+    handler: &Py<PyAny>,
+    value: &Py<PyAny>,
+    context: Option<&Py<Context>>,
+) -> CallResult {
+    match context {
+        None => handler.call1(py, (value,)),
+        Some(context) => {
+            let keywords = PyDict::new(py);
+            keywords.set_item(pyo3::intern!(py, "ctx"), context)?;
+            handler.call(py, PyTuple::new(py, [value])?, Some(&keywords))
+        }
+    }
+}
+
+/// What anyone may know of a leg without Python: copied out of it at the start.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LegFacts {
+    pub(crate) role: Role,
+    pub(crate) port: anabranch_core::engine::Port,
+    pub(crate) stage: usize,
+    pub(crate) takes_ctx: bool,
+    pub(crate) retries: bool,
+}

@@ -1,0 +1,1 @@
+"""The loops a Python engineer writes by hand for each job: what anabranch is measured against."""

@@ -1,0 +1,114 @@
+"""Cancellation: whose it is, what the caller sees, and what the report tells."""
+
+import asyncio
+
+import pytest
+from support import (
+    Live,
+    Seen,
+    balanced,
+    every_driver,
+    every_sink,
+    every_way,
+    go,
+    turns,
+    with_sink,
+    within,
+)
+
+import anabranch as ab
+
+
+@every_sink
+@within
+async def test_e2_cancelling_run_raises_and_last_report_tells(kind):
+    source, seen, undone = Live(1, 2, 3), Seen(), []
+
+    def handler(unit, ctx):
+        ctx.compensate(undone.append, unit)
+        seen(unit)
+
+    pipeline = with_sink(ab.Pipeline("p").source(source), kind, handler)
+    task = asyncio.create_task(pipeline.run())
+    await seen.reach(3)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    report = balanced(pipeline.last_report)
+    assert (report.outcome, report.received, report.failed) == ("aborted", 3, 0)
+    assert source.closed
+
+
+@within
+async def test_e2_a_cancelled_handler_is_undone_before_run_raises():
+    source, seen, log = Live(1), Seen(), []
+
+    async def undo(unit):
+        await turns(3)
+        log.append(("undone", unit))
+
+    async def handler(unit, ctx):
+        ctx.compensate(undo, unit)
+        seen(unit)
+        await asyncio.Event().wait()
+
+    pipeline = ab.Pipeline("p").source(source).for_each(handler)
+    task = asyncio.create_task(pipeline.run())
+    await seen.reach(1)
+    task.cancel()
+    await turns(1)
+    # A second cancellation does not cut the rollback off.
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert log == [("undone", 1)]
+    assert balanced(pipeline.last_report).compensated == 1
+
+
+@every_way
+def test_e2_a_cancelled_error_of_a_handlers_own_is_a_failure(driver, kind):
+    def handler(unit, ctx):
+        if unit == 2:
+            raise asyncio.CancelledError("mine")
+
+    pipeline = with_sink(ab.Pipeline("p").source([1, 2, 3]), kind, handler)
+    report = balanced(go(pipeline, driver))
+    assert (report.outcome, report.committed, report.codes) == ("completed", 2, {"cancelled": 1})
+
+
+@every_driver
+def test_e2_a_cancelled_error_in_a_stage_is_a_failure(driver):
+    def call(n):
+        if n == 2:
+            raise asyncio.CancelledError("mine")
+        return n
+
+    pipeline = ab.Pipeline("p").source([1, 2, 3]).map(call).filter(lambda n: n).collect()
+    report = balanced(go(pipeline, driver))
+    assert (report.items, report.codes) == ([1, 3], {"cancelled": 1})
+
+
+@within
+async def test_e2_cancelling_wait_does_not_stop_the_pipeline():
+    source, seen = Live(1), Seen()
+    async with ab.Pipeline("p").source(source).for_each(seen).start() as running:
+        await seen.reach(1)
+        waiting = asyncio.create_task(running.wait())
+        await turns(2)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        source.put(2)
+        await seen.reach(2)
+        source.end()
+        report = await running.wait()
+    assert (report.outcome, report.committed) == ("completed", 2)
+
+
+@within
+async def test_e2_a_timeout_around_run_is_the_callers():
+    pipeline = ab.Pipeline("p").source(Live()).for_each(Seen())
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await pipeline.run()
+    assert pipeline.last_report.outcome == "aborted"

@@ -1,0 +1,142 @@
+"""Nothing is left behind: threads, descriptors, memory, and what callables hold."""
+
+import contextlib
+import gc
+import sys
+import threading
+import weakref
+from pathlib import Path
+
+import pytest
+from support import every_driver, every_sink, go, with_sink
+
+import anabranch as ab
+
+DESCRIPTORS = [Path("/proc/self/fd"), Path("/dev/fd")]
+
+
+def nothing(*args):
+    pass
+
+
+def short_run(driver, kind, *, fail):
+    def handler(unit, ctx):
+        ctx.compensate(nothing)
+        if fail:
+            raise ValueError(unit)
+
+    async def looked_up(pair):
+        return pair
+
+    pairs = [(n % 3, n) for n in range(30)]
+    pipeline = ab.Pipeline("short").source(pairs).map(looked_up).fan_out(by=ab.item(0))
+    pipeline = pipeline.map(lambda pair: pair).window(max_items=4, max_age=60.0)
+    go(with_sink(pipeline, kind, handler), driver)
+
+
+def open_files():
+    # Linux, and the name the others have for it.
+    return len(list(next(it for it in DESCRIPTORS if it.exists()).iterdir()))
+
+
+@every_sink
+@every_driver
+def test_threads_and_descriptors_are_flat_over_many_runs(driver, kind):
+    short_run(driver, kind, fail=False)
+    threads, files = threading.active_count(), open_files()
+    for number in range(25):
+        short_run(driver, kind, fail=number % 2 == 0)
+    gc.collect()
+    assert threading.active_count() == threads
+    assert open_files() <= files
+
+
+@pytest.mark.parametrize("fail", [False, True])
+@every_sink
+@every_driver
+def test_memory_is_flat_over_many_runs(driver, kind, fail, caplog):
+    # The records of the failing runs would be kept.
+    caplog.set_level("CRITICAL", logger="anabranch")
+
+    def after(runs):
+        for _ in range(runs):
+            short_run(driver, kind, fail=fail)
+        gc.collect()
+        return sys.getallocatedblocks()
+
+    before = after(10)
+    # One block left behind by each run would be 50.
+    assert after(50) - before < 50
+
+
+class Held:
+    """Something only a callable, an item or an error holds."""
+
+
+@pytest.mark.parametrize("fail", [False, True])
+@every_sink
+@every_driver
+def test_callables_and_items_are_let_go_after_a_run(driver, kind, fail):
+    held = [Held() for _ in range(4)]
+    watched = [weakref.ref(it) for it in held]
+
+    def run(for_map, for_sink, for_undo, item):
+        async def call(it, _held=for_map):
+            return it
+
+        def handler(unit, ctx, _held=for_sink):
+            ctx.compensate(id, for_undo)
+            if fail:
+                raise ValueError(unit)
+
+        pipeline = ab.Pipeline("p").source([item]).map(call).window(max_items=2)
+        go(with_sink(pipeline, kind, handler), driver)
+
+    run(*held)
+    held.clear()
+    gc.collect()
+    assert [it() for it in watched] == [None] * 4
+
+
+def test_c11_memory_is_flat_over_many_committed_units():
+    blocks = []
+
+    def handler(unit, ctx):
+        ctx.compensate(nothing, unit)
+        if unit % 50_000 == 25_000:
+            gc.collect()
+            blocks.append(sys.getallocatedblocks())
+
+    pipeline = ab.Pipeline("p").source(iter(range(200_000))).for_each(handler, inline=True)
+    assert pipeline.run_blocking().committed == 200_000
+    assert max(blocks[1:]) - blocks[0] < 2000
+
+
+@every_driver
+def test_c20_blocks_are_flat_where_nothing_is_registered(driver):
+    blocks = []
+
+    def handler(window):
+        if window[0] % 50_000 == 0:
+            gc.collect()
+            blocks.append(sys.getallocatedblocks())
+
+    pipeline = ab.Pipeline("p").source(iter(range(300_000))).window(max_items=100)
+    assert go(pipeline.for_each(handler, inline=True), driver).committed == 300_000
+    assert max(blocks[2:]) - blocks[1] < 2000
+
+
+def test_a_pipeline_that_was_never_run_is_let_go():
+    held = Held()
+    watched = weakref.ref(held)
+
+    def call(n, _held=held):
+        return n
+
+    pipeline = ab.Pipeline("p").source([1]).map(call).collect()
+    with contextlib.suppress(RuntimeError):
+        running = pipeline.start()
+        del running
+    del call, pipeline, held
+    gc.collect()
+    assert watched() is None

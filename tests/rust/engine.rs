@@ -1,0 +1,36 @@
+//! The engine, driven by a for-loop on a hand-moved clock: no Python, no thread, no waiting.
+//!
+//! - `engine/driver.rs`: the driver, and the types it puts into the engine.
+//! - `engine/options.rs`: short names for the options the tests vary.
+//! - `engine/windows.rs`: the rows W.
+//! - `engine/batches.rs`: items that are handed out together.
+//! - `engine/branches.rs`: the rows B, T and the order and number of what is in flight.
+//! - `engine/outcomes.rs`: the rows R.
+//! - `engine/rollbacks.rs`: the rows C.
+//! - `engine/endings.rs`: the rows of all letters about end, drain and abort.
+//! - `engine/conservation.rs`: random pipelines, of which nothing is ever lost.
+//! - `engine/world.rs`: one such pipeline, and what happens to it.
+//! - `engine/model.rs`: what must come of it, written down without the engine.
+
+#[path = "engine/batches.rs"]
+mod batches;
+#[path = "engine/branches.rs"]
+mod branches;
+#[path = "engine/conservation.rs"]
+mod conservation;
+#[path = "engine/driver.rs"]
+mod driver;
+#[path = "engine/endings.rs"]
+mod endings;
+#[path = "engine/model.rs"]
+mod model;
+#[path = "engine/options.rs"]
+mod options;
+#[path = "engine/outcomes.rs"]
+mod outcomes;
+#[path = "engine/rollbacks.rs"]
+mod rollbacks;
+#[path = "engine/windows.rs"]
+mod windows;
+#[path = "engine/world.rs"]
+mod world;

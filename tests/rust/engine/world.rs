@@ -1,0 +1,356 @@
+//! One random run: the engine, who drives it, and who writes down what must come of it.
+
+use anabranch_core::branch::BranchId;
+use anabranch_core::compensation::Scope;
+use anabranch_core::engine::{Config, Item, Outcome, Payload, Port, RollbackId, Unit, Work};
+
+use crate::conservation::{Fate, Finish, Move};
+use crate::driver::{Driver, Error, Event, Lab, Undo, numbers};
+use crate::model::Ledger;
+
+pub(crate) const PORTS: usize = 2;
+
+#[derive(Debug)]
+enum InHand {
+    Unit(Unit<Lab>),
+    Undo {
+        rollback: RollbackId,
+        undo: Undo,
+        passes: u32,
+    },
+}
+
+/// The engine, who drives it, and who writes down what must come of it.
+pub(crate) struct World {
+    pub(crate) driver: Driver,
+    ledger: Ledger,
+    fan_leg: usize,
+    legs: usize,
+    branches: Vec<BranchId>,
+    hand: Vec<InHand>,
+    /// Whether what arrives is offered at once.
+    prompt: bool,
+    made: u64,
+    errors: u64,
+    orders: u64,
+    /// Events the driver itself has dropped.
+    dropped: usize,
+}
+
+impl World {
+    pub(crate) fn new(config: Config, prompt: bool) -> Self {
+        let ledger = Ledger::new(&config);
+        let (fan_leg, legs) = (config.fan_leg, config.legs.len());
+        let mut world = Self {
+            driver: Driver::new(config),
+            ledger,
+            fan_leg,
+            legs,
+            branches: Vec::new(),
+            hand: Vec::new(),
+            prompt,
+            made: 0,
+            errors: 0,
+            orders: 0,
+            dropped: 0,
+        };
+        world.open();
+        world
+    }
+
+    fn open(&mut self) {
+        if self.branches.len() < 3 {
+            self.branches
+                .push(self.driver.call(|engine, _| engine.open_branch()));
+        }
+    }
+
+    fn event(&mut self) -> Event {
+        self.made += 1;
+        Event::new(self.made)
+    }
+
+    fn error(&mut self) -> Error {
+        self.errors += 1;
+        Error::new("Oops", self.errors)
+    }
+
+    fn actions(&mut self, count: usize, port: Port, pass: u32) -> Option<Box<Scope<Undo>>> {
+        let mut scope = Scope::default();
+        for _ in 0..count {
+            self.orders += 1;
+            self.ledger.register(self.orders, pass);
+            scope.register(self.orders, Undo::new(self.orders, port));
+        }
+        (count > 0).then(|| Box::new(scope))
+    }
+
+    /// The branch an event belongs to at `leg`.
+    fn course(&mut self, leg: usize, branch: usize) -> BranchId {
+        let branch = if leg < self.fan_leg {
+            BranchId::TRUNK
+        } else {
+            self.branches[branch % self.branches.len()]
+        };
+        if leg == self.fan_leg {
+            *self.ledger.routed.entry(branch).or_default() += 1;
+        }
+        branch
+    }
+
+    /// An event of the source, before it is offered to the first leg of `branch`.
+    fn taken(&mut self, acted: bool) -> Item<Lab> {
+        let event = self.event();
+        let scope = self.actions(usize::from(acted), Port(0), 0);
+        let orders = scope.is_some().then_some(self.orders).into_iter().collect();
+        self.ledger.source_event(event.0, orders);
+        self.driver.call(|engine, _| engine.received(1));
+        Item {
+            scope,
+            ..Item::new(event)
+        }
+    }
+
+    fn offer(&mut self, leg: usize, branch: BranchId, item: Item<Lab>) {
+        self.ledger.offered((branch, leg), item.value.0);
+        self.driver
+            .call(|engine, now| engine.offer(leg, branch, item, now));
+    }
+
+    pub(crate) fn step(&mut self, step: Move) {
+        match step {
+            Move::Give {
+                events,
+                branch,
+                acted,
+            } => {
+                let room = if self.ledger.ended {
+                    1
+                } else {
+                    self.driver.engine().room()
+                };
+                for _ in 0..events.min(room) {
+                    let branch = self.course(0, branch);
+                    let item = self.taken(acted);
+                    self.offer(0, branch, item);
+                }
+            }
+            Move::EndEarly {
+                branch,
+                acted,
+                failed,
+            } if !self.ledger.ended => {
+                let branch = self.course(0, branch);
+                let Item { value, scope, .. } = self.taken(acted);
+                self.ledger.ended_outside(value.0, failed);
+                let error = failed.then(|| self.error());
+                self.driver.call(|engine, now| {
+                    if let Some(error) = error {
+                        engine.fail_item(branch, error, 1, scope, now);
+                    } else {
+                        engine.passed(branch, 1, 0);
+                        engine.release_scope(scope);
+                    }
+                });
+                self.dropped += 1;
+            }
+            Move::Open => self.open(),
+            Move::Next { port, seal } => {
+                self.next(port, seal);
+            }
+            Move::End {
+                which,
+                fate,
+                registered,
+                port,
+            } if !self.hand.is_empty() => {
+                let work = self.hand.swap_remove(which % self.hand.len());
+                self.end(work, fate, registered, port);
+            }
+            Move::EndEarly { .. } | Move::End { .. } => {}
+            Move::Forward { branch } => self.forward(branch),
+            Move::Pass(time) => self.driver.pass(time),
+            Move::Poll => self.driver.poll(),
+            Move::Finish(finish) => self.finish(finish),
+        }
+        if self.prompt {
+            self.forward(0);
+        }
+        self.ledger.check(self.driver.engine(), self.prompt);
+        if self.driver.engine().finished() {
+            assert!(
+                self.hand.is_empty(),
+                "it is finished, and {:?} is in hand",
+                self.hand
+            );
+            assert_eq!(
+                self.ledger.on_the_way(),
+                0,
+                "it is finished, and events are on their way"
+            );
+        }
+    }
+
+    /// Whether a failure has asked for a stop that has not been carried out.
+    fn stops(&self) -> bool {
+        self.driver.engine().stopping() && !self.driver.engine().aborted()
+    }
+
+    fn finish(&mut self, finish: Finish) {
+        self.ledger.ended = true;
+        if matches!(finish, Finish::Abort | Finish::Discard) {
+            self.ledger.abort();
+        }
+        match finish {
+            Finish::End => self.driver.end(),
+            Finish::Drain => self.driver.drain(),
+            Finish::Abort => self.driver.abort(),
+            Finish::Discard => self.driver.discard(),
+        }
+    }
+
+    /// Takes work; says whether there was any.
+    fn next(&mut self, port: Port, seal: bool) -> bool {
+        let has_work = self.driver.engine().has_work(port);
+        match self.driver.call(|engine, now| engine.next(port, now)) {
+            None => return false,
+            Some(Work::Undo { rollback, undo }) => {
+                let busy = self.hand.iter().any(|work| match work {
+                    InHand::Unit(_) => false,
+                    InHand::Undo { rollback: of, .. } => *of == rollback,
+                });
+                assert!(!busy, "C13: one action of a rollback at a time");
+                let passes = self.ledger.undoing(rollback, &undo);
+                self.hand.push(InHand::Undo {
+                    rollback,
+                    undo,
+                    passes,
+                });
+            }
+            Some(Work::Unit(mut unit)) => {
+                assert!(!self.stops(), "T4: nothing begins after the first failure");
+                self.ledger.handed(&unit);
+                if seal && matches!(unit.payload, Payload::Many(_)) {
+                    let of = numbers(&unit);
+                    let value = self.event();
+                    self.ledger.sealed((unit.branch, unit.leg), &of, value.0);
+                    self.dropped += of.len();
+                    unit.payload = Payload::Sealed {
+                        value,
+                        entries: of.len(),
+                    };
+                }
+                self.hand.push(InHand::Unit(unit));
+            }
+        }
+        assert!(has_work, "a driver that asks has_work would have missed it");
+        true
+    }
+
+    fn end(&mut self, work: InHand, fate: Fate, registered: usize, port: Port) {
+        let unit = match work {
+            InHand::Unit(unit) => unit,
+            InHand::Undo {
+                rollback,
+                undo,
+                passes,
+            } => {
+                let registered = if passes < 3 { registered } else { 0 };
+                let scope = self.actions(registered, port, passes);
+                let error = matches!(fate, Fate::Failed { .. }).then(|| self.error());
+                self.driver.call(|engine, now| {
+                    engine.complete_undo(rollback, undo, error, scope, now);
+                });
+                return;
+            }
+        };
+        let before = self.orders;
+        let scope = self.actions(registered, port, 0);
+        let registered: Vec<u64> = (before + 1..=self.orders).collect();
+        let handed = self.ledger.came_back(&unit);
+        let outcome = match fate {
+            Fate::Done { outputs } => {
+                let outputs: Vec<_> = (0..outputs).map(|_| self.event()).collect();
+                let made: Vec<_> = outputs.iter().map(|event| event.0).collect();
+                self.ledger.done(&unit, &handed, &made, &registered);
+                Outcome::Done(outputs)
+            }
+            Fate::Failed { retryable } => {
+                self.ledger.failed(&unit, retryable);
+                Outcome::Failed {
+                    error: self.error(),
+                    retryable,
+                }
+            }
+            Fate::Interrupted => Outcome::Interrupted,
+        };
+        self.driver.complete(unit, outcome, scope);
+    }
+
+    /// Offers what has arrived between the legs.
+    fn forward(&mut self, branch: usize) {
+        for leg in 1..self.legs {
+            for (from, item) in self.driver.call(|engine, _| engine.take_arrivals(leg)) {
+                self.ledger.arrived((from, leg - 1), item.value.0);
+                let to = if leg == self.fan_leg {
+                    self.course(leg, branch)
+                } else {
+                    from
+                };
+                if leg == self.fan_leg && item.weight > 1 {
+                    *self.ledger.routed.entry(to).or_default() += u64::from(item.weight) - 1;
+                }
+                self.offer(leg, to, item);
+            }
+        }
+    }
+
+    /// Does whatever can be done until nothing can, as a driver whose handlers all return.
+    pub(crate) fn settle(&mut self, choices: &mut impl Iterator<Item = (usize, Fate, usize)>) {
+        for _ in 0..20_000 {
+            self.step(Move::Forward { branch: 0 });
+            self.step(Move::Poll);
+            if self.stops() {
+                self.step(Move::Finish(Finish::Abort));
+            }
+            while (0..PORTS).any(|port| self.next(Port(port), false)) {}
+            if self.hand.is_empty() {
+                match self.driver.engine().deadline() {
+                    Some(at) => self.driver.now = self.driver.now.max(at),
+                    None => return,
+                }
+            } else if let Some((which, fate, registered)) = choices.next() {
+                self.step(Move::End {
+                    which,
+                    fate,
+                    registered,
+                    port: Port(0),
+                });
+            }
+        }
+        panic!("it never comes to rest: {:?}", self.driver.engine());
+    }
+
+    /// What must hold once the run is over.
+    pub(crate) fn check_end(&mut self) {
+        assert!(self.driver.finished(), "stuck: {:?}", self.driver.engine());
+        self.ledger.check(self.driver.engine(), true);
+        self.ledger.check_end(self.driver.engine());
+        let dead = self.driver.graveyard();
+        assert_eq!((dead.items.len() + self.dropped) as u64, self.made);
+        let engine = self.driver.engine();
+        let (undone, counts) = engine.undone();
+        assert_eq!((dead.undos.len() + undone.len()) as u64, self.orders);
+        assert_eq!(counts.done + counts.failed, self.ledger.undone());
+        let kept = engine
+            .failures()
+            .iter()
+            .map(|failed| 1 + failed.history.len())
+            .sum::<usize>()
+            + undone
+                .iter()
+                .filter(|undone| undone.error.is_some())
+                .count();
+        assert_eq!((dead.errors.len() + kept) as u64, self.errors);
+    }
+}

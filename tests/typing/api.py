@@ -1,0 +1,191 @@
+"""A program in the public API's types: mypy and pyright must infer what it asserts."""
+
+import functools
+import json
+import sqlite3
+from collections.abc import AsyncIterator, Iterable, Iterator
+from datetime import timedelta
+from typing import Any, TypedDict, TypeGuard, assert_type
+
+import anabranch as ab
+
+
+class Event(TypedDict):
+    """What the pipelines below carry."""
+
+    tenant: str
+    number: int
+
+
+def parse(line: str) -> Event:
+    """Use no ctx."""
+    tenant, number = line.split()
+    return {"tenant": tenant, "number": int(number)}
+
+
+def parse_with(line: str, ctx: ab.Context) -> Event:
+    """Use ctx, by position or keyword."""
+    assert_type(ctx.attempt, int)
+    return parse(line)
+
+
+async def fetch(event: Event) -> bytes:
+    """Await something."""
+    return event["tenant"].encode()
+
+
+async def fetch_with(event: Event, *, ctx: ab.Context) -> bytes:
+    """Use ctx, by keyword alone."""
+    ctx.compensate(print, event["tenant"], name="undo", retries=1, timeout=5.0)
+    return await fetch(event)
+
+
+class Store:
+    """A handler with state."""
+
+    async def __call__(self, batch: list[Event], ctx: ab.Context) -> None:
+        """Handle one window."""
+        ctx.compensate(self.undo, batch)
+
+    async def undo(self, batch: list[Event]) -> None:
+        """Take it back."""
+
+    def size(self, event: Event) -> int:
+        """Weigh one event."""
+        return len(event["tenant"])
+
+
+def digits(event: Event) -> Iterator[int]:
+    """Generate."""
+    yield from map(int, str(event["number"]))
+
+
+async def pages(event: Event) -> AsyncIterator[bytes]:
+    """Generate asynchronously."""
+    yield await fetch(event)
+
+
+async def words(event: Event, ctx: ab.Context) -> list[str]:
+    """Return several."""
+    return [event["tenant"], ctx.pipeline]
+
+
+def is_text(value: str | bytes) -> TypeGuard[str]:
+    """Tell types apart."""
+    return isinstance(value, str)
+
+
+async def ticks() -> AsyncIterator[float]:
+    """Give numbers now and then."""
+    yield 1.0
+
+
+def scaled(factor: int, number: int) -> int:
+    """Be given to partial."""
+    return factor * number
+
+
+def sources(lines: Iterable[str], mixed: list[str | bytes]) -> None:
+    """Check what comes out of each source."""
+    start = ab.Pipeline("typed", max_in_flight=10, threads=2, on_error="stop", grace=5, seed=1)
+    assert_type(start, ab.Pipeline[None])
+    assert_type(start.source(lines), ab.Pipeline[str])
+    assert_type(start.source([1, 2]), ab.Pipeline[int])
+    assert_type(start.source(ticks()), ab.Pipeline[float])
+    assert_type(start.source(mixed).filter(is_text), ab.Pipeline[str])
+
+    tcp = ab.tcp_lines("127.0.0.1", 0, idle_timeout=timedelta(minutes=1), until="disconnected")
+    assert_type(tcp, ab.TcpLines[str])
+    assert_type(start.source(tcp, name="gateway"), ab.Pipeline[str])
+    assert_type(ab.tcp_lines("::1", 9400, encoding=None), ab.TcpLines[bytes])
+    pairs = start.source(ab.tcp_lines("::1", 9400, peer=True, until=2.5))
+    assert_type(pairs, ab.Pipeline[tuple[str, str]])
+    raw = start.source(ab.tcp_lines("::1", 9400, peer=True, encoding=None))
+    assert_type(raw, ab.Pipeline[tuple[str, bytes]])
+
+
+def stages(lines: list[str]) -> None:
+    """Check what comes out of each stage."""
+    texts = ab.Pipeline("typed").source(lines)
+    events = texts.map(parse)
+    assert_type(events, ab.Pipeline[Event])
+    assert_type(texts.map(parse_with, name="parse"), ab.Pipeline[Event])
+    assert_type(texts.map(len), ab.Pipeline[int])
+    assert_type(texts.map(json.loads), ab.Pipeline[Any])
+    assert_type(texts.map(lambda text: text.encode()), ab.Pipeline[bytes])
+    assert_type(texts.map(len).map(functools.partial(scaled, 2)), ab.Pipeline[int])
+    assert_type(events.map(lambda event: event["number"]), ab.Pipeline[int])
+    retry = ab.Retry.exponential(attempts=3, base=timedelta(seconds=1), retry_on=OSError)
+    fetched = events.map(fetch, concurrency=8, ordered=False, retry=retry)
+    assert_type(fetched, ab.Pipeline[bytes])
+    assert_type(events.map(fetch_with), ab.Pipeline[bytes])
+
+    assert_type(events.filter(lambda event: event["number"] > 0), ab.Pipeline[Event])
+    assert_type(events.filter(fetch), ab.Pipeline[Event])
+    assert_type(events.filter(fetch_with), ab.Pipeline[Event])
+    assert_type(events.tap(print), ab.Pipeline[Event])
+    assert_type(events.tap(fetch_with), ab.Pipeline[Event])
+
+    assert_type(texts.flat_map(str.split), ab.Pipeline[str])
+    assert_type(events.flat_map(digits), ab.Pipeline[int])
+    assert_type(events.flat_map(pages), ab.Pipeline[bytes])
+    assert_type(events.flat_map(words), ab.Pipeline[str])
+
+    assert_type(events.fan_out(by="tenant"), ab.Pipeline[Event])
+    assert_type(events.fan_out(ab.item("tenant"), capacity=10), ab.Pipeline[Event])
+    assert_type(texts.fan_out(by=ab.attr("real"), isolate=False), ab.Pipeline[str])
+    assert_type(events.fan_out(by=lambda event: event["number"] % 8), ab.Pipeline[Event])
+
+    windows = events.window(max_items=500, max_age=1.0, idle=timedelta(seconds=1))
+    assert_type(windows, ab.Pipeline[list[Event]])
+    assert_type(windows.map(len), ab.Pipeline[int])
+    sized = events.window(max_bytes=1 << 20, size_of=Store().size, on_cancel="drop")
+    assert_type(sized, ab.Pipeline[list[Event]])
+
+    assert_type(windows.for_each(Store(), concurrency=4, retry=retry), ab.Pipeline[None])
+    assert_type(windows.for_each(print, inline=True), ab.Pipeline[None])
+    assert_type(windows.collect(), ab.Pipeline[list[Event]])
+
+
+def reports(finished: ab.Pipeline[Event]) -> None:
+    """Check what a report gives."""
+    report = finished.run_blocking()
+    assert_type(report, ab.Report[Event])
+    assert_type(report.items, list[Event])
+    assert_type(report.committed, int)
+    assert_type(report.balanced, bool)
+    assert_type(report.codes, dict[str, int])
+    assert_type([branch.failed for branch in report.branches], list[int])
+    assert_type([failure.error for failure in report.failures], list[BaseException])
+    assert_type(finished.last_report, ab.Report[Event] | None)
+    assert_type([stage.name for stage in finished.stages], list[str])
+    assert_type(finished.describe() + finished.mermaid(), str)
+    try:
+        report.raise_for_failure()
+    except* ab.HandlerError as group:
+        assert_type(group, ExceptionGroup[ab.HandlerError])
+
+
+async def runs(pipeline: ab.Pipeline[Event]) -> ab.Report[Event]:
+    """Check the two ways to run in an event loop."""
+    nothing = await ab.Pipeline("typed").source(["acme 1"]).map(parse).for_each(print).run()
+    assert_type(nothing, ab.Report[None])
+    async with pipeline.start() as running:
+        assert_type(running, ab.Running[Event])
+        assert_type(running.address, tuple[str, int])
+        running.drain()
+        report = await running.wait()
+    assert_type(report, ab.Report[Event])
+    return report
+
+
+def connections() -> None:
+    """Check that `per_thread` keeps the type."""
+    connection = ab.per_thread(functools.partial(sqlite3.connect, "shop.db"))
+    assert_type(connection(), sqlite3.Connection)
+    connection.close()
+
+
+def errors(error: ab.ConfigError) -> tuple[str | None, str | None, str | None, object]:
+    """Check what an error tells a program."""
+    return error.pipeline, error.stage, error.argument, error.value
