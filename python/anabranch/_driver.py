@@ -13,7 +13,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from anabranch import _build, _core
+from anabranch import _build, _core, _exit
 from anabranch._pool import Pool
 from anabranch._signals import steering
 from anabranch._tasks import Tasks
@@ -92,22 +92,24 @@ class Session(Generic[T]):
         if self._needs_loop():
             with steering(self, interrupts=True), asyncio.Runner() as runner:
                 return runner.run(self._run_in_loop())
-        run = self._open()
-        try:
-            with steering(self, interrupts=True):
-                if self._drive_blocking(run):
-                    return self._end(run)
-                # A coroutine has appeared: the same run goes on in a loop.
-                with asyncio.Runner() as runner:
-                    return runner.run(self._run_in_loop())
-        finally:
-            if self._pipeline.last_report is None:
-                self._end_quietly(run)
-            self._close(run)
+        with _exit.driving(self):
+            run = self._open()
+            try:
+                with steering(self, interrupts=True):
+                    if self._drive_blocking(run):
+                        return self._end(run)
+                    # A coroutine has appeared: the same run goes on in a loop.
+                    with asyncio.Runner() as runner:
+                        return runner.run(self._run_in_loop())
+            finally:
+                if self._pipeline.last_report is None:
+                    self._end_quietly(run)
+                self._close(run)
 
     def _drive_blocking(self, run: _core.Run) -> bool:
         """Drive until the end, or until there is something to await; return whether it ended."""
         while True:
+            _exit.check()
             try:
                 state = run.step()
                 if run.has_job():
@@ -159,11 +161,16 @@ class Session(Generic[T]):
         return loop.create_task(self._drive(loop, run), name=name)
 
     async def _drive(self, loop: asyncio.AbstractEventLoop, run: _core.Run) -> Report[T]:
+        with _exit.driving(self):
+            return await self._drive_in_loop(loop, run)
+
+    async def _drive_in_loop(self, loop: asyncio.AbstractEventLoop, run: _core.Run) -> Report[T]:
         tasks = self._tasks(loop, run)
         loop.add_reader(run.fileno(), self._on_wake)
         shut: asyncio.CancelledError | None = None
         try:
             while True:
+                _exit.check()
                 try:
                     state = run.step()
                     if state == _FINISHED and not tasks.at_work:
@@ -284,6 +291,10 @@ class Session(Generic[T]):
             )
             self._run = _core.Run(self._spec)
             self._address = self._run.address
+            undoes = any(stage.takes_ctx for stage in self._stages)
+            if undoes or any(leg.runs == "pool" for leg in self._spec.legs):
+                # Now: at interpreter exit no thread could be started for the rollback.
+                self._pool.grow()
         return self._run
 
     def _check_deadline(self, run: _core.Run) -> None:

@@ -39,17 +39,27 @@ class Pool:
         return self._feed.put
 
     def grow(self) -> None:
-        """See to it that there is a thread for one more job."""
-        if len(self._threads) < self._size:
-            # Each thread has a context of its own, copied from the one the pipeline runs in.
-            thread = threading.Thread(
-                target=self._context.copy().run,
-                args=(_serve, self._feed),
-                name=f"anabranch-{self._name}-{len(self._threads)}",
-                daemon=True,
-            )
-            self._threads.append(thread)
+        """See to it that there is a thread for one more job.
+
+        Raises:
+            RuntimeError: The system gives none, and there is no other that could take the job.
+        """
+        if len(self._threads) == self._size:
+            return
+        # Each thread has a context of its own, copied from the one the pipeline runs in.
+        thread = threading.Thread(
+            target=self._context.copy().run,
+            args=(_serve, self._feed),
+            name=f"anabranch-{self._name}-{len(self._threads)}",
+            daemon=True,
+        )
+        try:
             thread.start()
+        except RuntimeError:
+            if not self._threads:
+                raise
+        else:
+            self._threads.append(thread)
 
     def started(self) -> int:
         """Return how many threads there are."""

@@ -199,16 +199,16 @@ def test_e7_exit_while_a_thread_is_in_a_run_is_silent():
 
 def test_e7_a_pooled_handler_that_is_at_work_at_exit_does_no_harm():
     script = """
-    import sys, threading, time
+    import sys, threading
     import anabranch as ab
 
-    begun = threading.Event()
+    begun, never = threading.Event(), threading.Event()
 
     def busy(n):
         begun.set()
         while True:
             # Comes back for the interpreter again and again, also when it is gone.
-            time.sleep(0.0005)
+            never.wait(0.0005)
 
     pipeline = ab.Pipeline("p").source([1]).for_each(busy)
     threading.Thread(target=pipeline.run_blocking, daemon=True).start()
@@ -223,11 +223,12 @@ def test_e7_a_handler_stuck_in_c_does_not_keep_the_process():
     import sys, threading
     import anabranch as ab
 
+    begun = threading.Event()
     lock = threading.Lock()
     lock.acquire()
 
     def stuck(n):
-        print("stuck", flush=True)
+        begun.set()
         lock.acquire()
 
     async def main():
@@ -236,12 +237,55 @@ def test_e7_a_handler_stuck_in_c_does_not_keep_the_process():
 
     import asyncio
     threading.Thread(target=asyncio.run, args=(main(),), daemon=True).start()
-    while not any("anabranch" in thread.name for thread in threading.enumerate()):
-        pass
+    begun.wait()
     sys.exit(3)
     """
-    code, _, err = finish(child(script))
-    assert (code, err) == (3, "")
+    assert finish(child(script)) == (3, "", "")
+
+
+def test_e7_a_callable_that_runs_inline_at_exit_does_no_harm():
+    script = """
+    import sys, threading
+    import anabranch as ab
+
+    begun, never = threading.Event(), threading.Event()
+
+    def busy(n):
+        begun.set()
+        while True:
+            # Comes back for the interpreter again and again.
+            never.wait(0.0005)
+
+    pipeline = ab.Pipeline("p").source([1]).for_each(busy, inline=True)
+    threading.Thread(target=pipeline.run_blocking, daemon=True).start()
+    begun.wait()
+    sys.exit(4)
+    """
+    assert finish(child(script)) == (4, "", "")
+
+
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_e7_exit_rolls_back_what_runs_in_a_daemon_thread(kind):
+    script = f"""
+    import asyncio, sys, threading
+    import anabranch as ab
+
+    begun = threading.Event()
+
+    {kind} undo(n):
+        print("undone", n, flush=True)
+
+    async def held(n, ctx):
+        ctx.compensate(undo, n)
+        begun.set()
+        await asyncio.Event().wait()
+
+    pipeline = ab.Pipeline("p").source([1]).for_each(held)
+    threading.Thread(target=pipeline.run_blocking, daemon=True).start()
+    begun.wait()
+    sys.exit(4)
+    """
+    assert finish(child(script)) == (4, "undone 1\n", "")
 
 
 @pytest.mark.parametrize("source", ["itertools.count()", "counted()"])

@@ -39,8 +39,9 @@ impl Run {
         self.wake.clear();
         let start = self.shared.now();
         self.slice.store(start.as_nanos(), Ordering::Relaxed);
-        self.obey(hand, start);
         loop {
+            // Each time, not only once a slice: nothing new begins after a signal has aborted.
+            self.obey(hand, self.shared.now());
             let mut progress = self.take_back(this, hand)?;
             progress |= self.run_inline(this, hand, start)?;
             progress |= self.feed_pool(this, hand)?;
@@ -102,7 +103,7 @@ impl Run {
                 .any(|leg| leg.port.0 >= FIRST_TASKS && engine.has_work(leg.port))
     }
 
-    /// Carries out what was asked for since the last slice.
+    /// Carries out what was asked for since the last time.
     fn obey(&self, hand: &mut Hand, now: Time) {
         if self.abort_asked.swap(false, Ordering::AcqRel) {
             self.abort_now(hand, now);
