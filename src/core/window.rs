@@ -108,10 +108,15 @@ pub struct Contents<D: Domain> {
 /// One buffer: the window of one branch.
 #[derive(Debug)]
 pub struct Window<D: Domain> {
+    /// How many plain items may yet come with nothing to decide: no trigger fires, the timer is
+    /// set, nobody waits in front. Beside `values`: one cache line per window is all the hot path
+    /// touches.
+    easy: usize,
     values: Vec<D::Item>,
     origins: Vec<Origin>,
     scope: Option<Box<Scope<D::Undo>>>,
-    weight: u32,
+    /// Source items the buffered ones stand for, beyond one each.
+    extra: u32,
     bytes: u64,
     opened: Time,
     latest: Time,
@@ -126,10 +131,11 @@ pub struct Window<D: Domain> {
 impl<D: Domain> Default for Window<D> {
     fn default() -> Self {
         Self {
+            easy: 0,
             values: Vec::new(),
             origins: Vec::new(),
             scope: None,
-            weight: 0,
+            extra: 0,
             bytes: 0,
             opened: Time::ZERO,
             latest: Time::ZERO,
@@ -152,8 +158,8 @@ impl<D: Domain> Window<D> {
     }
 
     /// Source items the buffered ones stand for.
-    pub const fn weight(&self) -> u32 {
-        self.weight
+    pub fn weight(&self) -> u32 {
+        u32::try_from(self.values.len()).unwrap_or(u32::MAX) + self.extra
     }
 
     /// Why the window must leave before it takes another item, if it must.
@@ -163,6 +169,7 @@ impl<D: Domain> Window<D> {
 
     /// Takes an item in. The caller cuts a window that is due before it pushes.
     pub fn push(&mut self, item: Item<D>, options: &WindowOptions, now: Time) {
+        self.easy = 0;
         if self.values.is_empty() {
             self.opened = now;
             if self.values.capacity() == 0 {
@@ -171,7 +178,7 @@ impl<D: Domain> Window<D> {
             }
         }
         self.latest = now;
-        self.weight += item.weight;
+        self.extra += item.weight - 1;
         self.bytes += u64::from(item.bytes);
         if item.origin.is_known() {
             self.origins.push(item.origin);
@@ -191,6 +198,46 @@ impl<D: Domain> Window<D> {
         } else if options.max_bytes.is_some_and(|most| self.bytes >= most) {
             self.due = Some(Reason::Bytes);
         }
+    }
+
+    /// Takes a plain item in if that decides nothing; otherwise the caller goes by
+    /// [`Window::push`].
+    ///
+    /// # Errors
+    /// The value, if there is something to decide.
+    #[inline]
+    pub(crate) fn push_easily(&mut self, value: D::Item) -> Result<(), D::Item> {
+        if self.easy == 0 {
+            return Err(value);
+        }
+        self.easy -= 1;
+        self.values.push(value);
+        Ok(())
+    }
+
+    /// Works out how many plain items may come with nothing to decide.
+    ///
+    /// The caller sees to it that nobody waits in front of the window; whatever may change the
+    /// answer takes it back.
+    pub(crate) fn settle(&mut self, options: &WindowOptions) {
+        let decided = self.due.is_none()
+            && !self.is_empty()
+            && (self.armed || !options.timed())
+            // These two look at each item.
+            && options.idle.is_none()
+            && options.max_bytes.is_none();
+        self.easy = if decided {
+            let most = options.max_items.unwrap_or(usize::MAX);
+            // The last one fires the trigger.
+            most.saturating_sub(self.values.len() + 1)
+        } else {
+            0
+        };
+    }
+
+    /// From now on every item is looked at.
+    pub(crate) const fn unsettle(&mut self) {
+        self.easy = 0;
     }
 
     /// When age or silence makes the window due, and which; `None` while it is empty, due
@@ -215,18 +262,22 @@ impl<D: Domain> Window<D> {
     pub fn expire(&mut self, options: &WindowOptions, now: Time) {
         if let Some((_, reason)) = self.deadline(options).filter(|(at, _)| *at <= now) {
             self.due = Some(reason);
+            self.easy = 0;
         }
     }
 
     /// Empties the window. What it returns is a snapshot: nothing changes it later.
     pub fn cut(&mut self, reason: Reason, now: Time) -> Contents<D> {
+        let weight = self.weight();
+        self.easy = 0;
+        self.extra = 0;
         self.bytes = 0;
         self.due = None;
         self.expected = self.values.len().min(1024);
         Contents {
             values: std::mem::take(&mut self.values),
             origins: std::mem::take(&mut self.origins),
-            weight: std::mem::take(&mut self.weight),
+            weight,
             scope: self.scope.take(),
             cut: Cut {
                 reason,

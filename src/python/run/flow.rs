@@ -229,11 +229,7 @@ impl Run {
         {
             let mut engine = locked(&self.engine);
             match sizes {
-                None => {
-                    for (branch, value) in routed {
-                        engine.offer(0, branch, Item::new(value), now);
-                    }
-                }
+                None => engine.offer_plain(0, routed, now),
                 Some(sizes) => {
                     for ((branch, value), bytes) in routed.into_iter().zip(sizes) {
                         engine.offer(
