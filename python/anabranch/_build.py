@@ -8,7 +8,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from anabranch import _callables, _failures, _pass
+from anabranch import _callables, _failures, _pass, _weave
 from anabranch._stages import Stage
 from anabranch.keys import AttrKey, ItemKey
 
@@ -51,6 +51,7 @@ class Leg:
     """One handler and what stands in front of it, as the extension takes it."""
 
     generated: _pass.Pass | None
+    woven: _weave.Woven | None
     window: Window | None
     stage: int
     role: str
@@ -134,6 +135,11 @@ class _Legs:
             runs = "tasks"
         elif stage.kind == "for_each" and not stage.options["inline"]:
             runs = "pool"
+        woven = None
+        if self._weaves(stage):
+            woven = _weave.weave(self.pipeline, self.fused, (number, stage))
+        if woven is not None:
+            self.fused = []
         self._append(
             number,
             stage.kind,
@@ -143,6 +149,24 @@ class _Legs:
             concurrency=stage.options.get("concurrency", 1),
             ordered=stage.options.get("ordered", False),
             retry=stage.options.get("retry"),
+            woven=woven,
+        )
+
+    def _weaves(self, stage: Stage) -> bool:
+        """Return whether this sink takes the items of the source one by one, in order.
+
+        Not with several at once: there a chunk mapped in one go is cheaper than a call of each
+        callable in between two turns of the event loop.
+        """
+        return (
+            stage.kind == "for_each"
+            and stage.is_async
+            and not stage.takes_ctx
+            and stage.options["concurrency"] == 1
+            and stage.options["retry"] is None
+            and not self.legs
+            and self.window is None
+            and self.fan_leg is None
         )
 
     def _append(
@@ -156,6 +180,7 @@ class _Legs:
         concurrency: int = 1,
         ordered: bool = False,
         retry: Retry | None = None,
+        woven: _weave.Woven | None = None,
     ) -> None:
         # Behind the first leg every item has a history to keep.
         tracked = bool(self.legs) or any(it.takes_ctx for _, it in self.fused)
@@ -163,6 +188,7 @@ class _Legs:
         self.legs.append(
             Leg(
                 generated=generated,
+                woven=woven,
                 window=None if self.window is None else _window(self.window),
                 stage=stage,
                 role=role,

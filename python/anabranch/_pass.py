@@ -33,7 +33,7 @@ _PARAMETERS = ("chunk", "out", "at", "keys", "failed", "tally", "context")
 # Sources kept for tracebacks: those of the latest pipelines, however many a process makes.
 _MOST_SOURCES = 256
 _sources: OrderedDict[str, None] = OrderedDict()
-_LOCALS = frozenset({*_PARAMETERS, "error", "index", "key", "append"})
+_LOCALS = frozenset({*_PARAMETERS, "error", "index", "key", "append", "filtered"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,18 @@ class Pass:
 
 
 @dataclass(slots=True)
-class _Writer:
+class Writer:
+    """Writes a generated function line by line.
+
+    Attributes:
+        names: What its source may refer to.
+        tracked: Whether it is the tracked form.
+        lines: The lines so far.
+        stages: The stage number behind each line of a stage.
+        routed: Whether the key has been found.
+        depth: How many `flat_map`s enclose the next line.
+    """
+
     names: dict[str, object]
     tracked: bool
     lines: list[str] = field(default_factory=list[str])
@@ -71,6 +82,7 @@ class _Writer:
     depth: int = 0
 
     def line(self, indent: int, text: str, stage: int | None = None) -> None:
+        """Add a line, which may be a stage's."""
         self.lines.append("    " * indent + text)
         if stage is not None:
             self.stages.append((len(self.lines), stage))
@@ -106,8 +118,8 @@ def generate(
         return None
     keyed = position is not None and not native
     routed_from = last_stage + 1 if position is None else stages[0][0] + position + 1
-    writer = _Writer({}, tracked)
-    writer.line(0, f"def {_function_name(pipeline)}({', '.join(_PARAMETERS)}):")
+    writer = Writer({}, tracked)
+    writer.line(0, f"def {function_name(pipeline)}({', '.join(_PARAMETERS)}):")
     writer.line(1, "key = None")
     counters = sum(1 for _, stage in stages if stage.kind == "flat_map")
     for number in range(counters):
@@ -121,7 +133,7 @@ def generate(
     _caught(writer, 3, open_counter=0 if counters else None)
     source = "\n".join(writer.lines) + "\n"
     return Pass(
-        function=_compile(pipeline, source, writer.names),
+        function=compiled(pipeline, source, writer.names),
         tracked=tracked,
         keyed=keyed,
         grows=counters > 0,
@@ -132,7 +144,7 @@ def generate(
 
 
 def _body(
-    writer: _Writer, stages: Sequence[tuple[int, Stage]], value: str, indent: int, *, keyed: bool
+    writer: Writer, stages: Sequence[tuple[int, Stage]], value: str, indent: int, *, keyed: bool
 ) -> None:
     for at, (number, stage) in enumerate(stages):
         if stage.kind == "fan_out":
@@ -160,7 +172,7 @@ def _body(
 
 
 def _children(
-    writer: _Writer, stages: Sequence[tuple[int, Stage]], value: str, indent: int, *, keyed: bool
+    writer: Writer, stages: Sequence[tuple[int, Stage]], value: str, indent: int, *, keyed: bool
 ) -> None:
     if not stages:
         _emit(writer, value, indent, keyed=keyed)
@@ -172,7 +184,7 @@ def _children(
     _caught(writer, indent + 1, open_counter=inner)
 
 
-def _caught(writer: _Writer, indent: int, *, open_counter: int | None) -> None:
+def _caught(writer: Writer, indent: int, *, open_counter: int | None) -> None:
     index = "index" if writer.tracked else "None"
     writer.line(indent, f"failed.append((error, key, {index}))")
     if open_counter is not None:
@@ -180,13 +192,13 @@ def _caught(writer: _Writer, indent: int, *, open_counter: int | None) -> None:
         _grow(writer, indent, f"n{open_counter}", f"n{open_counter}")
 
 
-def _grow(writer: _Writer, indent: int, counter: str, made: str) -> None:
+def _grow(writer: Writer, indent: int, counter: str, made: str) -> None:
     """Count the items made beyond one for one, and begin to count anew."""
     tally = f"tally.append((index, {made}))" if writer.tracked else f"tally[0] += {made}"
     writer.line(indent, f"{tally}; {counter} = 0")
 
 
-def _emit(writer: _Writer, value: str, indent: int, *, keyed: bool) -> None:
+def _emit(writer: Writer, value: str, indent: int, *, keyed: bool) -> None:
     writer.line(indent, f"out.append({value})")
     if writer.tracked:
         writer.line(indent, "at.append(index)")
@@ -194,13 +206,13 @@ def _emit(writer: _Writer, value: str, indent: int, *, keyed: bool) -> None:
         writer.line(indent, "keys.append(key)")
 
 
-def _context(writer: _Writer, stage: Stage, number: int) -> str:
+def _context(writer: Writer, stage: Stage, number: int) -> str:
     if not stage.takes_ctx:
         return ""
     return f", ctx=context(index, {number}{', key' if writer.routed else ''})"
 
 
-def _key(writer: _Writer, stage: Stage, value: str, number: int) -> str:
+def _key(writer: Writer, stage: Stage, value: str, number: int) -> str:
     by = stage.options["by"]
     if isinstance(by, AttrKey):
         return f"{value}.{by.name}"
@@ -211,12 +223,14 @@ def _key(writer: _Writer, stage: Stage, value: str, number: int) -> str:
     return f"{writer.bind(stage.fn, stage.name)}({value}{_context(writer, stage, number)})"
 
 
-def _function_name(pipeline: str) -> str:
+def function_name(pipeline: str) -> str:
+    """Return what a generated function of `pipeline` is called."""
     name = re.sub(r"\W", "_", pipeline)
     return f"pass_of_{name}"
 
 
-def _compile(pipeline: str, source: str, names: dict[str, Any]) -> Callable[..., None]:
+def compiled(pipeline: str, source: str, names: dict[str, Any]) -> Callable[..., Any]:
+    """Compile a generated function, and let tracebacks show its source."""
     # The same source has the same name, so that running a pipeline again and again adds nothing.
     checksum = zlib.crc32(source.encode())
     filename = f"<anabranch: generated for pipeline {pipeline!r}, {checksum:08x}>"
@@ -224,7 +238,7 @@ def _compile(pipeline: str, source: str, names: dict[str, Any]) -> Callable[...,
     exec(compile(source, filename, "exec"), namespace)  # noqa: S102 - our own source
     # Without an entry here tracebacks through the pass would show no source line.
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
-    function: Callable[..., None] = namespace[_function_name(pipeline)]
+    function: Callable[..., Any] = namespace[function_name(pipeline)]
     _sources[filename] = None
     _sources.move_to_end(filename)
     if len(_sources) > _MOST_SOURCES:

@@ -55,6 +55,7 @@ class Tasks:
                 port=ports[number],
                 role=leg.role,
                 handler=leg.handler,
+                woven=leg.woven,
                 takes_ctx=leg.takes_ctx,
                 sequential=leg.concurrency == 1,
                 most=most,

@@ -15,6 +15,8 @@ from anabranch import _core
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from anabranch._weave import Woven
+
 # Workers roused at once, at most: enough to fill any crew within a few turns of the loop.
 _MOST_AT_ONCE = 64
 
@@ -28,6 +30,7 @@ class Crew:
         port: The leg's port.
         role: The stage's kind.
         handler: The user's callable.
+        woven: The handler with the stages in front of it, if they are one function.
         takes_ctx: Whether it takes `ctx`.
         sequential: Whether each branch has one unit in flight at a time.
         most: How many workers there may be.
@@ -43,6 +46,7 @@ class Crew:
         port: int,
         role: str,
         handler: Callable[..., Awaitable[Any]],
+        woven: Woven | None,
         takes_ctx: bool,
         sequential: bool,
         most: int,
@@ -54,6 +58,7 @@ class Crew:
         self._port = port
         self._role = role
         self._handler = handler
+        self._woven = woven
         self._takes_ctx = takes_ctx
         self._sequential = sequential
         self._most = most
@@ -111,9 +116,11 @@ class Crew:
     async def _work(self) -> None:
         me = asyncio.current_task()
         assert me is not None  # noqa: S101 - for the type: a coroutine of a task
-        feed = _core.Feed(self._run, self._leg)
+        feed = _core.Feed(self._run, self._leg, woven=self._woven is not None)
         serve = self._serve
-        if self._role == "for_each" and not self._takes_ctx:
+        if self._woven is not None:
+            serve = self._serve_woven
+        elif self._role == "for_each" and not self._takes_ctx:
             serve = _serve_batches if self._sequential else _serve_sink
         try:
             while True:
@@ -125,7 +132,7 @@ class Crew:
                     self._interrupted(error)
                     return
                 except BaseException as error:  # noqa: BLE001 - it becomes a failure
-                    in_hand = feed.failed(error)
+                    in_hand = self._failed(feed, error)
                     if isinstance(error, asyncio.CancelledError) and _being_cancelled():
                         return
                     if not in_hand:  # no handler's error: going on would go round for ever
@@ -138,6 +145,23 @@ class Crew:
             # A signal handler may have raised between two of our own lines.
             feed.failed(asyncio.CancelledError())
             self._kick()
+
+    def _failed(self, feed: _core.Feed, error: BaseException) -> bool:
+        if self._woven is None:
+            return feed.failed(error)
+        cause = error.__cause__
+        if type(error) is RuntimeError and isinstance(cause, StopIteration):
+            # A coroutine may not raise one: a stage did, and Python has wrapped it.
+            error = cause
+        return feed.failed(error, self._woven.stage_of(error))
+
+    async def _serve_woven(
+        self, feed: _core.Feed, _handler: Callable[..., Awaitable[Any]]
+    ) -> None:
+        filtered = feed.filtered
+        assert self._woven is not None and filtered is not None  # noqa: S101, PT018 - for the types
+        while (batch := feed.batch()) is not None:
+            await self._woven.function(batch, filtered)
 
     async def _serve(self, feed: _core.Feed, handler: Callable[..., Awaitable[Any]]) -> None:
         if self._takes_ctx:

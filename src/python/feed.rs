@@ -34,6 +34,8 @@ pub(crate) struct Feed {
     run: Py<Run>,
     facts: LegFacts,
     port: Port,
+    /// One number, if the pass is woven: how many items of those in hand it has taken out.
+    filtered: Option<Py<PyList>>,
     state: Mutex<State>,
 }
 
@@ -69,7 +71,8 @@ struct State {
 #[pymethods]
 impl Feed {
     #[new]
-    fn new(run: Py<Run>, leg: usize) -> PyResult<Self> {
+    #[pyo3(signature = (run, leg, *, woven))]
+    fn new(py: Python<'_>, run: Py<Run>, leg: usize, woven: bool) -> PyResult<Self> {
         let facts = *run.get().facts.get(leg).ok_or_else(|| {
             pyo3::exceptions::PyIndexError::new_err(format!("there is no leg {leg}"))
         })?;
@@ -79,10 +82,12 @@ impl Feed {
             yielded: false,
             batch: FIRST_BATCH,
         };
+        let filtered = woven.then(|| PyList::new(py, [0])).transpose()?;
         Ok(Self {
             run,
             facts,
             port: facts.port,
+            filtered: filtered.map(Bound::unbind),
             state: Mutex::new(state),
         })
     }
@@ -99,15 +104,17 @@ impl Feed {
             // begins.
             Some(Current::Plain(unit)) if !self.time_is_up(&mut state) => {
                 let mut engine = locked(&run.engine);
-                engine.complete(unit, Outcome::Done(Vec::new()), None, run.now());
+                let handled = engine.complete_last(unit);
                 run.unstarve(&engine);
                 let work = engine.next(self.port, run.now());
                 drop(engine);
-                return self.begin(py, state, work);
+                let next = self.begin(py, state, work);
+                drop(handled);
+                return next;
             }
             Some(current) => {
                 drop(state);
-                self.end(py, current, Ok(py.None()));
+                self.end(py, current, Ok(py.None()), None);
                 state = locked(&self.state);
             }
             None => {}
@@ -136,9 +143,10 @@ impl Feed {
                 ..
             }) => {
                 let count = items.bind(py).len();
+                let filtered = self.take_filtered(py, count);
                 {
                     let mut engine = locked(&run.engine);
-                    engine.complete_batch(branch, leg, count);
+                    engine.complete_batch(branch, leg, count, filtered);
                     run.unstarve(&engine);
                 }
                 items.drop_ref(py);
@@ -150,7 +158,7 @@ impl Feed {
                     state.batch = (state.batch * 2).min(MOST_BATCH);
                 }
             }
-            Some(current) => self.end(py, current, Ok(py.None())),
+            Some(current) => self.end(py, current, Ok(py.None()), None),
             None => {}
         }
         let mut state = locked(&self.state);
@@ -193,15 +201,23 @@ impl Feed {
     fn done(&self, py: Python<'_>, result: Py<PyAny>) {
         let current = locked(&self.state).current.take();
         if let Some(current) = current {
-            self.end(py, current, Ok(result));
+            self.end(py, current, Ok(result), None);
         }
     }
 
-    /// The unit in hand has failed. Returns whether there was one: if not, the error is ours.
-    fn failed(&self, py: Python<'_>, error: Bound<'_, PyAny>) -> bool {
+    /// What a woven pass counts in.
+    #[getter]
+    fn filtered(&self, py: Python<'_>) -> Option<Py<PyList>> {
+        self.filtered.as_ref().map(|list| list.clone_ref(py))
+    }
+
+    /// The unit in hand has failed, at the handler or at the stage that is named. Returns whether
+    /// there was one: if not, the error is ours.
+    #[pyo3(signature = (error, stage=None))]
+    fn failed(&self, py: Python<'_>, error: Bound<'_, PyAny>, stage: Option<usize>) -> bool {
         let current = locked(&self.state).current.take();
         let Some(current) = current else { return false };
-        self.end(py, current, Err(PyErr::from_value(error)));
+        self.end(py, current, Err(PyErr::from_value(error)), stage);
         true
     }
 }
@@ -259,8 +275,27 @@ impl Feed {
         Ok(Some(value))
     }
 
+    /// How many of the first `handled` items were taken out; the next batch counts anew.
+    fn take_filtered(&self, py: Python<'_>, handled: usize) -> usize {
+        let Some(list) = &self.filtered else { return 0 };
+        let list = list.bind(py);
+        let counted = list.get_item(0).and_then(|it| it.extract()).unwrap_or(0);
+        if counted > 0 {
+            // Cannot fail: the list has this one place.
+            let _ = list.set_item(0, 0);
+        }
+        // A signal handler may have raised between the count and the next item.
+        handled.min(counted)
+    }
+
     /// Gives back what a worker had in hand.
-    fn end(&self, py: Python<'_>, current: Current, result: PyResult<Py<PyAny>>) {
+    fn end(
+        &self,
+        py: Python<'_>,
+        current: Current,
+        result: PyResult<Py<PyAny>>,
+        stage: Option<usize>,
+    ) {
         let run = self.run.get();
         let work = match current {
             Current::Full(work) => work,
@@ -280,18 +315,25 @@ impl Feed {
                     .unwrap_or(0);
                 // The iterator stands behind the item in hand.
                 let handled = items.len().saturating_sub(left + 1);
+                let filtered = self.take_filtered(py, handled);
                 let mut from_current = items.iter().skip(handled).map(Bound::unbind);
                 let Some(current) = from_current.next() else {
                     return;
                 };
                 let rest = from_current.collect();
                 let now = run.shared.now();
-                let unit =
-                    locked(&run.engine).break_batch(branch, leg, handled, current, rest, now);
+                let unit = locked(&run.engine).break_batch(
+                    branch,
+                    leg,
+                    (handled, filtered),
+                    current,
+                    rest,
+                    now,
+                );
                 InHand::plain(py, unit)
             }
         };
-        if let GivenBack::Unit(unit, outcome, registered) = work.settle(py, run, result) {
+        if let GivenBack::Unit(unit, outcome, registered) = work.settle(py, run, result, stage) {
             let now = run.shared.now();
             let mut engine = locked(&run.engine);
             engine.complete(unit, outcome, registered, now);

@@ -142,9 +142,15 @@ impl InHand {
         }
     }
 
-    /// Turns the end of a call into what the engine is told. Runs Python: the engine must not be
-    /// borrowed.
-    pub(crate) fn settle(self, py: Python<'_>, run: &Run, result: CallResult) -> GivenBack {
+    /// Turns the end of a call into what the engine is told; a failure is the handler's, or that
+    /// of `stage`. Runs Python: the engine must not be borrowed.
+    pub(crate) fn settle(
+        self,
+        py: Python<'_>,
+        run: &Run,
+        result: CallResult,
+        stage: Option<usize>,
+    ) -> GivenBack {
         match self {
             Self::Unit {
                 unit,
@@ -161,9 +167,10 @@ impl InHand {
                     Err(error) => {
                         let tenant = run.tenant(py, unit.branch);
                         let attempt = leg.retries.then_some(unit.attempt);
+                        let stage = stage.unwrap_or(leg.stage);
                         let failure =
                             run.shared
-                                .failure(py, &error, leg.stage, tenant.as_ref(), attempt);
+                                .failure(py, &error, stage, tenant.as_ref(), attempt);
                         let retryable = leg.retries && run.retryable(py, unit.leg, &error);
                         Outcome::Failed {
                             error: failure,

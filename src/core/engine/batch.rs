@@ -63,15 +63,15 @@ impl<D: Domain> Engine<D> {
         })
     }
 
-    /// All items of a batch have been handled.
-    pub fn complete_batch(&mut self, branch: BranchId, leg: usize, items: usize) {
+    /// All items of a batch have been handled, `filtered` of them by being taken out on purpose.
+    pub fn complete_batch(&mut self, branch: BranchId, leg: usize, items: usize, filtered: usize) {
         self.in_flight -= 1;
-        self.handled(branch, items);
+        self.handled(branch, items, filtered);
         self.release(branch, leg, items as u64);
     }
 
-    /// A batch ends early: so many items have been handled, `current` is still in hand, and none
-    /// of `rest` has been begun.
+    /// A batch ends early: so many items have been handled, `filtered` of them by being taken out,
+    /// `current` is still in hand, and none of `rest` has been begun.
     ///
     /// Returns the item in hand as a unit, to be given back through [`Engine::complete`]. The rest
     /// goes back to the head of its queue, or is left if the run was aborted.
@@ -79,12 +79,12 @@ impl<D: Domain> Engine<D> {
         &mut self,
         branch: BranchId,
         leg: usize,
-        handled: usize,
+        (handled, filtered): (usize, usize),
         current: D::Item,
         rest: Vec<D::Item>,
         now: Time,
     ) -> Unit<D> {
-        self.handled(branch, handled);
+        self.handled(branch, handled, filtered);
         self.load[leg] -= handled as u64;
         let aborted = self.aborted();
         let row = &mut self.branches[branch.index()];
@@ -103,10 +103,11 @@ impl<D: Domain> Engine<D> {
         Unit::of_item((branch, leg), Item::new(current))
     }
 
-    fn handled(&mut self, branch: BranchId, items: usize) {
+    fn handled(&mut self, branch: BranchId, items: usize, filtered: usize) {
         let row = &mut self.branches[branch.index()];
         row.outside -= items as u64;
-        row.counts.committed += items as u64;
+        row.counts.committed += (items - filtered) as u64;
+        row.counts.filtered += filtered as u64;
     }
 }
 

@@ -49,6 +49,26 @@ impl<D: Domain> Engine<D> {
         }
     }
 
+    /// Takes back a unit that the handler of the last leg has handled.
+    ///
+    /// Returns its item, if it is a single one, to be dropped as soon as the engine is not
+    /// borrowed: in the [`Graveyard`](super::Graveyard) its memory would grow cold.
+    pub fn complete_last(&mut self, mut unit: Unit<D>) -> Option<D::Item> {
+        self.in_flight -= 1;
+        self.came_back(&unit).committed += u64::from(unit.weight);
+        let (branch, leg, entries) = (unit.branch, unit.leg, unit.payload.entries());
+        let value = match std::mem::replace(&mut unit.payload, Payload::Many(Vec::new())) {
+            Payload::One(value) => Some(value),
+            payload => {
+                unit.payload = payload;
+                None
+            }
+        };
+        self.bury(unit);
+        self.release(branch, leg, entries as u64);
+        value
+    }
+
     /// A unit will not be handed out again: its source items are counted anew.
     fn came_back(&mut self, unit: &Unit<D>) -> &mut Counts {
         let row = &mut self.branches[unit.branch.index()];

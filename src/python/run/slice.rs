@@ -232,7 +232,7 @@ impl Run {
             .err()
             .filter(|error| ends_the_process(py, error))
             .map(|error| error.clone_ref(py));
-        match work.settle(py, self, result) {
+        match work.settle(py, self, result, None) {
             GivenBack::Unit(unit, outcome, registered) => {
                 let now = self.shared.now();
                 locked(&self.engine).complete(unit, outcome, registered, now);

@@ -11,7 +11,12 @@ fn batch(driver: &mut Driver, most: usize) -> Option<(Vec<u64>, Batch<Lab>)> {
 }
 
 fn completed(driver: &mut Driver, batch: &Batch<Lab>) {
-    driver.call(|engine, _| engine.complete_batch(batch.branch, batch.leg, batch.values.len()));
+    filtered(driver, batch, 0);
+}
+
+fn filtered(driver: &mut Driver, batch: &Batch<Lab>, taken_out: usize) {
+    let items = batch.values.len();
+    driver.call(|engine, _| engine.complete_batch(batch.branch, batch.leg, items, taken_out));
 }
 
 /// Ends a batch at its `at`th item, which stays in hand.
@@ -21,7 +26,7 @@ fn broken(driver: &mut Driver, mut batch: Batch<Lab>, at: usize) -> Unit<Lab> {
         panic!("the batch has no item number {at}")
     };
     let (branch, leg) = (batch.branch, batch.leg);
-    driver.call(|engine, now| engine.break_batch(branch, leg, at, current, rest, now))
+    driver.call(|engine, now| engine.break_batch(branch, leg, (at, 0), current, rest, now))
 }
 
 fn failed(driver: &mut Driver, unit: Unit<Lab>, retryable: bool) {
@@ -46,6 +51,29 @@ fn e8_a_batch_is_committed_whole_and_in_order() {
     driver.end();
     let counts = driver.call(|engine, _| engine.counts());
     assert_eq!((counts.committed, counts.left), (5, 0));
+    assert!(driver.finished());
+}
+
+#[test]
+fn e8_what_a_handler_takes_out_of_a_batch_is_filtered() {
+    let mut driver = Driver::of([leg()]);
+    driver.give(0..5);
+    let (_, first) = batch(&mut driver, 3).expect("three items");
+    filtered(&mut driver, &first, 2);
+    let (_, mut second) = batch(&mut driver, 3).expect("two items");
+    let Some(current) = second.values.pop() else {
+        panic!("the second batch has two items")
+    };
+    let unit = driver.call(|engine, now| {
+        engine.break_batch(second.branch, second.leg, (1, 1), current, Vec::new(), now)
+    });
+    driver.fail(unit, []);
+    driver.end();
+    let counts = driver.call(|engine, _| engine.counts());
+    assert_eq!(
+        (counts.committed, counts.filtered, counts.failed),
+        (1, 3, 1)
+    );
     assert!(driver.finished());
 }
 
