@@ -113,8 +113,7 @@ impl World {
 
     fn offer(&mut self, leg: usize, branch: BranchId, item: Item<Lab>) {
         self.ledger.offered((branch, leg), item.value.0);
-        self.driver
-            .call(|engine, now| engine.offer(leg, branch, item, now));
+        self.driver.offer(leg, branch, item);
     }
 
     pub(crate) fn step(&mut self, step: Move) {
