@@ -35,7 +35,7 @@ class Stoppable(Protocol):
 # Without a lock, which a fork could leave taken for ever: each change is a single operation.
 _driving: dict[Stoppable, threading.Thread] = {}
 _parked: set[threading.Thread] = set()
-_leaving = False
+_leaving = threading.Event()
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def driving(run: Stoppable) -> Generator[None]:
 
 def check() -> None:
     """Stay here for ever if the interpreter is about to end; drivers call it between two steps."""
-    if _leaving and threading.current_thread() is not threading.main_thread():
+    if _leaving.is_set() and threading.current_thread() is not threading.main_thread():
         _park()
 
 
@@ -62,11 +62,10 @@ def _park() -> NoReturn:
 
 
 def _leave() -> None:
-    global _leaving
     for run in _elsewhere():
         run.abort()
     _wait(_ROLLBACK)
-    _leaving = True
+    _leaving.set()
     for run in _elsewhere():
         run.abort()  # asked for already: this wakes it
     _wait(_PARKING)

@@ -155,9 +155,7 @@ class Crew:
             error = cause
         return feed.failed(error, self._woven.stage_of(error))
 
-    async def _serve_woven(
-        self, feed: _core.Feed, _handler: Callable[..., Awaitable[Any]]
-    ) -> None:
+    async def _serve_woven(self, feed: _core.Feed, _handler: Callable[..., Awaitable[Any]]) -> None:
         filtered = feed.filtered
         assert self._woven is not None and filtered is not None  # noqa: S101, PT018 - for the types
         while (batch := feed.batch()) is not None:

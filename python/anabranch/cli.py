@@ -42,11 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: After `--help`, `--version`, and wrong arguments.
     """
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
     # What goes wrong in a pipeline is printed; without a handler it would be logged to stderr, too.
     logging.getLogger("anabranch").addHandler(logging.NullHandler())
     try:
-        return _demo(arguments)
+        return _demo(arguments) if arguments.command else _helped(parser)
     except BrokenPipeError:
         # Whoever read the output has gone. Python would complain once more when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -59,6 +60,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _told(str(error), _FAILED)
     except sqlite3.Error as error:
         return _told(f"database {arguments.database or ''}: {error}", _FAILED)
+
+
+def _helped(parser: argparse.ArgumentParser) -> int:
+    parser.print_help(sys.stderr)
+    return _USAGE
 
 
 def _told(what: str, code: int) -> int:
@@ -90,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="anabranch", description="Multi-tenant event pipelines for Python.", allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=f"anabranch {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     demo = commands.add_parser(
         "demo",
         help="run a gateway for many tenants on loopback, into SQLite",

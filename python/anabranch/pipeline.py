@@ -586,9 +586,14 @@ class Pipeline(Generic[T]):
         retry: Retry | None,
         **options: object,
     ) -> Pipeline[Any]:
-        label = name_of(fn) if name is None else name
+        label = name
+        if label is None:
+            label = name_of(fn) if callable(fn) else kind
         flat = kind == "flat_map"
         call = examine(fn, pipeline=self.name, stage=label, generates=flat)
+        if call.is_async and (inline := options.get("inline")):
+            allowed = "False for an `async def`, which runs in the event loop"
+            raise refused("inline", inline, allowed, pipeline=self.name, stage=label)
         options["retry"] = retry_options(retry, pipeline=self.name, stage=label)
         options["is_async"] = call.is_async
         return self._extended(kind, label, options, call=call, live={"retry": retry})

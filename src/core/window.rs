@@ -215,10 +215,8 @@ impl<D: Domain> Window<D> {
         Ok(())
     }
 
-    /// Works out how many plain items may come with nothing to decide.
-    ///
-    /// The caller sees to it that nobody waits in front of the window; whatever may change the
-    /// answer takes it back.
+    /// Works out how many plain items may come with nothing to decide; whatever makes the window
+    /// due takes it back. Nobody waits in front of a window that is not due.
     pub(crate) fn settle(&mut self, options: &WindowOptions) {
         let decided = self.due.is_none()
             && !self.is_empty()
@@ -233,11 +231,6 @@ impl<D: Domain> Window<D> {
         } else {
             0
         };
-    }
-
-    /// From now on every item is looked at.
-    pub(crate) const fn unsettle(&mut self) {
-        self.easy = 0;
     }
 
     /// When age or silence makes the window due, and which; `None` while it is empty, due

@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use anabranch_core::branch::BranchId;
 use anabranch_core::clock::Time;
-use anabranch_core::engine::{Outcome, Payload, Port, Unit, Work};
+use anabranch_core::engine::{Payload, Port, Unit, Work};
 use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyList};
 

@@ -147,8 +147,15 @@ def test_b3_a_key_callable_is_the_stage_s_callable():
         (
             lambda: begun().for_each("store"),
             (
-                "pipeline 'ingest', stage 'str': fn must be a callable that takes the item, "
+                "pipeline 'ingest', stage 'for_each': fn must be a callable that takes the item, "
                 "got 'store'"
+            ),
+        ),
+        (
+            lambda: begun().for_each(fetch, inline=True),
+            (
+                "pipeline 'ingest', stage 'fetch': inline must be False for an `async def`, which "
+                "runs in the event loop, got True"
             ),
         ),
         (

@@ -56,10 +56,15 @@ def test_help_names_the_commands_and_their_options(capsys):
         assert told in capsys.readouterr().out
 
 
+def test_without_a_command_the_help_is_shown_on_stderr(capsys):
+    assert main([]) == 2
+    out, err = capsys.readouterr()
+    assert (out, "demo" in err, "--version" in err) == ("", True, True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ([], "required: COMMAND"),
         (["dmeo"], "dmeo"),
         (["demo", "--second", "1"], "--second"),
         (["demo", "--seconds", "0"], "--seconds: must be seconds > 0, got '0'"),

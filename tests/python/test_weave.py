@@ -1,4 +1,4 @@
-"""Woven passes: what stands in front of a sequential `async def` sink runs in one coroutine with it.
+"""Woven passes: the callables before a sequential `async def` sink run in a coroutine with it.
 
 Nothing of it shows: these pipelines behave as those with a generated pass do.
 """

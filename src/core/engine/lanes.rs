@@ -170,26 +170,17 @@ impl<D: Domain> Engine<D> {
     pub(super) fn refill(&mut self, branch: BranchId, leg: usize, now: Time) {
         let options = &self.config.legs[leg];
         let row = &mut self.branches[branch.index()];
-        let lane = &mut row.lanes[leg - row.first];
+        let first = row.first;
+        let lane = &mut row.lanes[leg - first];
         row.counts.windows += lane.fill((branch, leg), options, now);
-        let closed = leg < self.closed;
-        if closed && lane.queue.is_empty() {
+        if leg < self.closed && lane.queue.is_empty() {
             self.close_window(branch, leg, now);
         }
         self.ease(branch, leg);
         self.arm(branch, leg);
-        self.settle(branch, leg, closed);
-    }
-
-    fn settle(&mut self, branch: BranchId, leg: usize, closed: bool) {
-        let row = &mut self.branches[branch.index()];
-        let lane = &mut row.lanes[leg - row.first];
+        let lane = &mut self.branches[branch.index()].lanes[leg - first];
         if let (Some(window), Some(triggers)) = (&mut lane.window, &self.config.legs[leg].window) {
-            if closed || !lane.queue.is_empty() {
-                window.unsettle();
-            } else {
-                window.settle(triggers);
-            }
+            window.settle(triggers);
         }
     }
 
