@@ -106,8 +106,15 @@ def examine_undo(fn: Callable[..., Any]) -> tuple[str, bool, bool]:
     return name_of(plain), bool(code.co_flags & inspect.CO_COROUTINE), "ctx" in names
 
 
-def name_of(fn: object) -> str:
-    """Return what to call a callable, or a source: its own name, or its type's."""
+def name_of(fn: object, *, otherwise: str | None = None) -> str:
+    """Return what to call a callable, or a source: its own name, or its type's.
+
+    Args:
+        fn: The callable or source.
+        otherwise: What to call something that cannot be called, if not by its type's name.
+    """
+    if otherwise is not None and not callable(fn):
+        return otherwise
     while isinstance(fn, functools.partial):
         fn = fn.func
     name = getattr(fn, "__name__", None)

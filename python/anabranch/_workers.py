@@ -117,7 +117,7 @@ class Crew:
         me = asyncio.current_task()
         assert me is not None  # noqa: S101 - for the type: a coroutine of a task
         feed = _core.Feed(self._run, self._leg, woven=self._woven is not None)
-        serve = self._serve
+        serve: Callable[..., Awaitable[None]] = self._serve
         if self._woven is not None:
             serve = self._serve_woven
         elif self._role == "for_each" and not self._takes_ctx:

@@ -586,9 +586,7 @@ class Pipeline(Generic[T]):
         retry: Retry | None,
         **options: object,
     ) -> Pipeline[Any]:
-        label = name
-        if label is None:
-            label = name_of(fn) if callable(fn) else kind
+        label = name_of(fn, otherwise=kind) if name is None else name
         flat = kind == "flat_map"
         call = examine(fn, pipeline=self.name, stage=label, generates=flat)
         if call.is_async and (inline := options.get("inline")):
