@@ -25,7 +25,7 @@ use super::work::{GivenBack, InHand, LegFacts};
 const STRIDE: u32 = 8;
 /// Items in the first batch, before the handler's speed is known, and in a batch at most.
 const FIRST_BATCH: usize = 8;
-const MOST_BATCH: usize = 256;
+const MOST_BATCH: usize = 512;
 
 /// One worker's end of the feed of a leg.
 #[pyclass(frozen, module = "anabranch._core")]

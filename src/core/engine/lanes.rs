@@ -46,7 +46,7 @@ impl<D: Domain> Engine<D> {
     }
 
     /// Takes items without a history into a leg, each into its branch: what [`Engine::offer`]
-    /// does for one, and faster where a window has nothing to decide.
+    /// does for one, and faster where an item changes nothing but how many there are.
     pub fn offer_plain(
         &mut self,
         leg: usize,
@@ -54,9 +54,12 @@ impl<D: Domain> Engine<D> {
         now: Time,
     ) {
         let mut taken = 0;
+        let limit = self.config.legs[leg].limit();
+        let open = leg >= self.closed;
         for (branch, value) in items {
             let row = &mut self.branches[branch.index()];
-            let value = match &mut row.lanes[leg - row.first].window {
+            let lane = &mut row.lanes[leg - row.first];
+            let value = match &mut lane.window {
                 Some(window) => match window.push_easily(value) {
                     Ok(()) => {
                         taken += 1;
@@ -64,6 +67,12 @@ impl<D: Domain> Engine<D> {
                     }
                     Err(value) => value,
                 },
+                // Behind others it changes nothing but the length.
+                None if open && !lane.queue.is_empty() && lane.queue.len() + 1 < limit => {
+                    lane.queue.push_back(Item::new(value));
+                    taken += 1;
+                    continue;
+                }
                 None => value,
             };
             self.offer(leg, branch, Item::new(value), now);
