@@ -117,16 +117,22 @@ class Crew:
         me = asyncio.current_task()
         assert me is not None  # noqa: S101 - for the type: a coroutine of a task
         feed = _core.Feed(self._run, self._leg, woven=self._woven is not None)
-        serve: Callable[..., Awaitable[None]] = self._serve
+        handler = self._handler
+        serve: Callable[..., Awaitable[None]] | None = self._serve
         if self._woven is not None:
             serve = self._serve_woven
         elif self._role == "for_each" and not self._takes_ctx:
-            serve = _serve_batches if self._sequential else _serve_sink
+            serve = _serve_batches if self._sequential else None
         try:
             while True:
                 self._awake.discard(me)
                 try:
-                    await serve(feed, self._handler)
+                    if serve is None:
+                        # Here: a coroutine in between would cost at each resumption.
+                        for unit in feed:
+                            await handler(unit)
+                    else:
+                        await serve(feed, handler)
                 except (KeyboardInterrupt, SystemExit) as error:
                     feed.failed(error)
                     self._interrupted(error)
@@ -184,11 +190,6 @@ class Crew:
         except asyncio.CancelledError:
             return False
         return True
-
-
-async def _serve_sink(feed: _core.Feed, handler: Callable[..., Awaitable[Any]]) -> None:
-    for unit in feed:
-        await handler(unit)
 
 
 async def _serve_batches(feed: _core.Feed, handler: Callable[..., Awaitable[Any]]) -> None:
