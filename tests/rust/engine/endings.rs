@@ -13,6 +13,7 @@ fn w2_the_partial_window_leaves_when_the_source_completes() {
     let mut driver = Driver::of([windowed(size(2))]);
     driver.give([1, 2, 3]);
     driver.end();
+    assert!(!driver.finished(), "two windows have not been handled");
     assert_eq!(driver.windows(), [(vec![1, 2], Size), (vec![3], Close)]);
     assert!(driver.finished());
     assert_eq!(driver.engine().counts().committed, 3);
@@ -199,30 +200,42 @@ fn b5_abort_frees_what_was_held_back() {
 }
 
 #[test]
-fn b8_branches_complete_after_their_queued_items() {
-    let pair = size(2);
-    let mut driver = Driver::fanned(1, [leg(), windowed(pair)]);
-    let a = driver.open();
-    driver.give([1, 2, 3]);
-    driver.end();
-    let mut out = Vec::new();
-    loop {
-        for (_, item) in driver.call(|engine, _| engine.take_arrivals(1)) {
-            driver.call(|engine, now| engine.offer(1, a, item, now));
-        }
-        driver.poll();
-        let Some(unit) = driver.unit() else { break };
-        assert!(!driver.finished());
-        let numbers = numbers(&unit);
-        if unit.leg == 0 {
-            driver.done(unit, numbers);
+fn b8_branches_end_after_their_queued_items_when_the_source_completes_and_when_it_fails() {
+    for fault in [false, true] {
+        let mut driver = Driver::fanned(1, [leg(), windowed(size(2))]);
+        let branches = [driver.open(), driver.open()];
+        driver.give(1..=6);
+        if fault {
+            driver.call(|engine, now| {
+                let error = Error::new("source.failed", 0);
+                engine.fail_item(BranchId::TRUNK, error, 0, None, now);
+                engine.drain(now);
+            });
         } else {
-            driver.done(unit, []);
-            out.push(numbers);
+            driver.end();
         }
+        let mut out = Vec::new();
+        loop {
+            for (_, item) in driver.call(|engine, _| engine.take_arrivals(1)) {
+                let branch = branches[(item.value.0 % 2) as usize];
+                driver.call(|engine, now| engine.offer(1, branch, item, now));
+            }
+            driver.poll();
+            let Some(unit) = driver.unit() else { break };
+            assert!(!driver.finished());
+            let numbers = numbers(&unit);
+            if unit.leg == 0 {
+                driver.done(unit, numbers);
+            } else {
+                driver.done(unit, []);
+                out.push(numbers);
+            }
+        }
+        out.sort();
+        assert_eq!(out, [vec![1, 3], vec![2, 4], vec![5], vec![6]], "{fault}");
+        assert!(driver.finished());
+        assert_eq!(driver.engine().failures().len(), usize::from(fault));
     }
-    assert_eq!(out, [vec![1, 2], vec![3]]);
-    assert!(driver.finished());
 }
 
 #[test]

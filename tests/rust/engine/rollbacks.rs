@@ -2,7 +2,7 @@
 
 use anabranch_core::branch::BranchId;
 use anabranch_core::compensation::MAX_PASSES;
-use anabranch_core::engine::{Item, Outcome, Work};
+use anabranch_core::engine::{Item, Outcome, UndoneCounts, Work};
 
 use crate::driver::{Driver, Error, Event, PORT, Undo, scope};
 use crate::options::{leg, ms, retried, size, windowed};
@@ -123,12 +123,21 @@ fn c5_an_action_given_back_after_its_rollback_is_over_is_buried() {
 
 #[test]
 fn c6_with_nothing_registered_nothing_runs() {
-    let mut driver = Driver::of([leg()]);
-    let unit = driver.give_and_take();
-    driver.fail(unit, []);
-    assert_eq!(driver.undo_all(), []);
-    driver.end();
-    assert!(driver.finished());
+    for registered in [None, Some(scope([]).into())] {
+        let mut driver = Driver::of([leg()]);
+        let unit = driver.give_and_take();
+        let outcome = Outcome::Failed {
+            error: Error::new("Oops", 1),
+            retryable: true,
+        };
+        driver.complete(unit, outcome, registered);
+        assert_eq!(driver.undo_all(), []);
+        let (actions, counts) = driver.engine().undone();
+        assert_eq!((actions.len(), counts), (0, UndoneCounts::default()));
+        driver.end();
+        assert!(driver.finished());
+        assert_eq!(driver.engine().codes().get("Oops"), Some(&1));
+    }
 }
 
 #[test]
@@ -213,10 +222,17 @@ fn c10_the_actions_of_an_attempt_run_before_the_next_one() {
 fn c11_success_releases_at_once_and_memory_stays_flat() {
     let mut driver = Driver::of([leg()]);
     for order in 0..10_000 {
-        let unit = driver.give_and_take();
-        driver.complete(unit, Outcome::Done(Vec::new()), Some(scope([order]).into()));
+        let item = Item {
+            scope: Some(scope([2 * order]).into()),
+            ..Item::new(Event::new(order))
+        };
+        driver.give_item(BranchId::TRUNK, item);
+        let unit = driver.unit().expect("the item");
+        let own = Some(scope([2 * order + 1]).into());
+        driver.complete(unit, Outcome::Done(Vec::new()), own);
         let dead = driver.graveyard();
-        assert_eq!((dead.items.len(), dead.undos.len()), (1, 1));
+        // Upstream's action and the handler's own.
+        assert_eq!((dead.items.len(), dead.undos.len()), (1, 2));
     }
     assert_eq!(driver.undo_all(), []);
 }
