@@ -235,19 +235,27 @@ class Row:
 async def test_c11_success_releases_the_actions_at_once(kind):
     source, seen, rows, ran = Live(1), Seen(), [], []
 
-    def handler(unit, ctx):
+    def register(ctx):
         row = Row()
         rows.append(weakref.ref(row))
         ctx.compensate(ran.append, row)
+
+    def upstream(number, ctx):
+        register(ctx)
+        return number
+
+    def handler(unit, ctx):
+        register(ctx)
         seen(unit)
 
-    async with with_sink(ab.Pipeline("p").source(source), kind, handler).start() as running:
+    pipeline = ab.Pipeline("p").source(source).map(upstream)
+    async with with_sink(pipeline, kind, handler).start() as running:
         for number in range(2, 6):
             await seen.reach(number - 1)
             source.put(number)
         await seen.reach(5)
         # The pipeline still runs: only what its threads have in hand may live.
-        assert [row() for row in rows[:3]] == [None] * 3
+        assert [row() for row in rows[:6]] == [None] * 6
         source.end()
         report = await running.wait()
     assert (ran, report.compensated) == ([], 0)

@@ -10,6 +10,7 @@ import threading
 
 import pytest
 from support import (
+    DEADLINE,
     Live,
     Seen,
     balanced,
@@ -316,11 +317,15 @@ async def test_e6_two_runs_at_once_are_refused():
 
 
 def test_e6_wait_in_another_loop_is_refused():
+    async def wait(running):
+        async with asyncio.timeout(DEADLINE):
+            await running.wait()
+
     async def main():
         source = Live()
         async with ab.Pipeline("p").source(source).collect().start() as running:
             with pytest.raises(ab.ClosedError, match="another event loop"):
-                await asyncio.to_thread(asyncio.run, running.wait())
+                await asyncio.to_thread(asyncio.run, wait(running))
             source.end()
 
     asyncio.run(main())

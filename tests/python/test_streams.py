@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import inspect
 
 import pytest
 from support import (
@@ -221,6 +222,36 @@ def test_t8_a_close_that_raises_costs_nothing(driver, caplog):
     assert "closing the source raised" in caplog.text
 
 
+class TrackedAsync(Tracked):
+    """The same, async."""
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        for item in self._items:
+            return item
+        raise StopAsyncIteration
+
+    async def aclose(self):
+        self.closed += 1
+
+
+@pytest.mark.parametrize("stops", [False, True])
+@every_driver
+def test_t8_any_async_iterator_with_an_aclose_is_closed_once(driver, stops):
+    def sink(number):
+        if stops:
+            raise ValueError(number)
+
+    # Not a generator: a loop that ends would close that one itself.
+    source = TrackedAsync(range(100_000 if stops else 3))
+    pipeline = ab.Pipeline("p", on_error="stop").source(source).for_each(sink, inline=True)
+    report = balanced(go(pipeline, driver))
+    assert report.outcome == ("failed" if stops else "completed")
+    assert source.closed == 1
+
+
 @pytest.mark.parametrize("make", [list, tuple, set, iter, lambda it: dict.fromkeys(it).keys()])
 @every_driver
 def test_t9_every_iterable_is_a_source(driver, make):
@@ -298,7 +329,7 @@ KINDS = {
     "partial": functools.partial(Callables().method, factor=1),
     "async partial": functools.partial(Callables().method_async, factor=1),
     "partial of partial": functools.partial(functools.partial(Callables().method_async), factor=1),
-    "builtin": (10).__mul__,
+    "builtin": [0, 10, 20, 30].__getitem__,
 }
 
 
@@ -309,14 +340,61 @@ def test_t9_every_kind_of_callable_maps(driver, name):
     assert report.items == [10, 20, 30]
 
 
+class Noticing:
+    """A number that notes when one of `KINDS` takes it."""
+
+    def __init__(self, number, log):
+        self.number = number
+        self.log = log
+
+    def __mul__(self, factor):
+        return self.__index__() * factor
+
+    def __index__(self):
+        self.log.append(self.number)
+        return self.number
+
+
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("operator", ["filter", "tap", "for_each"])
 @every_driver
 def test_t9_every_kind_of_callable_is_called_by_every_operator(driver, operator, name):
-    pipeline = getattr(ab.Pipeline("p").source([1, 2, 3]), operator)(KINDS[name])
+    log = []
+    items = [Noticing(number, log) for number in range(4)]
+    pipeline = getattr(ab.Pipeline("p").source(items), operator)(KINDS[name])
     pipeline = pipeline if operator == "for_each" else pipeline.collect()
     report = balanced(go(pipeline, driver))
-    assert (report.committed, report.failed) == (3, 0)
+    assert log == [0, 1, 2, 3]
+    # What a filter is given back is 0 for the first.
+    filtered = int(operator == "filter")
+    assert (report.committed, report.filtered, report.failed) == (4 - filtered, filtered, 0)
+
+
+class Examined:
+    """A callable that counts how often its signature is looked at."""
+
+    def __init__(self):
+        self.looks = 0
+
+    @property
+    def __signature__(self):
+        self.looks += 1
+        return inspect.signature(self.__call__)
+
+    def __call__(self, item, ctx):
+        return [item]
+
+
+@pytest.mark.parametrize("operator", ["map", "filter", "flat_map", "tap", "for_each"])
+@every_driver
+def test_t9_t12_a_callable_is_examined_once_at_build(driver, operator):
+    fn = Examined()
+    pipeline = getattr(ab.Pipeline("p").source(range(10)), operator)(fn)
+    pipeline = pipeline if operator == "for_each" else pipeline.collect()
+    looks = fn.looks
+    assert looks > 0
+    assert balanced(go(pipeline, driver)).committed == 10
+    assert fn.looks == looks
 
 
 def many(n):
@@ -364,6 +442,36 @@ def test_t12_ctx_comes_by_name_to_every_callable(driver, kind):
         ("p", "three", "acme", 1, None),
         ("p", "four", "acme", 1, None),
     ]
+
+
+OPERATORS = ["map", "filter", "flat_map", "tap", "for_each"]
+
+
+@pytest.mark.parametrize(
+    ("operator", "asynchronous"),
+    [("fan_out", False), *((name, how) for name in OPERATORS for how in (False, True))],
+)
+@every_driver
+def test_t12_every_operator_passes_ctx(driver, operator, asynchronous):
+    seen = []
+
+    def call(n, ctx):
+        seen.append((ctx.pipeline, ctx.stage, n))
+        return (n,)
+
+    async def call_async(n, ctx):
+        return call(n, ctx)
+
+    fn = call_async if asynchronous else call
+    pipeline = ab.Pipeline("p").source([1, 2])
+    if operator == "fan_out":
+        pipeline = pipeline.fan_out(by=fn, name="it")
+    else:
+        pipeline = getattr(pipeline, operator)(fn, name="it")
+    pipeline = pipeline if operator == "for_each" else pipeline.collect()
+    report = balanced(go(pipeline, driver))
+    assert (report.codes, report.committed) == ({}, 2)
+    assert seen == [("p", "it", 1), ("p", "it", 2)]
 
 
 @every_way

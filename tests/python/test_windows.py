@@ -18,6 +18,7 @@ from support import (
 )
 
 import anabranch as ab
+from anabranch import _build
 
 
 def numbers(count, **options):
@@ -60,6 +61,15 @@ def test_w3_only_completion_flushes_what_size_does_not():
 def test_w4_an_empty_window_never_leaves():
     report = numbers(0, max_items=2, max_age=0.001, idle=0.001).collect().run_blocking()
     assert (report.items, report.windows, report.outcome) == ([], 0, "completed")
+
+
+@pytest.mark.parametrize("options", [{"max_items": 3}, {"max_bytes": 3}])
+def test_w3_no_time_is_set_where_none_was_given(options):
+    pipeline = numbers(1, **options)
+    stage = pipeline.stages[-1]
+    assert (stage.options["max_age"], stage.options["idle"]) == (None, None)
+    window = _build._window(pipeline._stages[-1])
+    assert (window.max_age, window.idle) == (None, None)
 
 
 @within
