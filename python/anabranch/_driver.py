@@ -71,9 +71,14 @@ class Session(Generic[T]):
         if self._run is not None:
             self._run.abort()
 
+    @property
+    def forked(self) -> bool:
+        """Whether this is a fork of the process that began the run."""
+        return os.getpid() != self._process
+
     def check_process(self) -> None:
         """Raise ForkedProcessError in a process forked from the one that began the run."""
-        if os.getpid() != self._process:
+        if self.forked:
             raise ForkedProcessError(
                 f"pipeline {self._settings.name!r} was started in process {self._process} and "
                 f"cannot be used in its fork {os.getpid()}: start one after the fork, "
@@ -84,11 +89,6 @@ class Session(Generic[T]):
 
     def run_blocking(self) -> Report[T]:
         """Run to the end in this thread."""
-        if _in_a_loop():
-            raise RuntimeError(
-                f"pipeline {self._settings.name!r}: run_blocking() would block the event loop that "
-                "runs in this thread; use `await pipeline.run()`"
-            )
         if self._needs_loop():
             with steering(self, interrupts=True), asyncio.Runner() as runner:
                 return runner.run(self._run_in_loop())
@@ -338,7 +338,8 @@ class Session(Generic[T]):
         self._run = None
 
 
-def _in_a_loop() -> bool:
+def in_a_loop() -> bool:
+    """Return whether an event loop runs in this thread."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

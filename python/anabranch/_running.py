@@ -61,7 +61,9 @@ class Running(Generic[T]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Drain, or abort, and wait for the end."""
+        """Drain, or abort, and wait for the end; in a fork of the process there is nothing to end."""
+        if self._session.forked:
+            return
         try:
             if kind is None:
                 self._session.drain()

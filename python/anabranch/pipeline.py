@@ -497,7 +497,6 @@ class Pipeline(Generic[T]):
         Raises:
             ConfigError: There is no source or no sink.
             ClosedError: This Pipeline object has been run already.
-            ForkedProcessError: It was used before this process was forked.
             OSError: `tcp_lines` cannot listen on its address.
             asyncio.CancelledError: The call was cancelled; `last_report` tells how far it got.
 
@@ -521,14 +520,22 @@ class Pipeline(Generic[T]):
         Raises:
             ConfigError: There is no source or no sink.
             ClosedError: This Pipeline object has been run already.
-            ForkedProcessError: It was used before this process was forked.
             OSError: `tcp_lines` cannot listen on its address.
+            RuntimeError: An event loop runs in this thread.
 
         Example:
             >>> import anabranch as ab
             >>> ab.Pipeline("p").source([1, 2]).collect().run_blocking().items
             [1, 2]
         """
+        from anabranch._driver import in_a_loop
+
+        # Before the turn is taken: the pipeline can still be run as the message says.
+        if in_a_loop():
+            raise RuntimeError(
+                f"pipeline {self.name!r}: run_blocking() would block the event loop that "
+                "runs in this thread; use `await pipeline.run()`"
+            )
         return self._begin().run_blocking()
 
     def start(self) -> Running[T]:
@@ -541,7 +548,6 @@ class Pipeline(Generic[T]):
         Raises:
             ConfigError: There is no source or no sink.
             ClosedError: This Pipeline object has been run already.
-            ForkedProcessError: It was used before this process was forked.
             OSError: `tcp_lines` cannot listen on its address.
 
         Example:

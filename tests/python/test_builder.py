@@ -1,5 +1,6 @@
 """Building: each step checked at once, nothing shared, names, drawings, one run per object."""
 
+import asyncio
 import operator
 from datetime import timedelta
 
@@ -251,7 +252,14 @@ def test_e6_an_attempt_that_could_not_begin_does_not_count():
     for _ in range(2):
         with pytest.raises(ab.ConfigError):
             start.run_blocking()
-    assert start.collect().run_blocking().committed == 1
+    pipeline = start.collect()
+
+    async def main():
+        with pytest.raises(RuntimeError, match=r"'ingest': .*await pipeline.run\(\)"):
+            pipeline.run_blocking()
+        return await pipeline.run()
+
+    assert asyncio.run(main()).committed == 1
 
 
 @pytest.mark.parametrize(
