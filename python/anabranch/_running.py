@@ -61,7 +61,7 @@ class Running(Generic[T]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Drain, or abort, and wait for the end; in a fork of the process there is nothing to end."""
+        """Drain, or abort, and wait for the end; in a fork there is nothing to end."""
         if self._session.forked:
             return
         try:

@@ -117,12 +117,7 @@ class Crew:
         me = asyncio.current_task()
         assert me is not None  # noqa: S101 - for the type: a coroutine of a task
         feed = _core.Feed(self._run, self._leg, woven=self._woven is not None)
-        handler = self._handler
-        serve: Callable[..., Awaitable[None]] | None = self._serve
-        if self._woven is not None:
-            serve = self._serve_woven
-        elif self._role == "for_each" and not self._takes_ctx:
-            serve = _serve_batches if self._sequential else None
+        handler, serve = self._handler, self._way()
         try:
             while True:
                 self._awake.discard(me)
@@ -151,6 +146,14 @@ class Crew:
             # A signal handler may have raised between two of our own lines.
             feed.failed(asyncio.CancelledError())
             self._kick()
+
+    def _way(self) -> Callable[..., Awaitable[None]] | None:
+        """Return what takes the units of a feed to the handler; None where nothing need."""
+        if self._woven is not None:
+            return self._serve_woven
+        if self._role == "for_each" and not self._takes_ctx:
+            return _serve_batches if self._sequential else None
+        return self._serve
 
     def _failed(self, feed: _core.Feed, error: BaseException) -> bool:
         if self._woven is None:
