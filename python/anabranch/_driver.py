@@ -203,8 +203,9 @@ class Session(Generic[T]):
     ) -> Report[T]:
         while True:
             try:
-                # In a loop closed under the pipeline nothing can be cancelled, or waited for.
-                if not loop.is_closed():
+                if loop.is_closed():
+                    self._end_without_loop(run, tasks)
+                else:
                     loop.remove_reader(run.fileno())
                     await tasks.dismiss()
                 report = self._pipeline.last_report or self._end_quietly(run)
@@ -214,6 +215,24 @@ class Session(Generic[T]):
                 self._interrupted(error)
             else:
                 return report
+
+    def _end_without_loop(self, run: _core.Run, tasks: Tasks) -> None:
+        """End a run whose loop was closed under it.
+
+        Nothing can be awaited any more: what is in hand is given up, and what can be undone
+        without a loop is undone here.
+        """
+        _logger.warning(
+            "pipeline %r: its event loop was closed while it ran; it was aborted",
+            self._settings.name,
+        )
+        tasks.forsake()
+        run.abort()
+        until = time.monotonic() + _POOL_CLOSE
+        while run.step() != _FINISHED and time.monotonic() < until:
+            while (job := run.next_job()) is not None:
+                job.failed(RuntimeError("the event loop was closed"))
+            run.wait(self._patience(run.timeout()))
 
     def outcome(self, task: asyncio.Task[Report[T]]) -> Report[T]:
         """Return the report, or raise what asked for the process to end.
@@ -253,8 +272,9 @@ class Session(Generic[T]):
 
     def _kick(self) -> None:
         self._kicked = True
-        if self._asleep is not None and not self._asleep.done():
-            self._asleep.set_result(None)
+        asleep = self._asleep
+        if asleep is not None and not asleep.done() and not asleep.get_loop().is_closed():
+            asleep.set_result(None)
 
     def _on_wake(self) -> None:
         if self._run is not None:

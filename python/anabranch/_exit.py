@@ -12,6 +12,7 @@ import atexit
 import ctypes
 import threading
 import time
+import weakref
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 
@@ -33,7 +34,8 @@ class Stoppable(Protocol):
 
 
 # Without a lock, which a fork could leave taken for ever: each change is a single operation.
-_driving: dict[Stoppable, threading.Thread] = {}
+# Weak: a loop may be closed, and forgotten, under the run it drives.
+_driving: weakref.WeakKeyDictionary[Stoppable, threading.Thread] = weakref.WeakKeyDictionary()
 _parked: set[threading.Thread] = set()
 _leaving = threading.Event()
 

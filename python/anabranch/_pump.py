@@ -76,6 +76,9 @@ class Pump:
                 error = asyncio.CancelledError("the source was cancelled")
         except (KeyboardInterrupt, SystemExit) as fatal:
             self._interrupted(fatal)
+        except GeneratorExit:
+            # The loop was closed under the run, which says so itself.
+            raise
         except BaseException as failure:  # noqa: BLE001 - it becomes a failure
             error = failure
         finally:

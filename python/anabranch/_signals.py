@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import weakref
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -40,16 +41,19 @@ def steering(target: Stoppable, *, interrupts: bool) -> Generator[None]:
         yield
         return
     seen = 0
+    # Weak: the handler outlives a run whose loop was closed, and forgotten, under it.
+    steered = weakref.ref(target)
 
     def steer(_number: int, _frame: FrameType | None) -> None:
         nonlocal seen
         seen += 1
-        if seen == 1:
-            target.drain()
-        elif seen == 2:  # noqa: PLR2004 - the second of three
-            target.abort()
-        else:
+        run = steered()
+        if run is None or seen > 2:  # noqa: PLR2004 - the first drains, the second aborts
             raise KeyboardInterrupt
+        if seen == 1:
+            run.drain()
+        else:
+            run.abort()
 
     replaced: dict[signal.Signals, Any] = {}
     if interrupts and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -59,5 +63,7 @@ def steering(target: Stoppable, *, interrupts: bool) -> Generator[None]:
     try:
         yield
     finally:
-        for number, handler in replaced.items():
-            signal.signal(number, handler)
+        # On another thread only if the collector ends a forgotten run there: it cannot put back.
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in replaced.items():
+                signal.signal(number, handler)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
+import logging
 from typing import TYPE_CHECKING, Any
 
 from anabranch._pump import Pump
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 
     from anabranch import _core
     from anabranch._build import Leg
+
+_logger = logging.getLogger("anabranch")
 
 
 class Tasks:
@@ -109,6 +113,20 @@ class Tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait(pending)
 
+    def forsake(self) -> None:
+        """End all tasks of a loop that was closed: their coroutines, where they stand."""
+        tasks = {task for crew in self._crews for task in crew.tasks} | self._jobs | self._undoing
+        if self._pump is not None:
+            tasks.add(self._pump.task)
+        for task in tasks:
+            coroutine = task.get_coro()
+            try:
+                if inspect.iscoroutine(coroutine):
+                    coroutine.close()
+            except RuntimeError:
+                # The user's coroutine awaits something in order to end: nobody is there for it.
+                _logger.exception("a coroutine could not be ended in a closed event loop")
+
     def _cancel_crews(self) -> None:
         for crew in self._crews:
             crew.cancel()
@@ -121,6 +139,9 @@ class Tasks:
         except (KeyboardInterrupt, SystemExit) as error:
             job.failed(error)
             self._interrupted(error)
+        except GeneratorExit:
+            job.failed(asyncio.CancelledError("the event loop was closed"))
+            raise
         except BaseException as error:  # noqa: BLE001 - it becomes a failure
             job.failed(error)
         else:

@@ -132,6 +132,9 @@ class Crew:
                     feed.failed(error)
                     self._interrupted(error)
                     return
+                except GeneratorExit:
+                    feed.failed(asyncio.CancelledError("the event loop was closed"))
+                    raise
                 except BaseException as error:  # noqa: BLE001 - it becomes a failure
                     in_hand = self._failed(feed, error)
                     if isinstance(error, asyncio.CancelledError) and _being_cancelled():

@@ -297,6 +297,11 @@ impl Feed {
         stage: Option<usize>,
     ) {
         let run = self.run.get();
+        if run.is_closed() {
+            // A worker of a loop that was closed, ended by the collector after the run: what it
+            // had in hand was counted as left.
+            return;
+        }
         let work = match current {
             Current::Full(work) => work,
             Current::Plain(unit) => InHand::plain(py, unit),

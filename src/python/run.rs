@@ -294,6 +294,11 @@ impl Run {
             .map(|tenant| tenant.clone_ref(py))
     }
 
+    /// Whether the engine is gone.
+    pub(crate) fn is_closed(&self) -> bool {
+        locked(&self.legs).is_none()
+    }
+
     pub(crate) fn legs(&self) -> PyResult<Arc<Vec<Leg>>> {
         locked(&self.legs)
             .clone()

@@ -324,6 +324,60 @@ def test_a_loop_closed_under_a_running_pipeline_is_no_crash(source):
     assert "Traceback" not in err.replace("Task was destroyed but it is pending!", "")
 
 
+@pytest.mark.parametrize("how", ["run", "start"])
+@pytest.mark.parametrize("undo", ["def", "async def"])
+def test_c8_a_run_whose_loop_was_closed_is_rolled_back_when_it_is_forgotten(how, undo):
+    script = f"""
+    import asyncio, gc, itertools, logging, signal
+    import anabranch as ab
+
+    logging.getLogger("anabranch").addHandler(logging.NullHandler())
+    stored, undone = [], []
+
+    {undo} remove(n):
+        undone.append(n)
+
+    async def store(n, ctx):
+        ctx.compensate(remove, n)
+        stored.append(n)
+        if n == 2:
+            await asyncio.Event().wait()
+
+    pipeline = ab.Pipeline("p").source(itertools.count()).for_each(store)
+
+    async def main():
+        if {how!r} == "start":
+            running = pipeline.start()
+            await running.__aenter__()
+        else:
+            running = asyncio.ensure_future(pipeline.run())
+        while len(stored) < 3:
+            await asyncio.sleep(0)
+        return running
+
+    loop = asyncio.new_event_loop()
+    running = loop.run_until_complete(main())
+    loop.close()
+    del running, loop
+    gc.collect()
+    report = pipeline.last_report
+    assert report.balanced, report
+    print(report.outcome, report.committed, report.codes, stored, undone)
+    print([(it.name, it.outcome, str(it.error)) for it in report.compensations])
+    print(signal.getsignal(signal.SIGTERM) == signal.SIG_DFL)
+    """
+    code, out, err = finish(child(script))
+    told = "[2]" if undo == "def" else "[]"
+    outcome = "'done', 'None'" if undo == "def" else "'failed', 'the event loop was closed'"
+    # There is no loop any more in which a coroutine could be awaited: the report says so.
+    assert (code, out) == (
+        0,
+        f"aborted 2 {{'cancelled': 1}} [0, 1, 2] {told}\n[('remove', {outcome})]\nTrue\n",
+    )
+    assert "panicked" not in err
+    assert "Traceback" not in err
+
+
 def test_e6_use_after_a_fork_is_a_clear_error():
     script = """
     import asyncio, os, sys, warnings
