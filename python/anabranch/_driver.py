@@ -109,8 +109,9 @@ class Session(Generic[T]):
     def _drive_blocking(self, run: _core.Run) -> bool:
         """Drive until the end, or until there is something to await; return whether it ended."""
         while True:
-            _exit.check()
             try:
+                if _exit.late(self):
+                    _exit.park(self)
                 state = run.step()
                 if run.has_job():
                     return False
@@ -118,6 +119,7 @@ class Session(Generic[T]):
                     return True
                 if state == _IDLE:
                     run.wait(self._patience(run.timeout()))
+                self._check_deadline(run)
             except (Exception, KeyboardInterrupt, SystemExit) as error:
                 # Of a callable, or of a signal handler that came in between. What is inside is
                 # rolled back before it goes on; a second one does not wait for that.
@@ -125,7 +127,6 @@ class Session(Generic[T]):
                     raise
                 self._fatal = error
                 run.abort()
-            self._check_deadline(run)
 
     def _patience(self, timeout: float | None) -> float:
         return _LONGEST_WAIT if timeout is None else min(timeout, _LONGEST_WAIT)
@@ -170,8 +171,9 @@ class Session(Generic[T]):
         shut: asyncio.CancelledError | None = None
         try:
             while True:
-                _exit.check()
                 try:
+                    if _exit.late(self):
+                        await _exit.rest(self, loop)
                     state = run.step()
                     if state == _FINISHED and not tasks.at_work:
                         break
@@ -180,6 +182,7 @@ class Session(Generic[T]):
                         await asyncio.sleep(0)
                     else:
                         await self._pause(loop, run.timeout())
+                    self._check_deadline(run)
                 except asyncio.CancelledError as error:
                     # The loop is shutting down: the rollback is shielded from it.
                     shut = error
@@ -191,7 +194,6 @@ class Session(Generic[T]):
                     if self._fatal is not None:
                         raise
                     self._interrupted(error)
-                self._check_deadline(run)
         finally:
             report = await self._finish(loop, run, tasks)
         if shut is not None:

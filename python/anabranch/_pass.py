@@ -33,7 +33,7 @@ _PARAMETERS = ("chunk", "out", "at", "keys", "failed", "tally", "context")
 # Sources kept for tracebacks: those of the latest pipelines, however many a process makes.
 _MOST_SOURCES = 256
 _sources: OrderedDict[str, None] = OrderedDict()
-_LOCALS = frozenset({*_PARAMETERS, "error", "index", "key", "append", "filtered"})
+_LOCALS = frozenset({*_PARAMETERS, "error", "index", "key", "filtered"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,8 @@ class Pump:
         # What the task waits for while there is no room.
         self._room: asyncio.Future[None] | None = None
         self.task: asyncio.Task[None] = loop.create_task(self._work(source))
+        # A task that is cancelled before its first step never comes to its own last lines.
+        self.task.add_done_callback(self._ended)
 
     def tend(self) -> None:
         """Stop with the run, and go on when there is room again."""
@@ -48,6 +50,10 @@ class Pump:
             self.cancel()
         if self._room is not None and not self._room.done() and self._run.has_room():
             self._room.set_result(None)
+
+    def _ended(self, _task: asyncio.Task[None]) -> None:
+        self._run.source_ended(None)
+        self._kick()
 
     def cancel(self) -> None:
         """Stop, once: a second cancellation would cut short what the source does to end well."""

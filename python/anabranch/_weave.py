@@ -30,12 +30,10 @@ class Woven:
         function: The coroutine function; called with the items and with a list of one number, to
             which it adds the items that a filter took out.
         lines: The stage number behind each line of its source.
-        source: The source, for people.
     """
 
     function: Callable[[Iterator[Any], list[int]], Coroutine[Any, Any, None]]
     lines: dict[int, int]
-    source: str
 
     def stage_of(self, error: BaseException) -> int | None:
         """Return the number of the stage whose line raised; None if none of its lines did."""
@@ -77,4 +75,4 @@ def weave(
     writer.line(2, f"await {writer.bind(stage.fn, stage.name)}({value})", number)
     source = "\n".join(writer.lines) + "\n"
     function = _pass.compiled(pipeline, source, writer.names)
-    return Woven(function=function, lines=dict(writer.stages), source=source)
+    return Woven(function=function, lines=dict(writer.stages))

@@ -162,8 +162,8 @@ class Crew:
         if self._woven is None:
             return feed.failed(error)
         cause = error.__cause__
-        if type(error) is RuntimeError and isinstance(cause, StopIteration):
-            # A coroutine may not raise one: a stage did, and Python has wrapped it.
+        if isinstance(cause, StopIteration) and self._woven.stage_of(cause) is not None:
+            # A stage has raised it, and Python wrapped it: a coroutine may not.
             error = cause
         return feed.failed(error, self._woven.stage_of(error))
 

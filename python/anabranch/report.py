@@ -62,6 +62,8 @@ class Counts:
 class BranchReport(Counts):
     """What became of one tenant's items.
 
+    `received` is reckoned from what came of them: the sum is a check of the whole report only.
+
     Attributes:
         tenant: The branch's key.
     """

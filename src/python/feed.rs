@@ -64,6 +64,8 @@ struct State {
     since_look: u32,
     /// Whether the feed stopped because the slice was used up.
     yielded: bool,
+    /// Whether the worker has come back and not looked at the clock since.
+    fresh: bool,
     /// Items worth taking in one batch, by the time the last one took.
     batch: usize,
 }
@@ -80,6 +82,7 @@ impl Feed {
             current: None,
             since_look: 0,
             yielded: false,
+            fresh: true,
             batch: FIRST_BATCH,
         };
         let filtered = woven.then(|| PyList::new(py, [0])).transpose()?;
@@ -105,8 +108,9 @@ impl Feed {
             Some(Current::Plain(unit)) if !self.time_is_up(&mut state) => {
                 let mut engine = locked(&run.engine);
                 let handled = engine.complete_last(unit);
-                run.unstarve(&engine);
                 let work = engine.next(self.port, run.now());
+                // Now: taking it may have made room, too.
+                run.unstarve(&engine);
                 drop(engine);
                 let next = self.begin(py, state, work);
                 drop(handled);
@@ -124,7 +128,12 @@ impl Feed {
             run.bury();
             return Ok(None);
         }
-        let work = locked(&run.engine).next(self.port, run.now());
+        let work = {
+            let mut engine = locked(&run.engine);
+            let work = engine.next(self.port, run.now());
+            run.unstarve(&engine);
+            work
+        };
         self.begin(py, state, work)
     }
 
@@ -144,11 +153,7 @@ impl Feed {
             }) => {
                 let count = items.bind(py).len();
                 let filtered = self.take_filtered(py, count);
-                {
-                    let mut engine = locked(&run.engine);
-                    engine.complete_batch(branch, leg, count, filtered);
-                    run.unstarve(&engine);
-                }
+                locked(&run.engine).complete_batch(branch, leg, count, filtered);
                 items.drop_ref(py);
                 let mut state = locked(&self.state);
                 let took = now.since(began);
@@ -161,14 +166,20 @@ impl Feed {
             Some(current) => self.end(py, current, Ok(py.None()), None),
             None => {}
         }
-        let mut state = locked(&self.state);
-        if self.slice_is_over(&mut state, now) {
-            return Ok(None);
-        }
-        let Some(batch) = locked(&run.engine).next_batch(self.port, state.batch) else {
+        let most = {
+            let mut state = locked(&self.state);
+            let over = self.slice_is_over(&mut state, now);
+            (!over).then_some(state.batch)
+        };
+        let batch = {
+            let mut engine = locked(&run.engine);
+            let batch = most.and_then(|most| engine.next_batch(self.port, most));
+            run.unstarve(&engine);
+            batch
+        };
+        let Some(batch) = batch else {
             return Ok(None);
         };
-        drop(state);
         let items = PyList::new(py, batch.values)?;
         let iterator = items.try_iter()?.unbind();
         let given = iterator.clone_ref(py);
@@ -194,7 +205,9 @@ impl Feed {
 
     /// Whether the feed stopped because the slice was used up; asking resets it.
     fn yielded(&self) -> bool {
-        std::mem::take(&mut locked(&self.state).yielded)
+        let mut state = locked(&self.state);
+        state.fresh = true;
+        std::mem::take(&mut state.yielded)
     }
 
     /// The unit in hand has this result.
@@ -235,6 +248,12 @@ impl Feed {
 
     fn slice_is_over(&self, state: &mut State, now: Time) -> bool {
         let slice = &self.run.get().slice;
+        if std::mem::take(&mut state.fresh) {
+            // However late a busy loop lets a worker go on, it gets something done before it lets
+            // go again.
+            slice.store(now.as_nanos(), Ordering::Relaxed);
+            return false;
+        }
         let began = Time::from_nanos(slice.load(Ordering::Relaxed));
         let over = now.since(began) >= SLICE;
         if over {

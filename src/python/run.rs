@@ -4,8 +4,8 @@
 //! engine. Others reach the run through what they may lock shortly: the results of the pool, the
 //! pushed items, the two requests (drain, abort), and the wake-up.
 //!
-//! Lock order: `hand` before `engine`; nothing is locked while `engine` is, and no Python runs
-//! then. The other locks are leaves.
+//! Lock order: `hand`, or the `state` of a feed, before `engine`; nothing is locked while `engine`
+//! is, and no Python runs then. The other locks are leaves.
 //!
 //! - `run/spec.rs`: how it begins.
 //! - `run/slice.rs`: what a step does.
@@ -237,7 +237,7 @@ impl Run {
     fn report<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let outcome = if self.failed.load(Ordering::Acquire) {
             "failed"
-        } else if self.aborting() {
+        } else if self.aborting() || !locked(&self.engine).finished() {
             "aborted"
         } else if self.drained.load(Ordering::Acquire) {
             "drained"

@@ -159,8 +159,14 @@ impl InHand {
             } => {
                 let registered = context.as_ref().and_then(|context| context.get().close());
                 let leg = &run.facts[unit.leg];
-                let result = result
-                    .and_then(|result| leg.role.outputs(value.bind(py), result.into_bound(py)));
+                let result = result.and_then(|result| {
+                    let outputs = leg.role.outputs(value.bind(py), result.into_bound(py));
+                    if let Err(error) = &outputs {
+                        // The caller knows of the call's own exception only.
+                        run.shared.postpone(py, error.clone_ref(py));
+                    }
+                    outputs
+                });
                 let outcome = match result {
                     Ok(values) => Outcome::Done(values),
                     Err(error) if ends_the_process(py, &error) => Outcome::Interrupted,

@@ -223,7 +223,7 @@ impl Run {
         let seen = (routed.len() + strays.len()) as u64;
         let sizes = match &leg.sizes {
             Sizes::Uncounted => None,
-            sizes => Some(self.weigh(py, leg.stage, sizes, &mut routed, &mut strays)),
+            sizes => Some(Self::weigh(py, leg.stage, sizes, &mut routed, &mut strays)),
         };
         let now = self.shared.now();
         {
@@ -246,6 +246,10 @@ impl Run {
             }
         }
         for (error, stage, branch) in strays {
+            if self.ends(py, &error) {
+                locked(&self.engine).left_behind(1);
+                continue;
+            }
             let tenant = self.tenant(py, branch);
             let failure = self
                 .shared
@@ -255,9 +259,18 @@ impl Run {
         seen
     }
 
+    /// Whether an exception ends the process: then it is raised by the next step, and the item it
+    /// arose at is no failure.
+    pub(super) fn ends(&self, py: Python<'_>, error: &PyErr) -> bool {
+        let ends = ends_the_process(py, error);
+        if ends {
+            self.shared.postpone(py, error.clone_ref(py));
+        }
+        ends
+    }
+
     /// The sizes of items, for a window that counts bytes; those without one become strays.
     fn weigh(
-        &self,
         py: Python<'_>,
         stage: usize,
         sizes: &Sizes,
@@ -271,10 +284,7 @@ impl Run {
                     weighed.push(bytes);
                     routed.push((branch, value));
                 }
-                Err(error) => {
-                    self.shared.postpone(py, error.clone_ref(py));
-                    strays.push((error, stage, branch));
-                }
+                Err(error) => strays.push((error, stage, branch)),
             }
         }
         weighed

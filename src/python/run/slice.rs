@@ -76,7 +76,7 @@ impl Run {
                 continue;
             }
             if finished && hand.pool.out == 0 && locked(&self.adopted).is_empty() {
-                return Ok(FINISHED);
+                return self.shared.postponed().map_or(Ok(FINISHED), Err);
             }
             Self::nap(py, hand, now)?;
             if hurry || now.since(start) >= SLICE {
@@ -110,12 +110,15 @@ impl Run {
         }
         if self.drain_asked.swap(false, Ordering::AcqRel) {
             self.drained.store(true, Ordering::Release);
-            if let Source::Native(native) = &hand.source {
+            match &hand.source {
                 // What clients have sent is still delivered; the end comes through the inbox.
-                native.drain();
-            } else {
-                hand.source = Source::Ended;
-                locked(&self.engine).drain(now);
+                Source::Native(native) => native.drain(),
+                // What was pushed is still taken; the end comes from the task that pushes.
+                Source::Pushed => {}
+                _ => {
+                    hand.source = Source::Ended;
+                    locked(&self.engine).drain(now);
+                }
             }
         }
     }
@@ -323,8 +326,9 @@ impl Run {
                 Work::Undo { rollback, undo } => InHand::undo(py, self, rollback, undo, 0)?,
             };
             let job = Py::new(py, Job::new(this.clone().unbind(), work, true))?;
-            hand.pool.put.call1(py, (job,))?;
+            // First: a job that is not put gives itself back.
             hand.pool.out += 1;
+            hand.pool.put.call1(py, (job,))?;
             progress = true;
         }
         Ok(progress)

@@ -12,10 +12,17 @@ use super::super::leg::Leg;
 use super::super::pass::{self, Input, Passed};
 use super::{Hand, Run, locked};
 
-/// An item that failed before it got to its leg.
+/// Why an item did not get to its leg.
+enum Fate {
+    Failed(Failure),
+    /// The process is to end.
+    Left(Py<PyAny>),
+}
+
+/// An item that did not get to its leg.
 struct Stray {
     branch: BranchId,
-    failure: Failure,
+    fate: Fate,
     weight: u32,
     scope: Option<Box<Scope<Undo>>>,
 }
@@ -109,7 +116,18 @@ impl Run {
                 engine.offer(index, branch, item, now);
             }
             for stray in strays {
-                engine.fail_item(stray.branch, stray.failure, stray.weight, stray.scope, now);
+                let (branch, weight, scope) = (stray.branch, stray.weight, stray.scope);
+                match stray.fate {
+                    Fate::Failed(failure) => engine.fail_item(branch, failure, weight, scope, now),
+                    Fate::Left(value) => {
+                        let item = Item {
+                            scope,
+                            weight,
+                            ..Item::new(value)
+                        };
+                        engine.leave(branch, item, now);
+                    }
+                }
             }
         }
         drop(done);
@@ -145,7 +163,7 @@ impl Run {
             input.failures += 1;
             strays.push(Stray {
                 branch,
-                failure,
+                fate: Fate::Failed(failure),
                 weight,
                 scope: input.item.scope.take(),
             });
@@ -202,13 +220,18 @@ impl Run {
                 }
                 Err(error) => {
                     let branch = input.branch;
-                    let tenant = self.tenant(py, branch);
-                    let failure = self
-                        .shared
-                        .failure(py, &error, stage, tenant.as_ref(), None);
+                    let fate = if self.ends(py, &error) {
+                        Fate::Left(value.unbind())
+                    } else {
+                        let tenant = self.tenant(py, branch);
+                        let failure = self
+                            .shared
+                            .failure(py, &error, stage, tenant.as_ref(), None);
+                        Fate::Failed(failure)
+                    };
                     strays.push(Stray {
                         branch,
-                        failure,
+                        fate,
                         weight,
                         scope,
                     });
