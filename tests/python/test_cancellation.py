@@ -1,6 +1,8 @@
 """Cancellation: whose it is, what the caller sees, and what the report tells."""
 
 import asyncio
+import itertools
+import signal
 
 import pytest
 from support import (
@@ -112,3 +114,33 @@ async def test_e2_a_timeout_around_run_is_the_callers():
         async with asyncio.timeout(0.01):
             await pipeline.run()
     assert pipeline.last_report.outcome == "aborted"
+
+
+@pytest.mark.parametrize("how", ["drain", "leave", "signal"])
+@within
+async def test_e8_a_drain_takes_what_an_async_source_had_given(how):
+    given, seen, enough, go_on = [], Seen(), asyncio.Event(), asyncio.Event()
+
+    async def source():
+        for n in itertools.count():
+            given.append(n)
+            if n == 100:
+                enough.set()
+            yield n
+
+    async def sink(n):
+        await go_on.wait()
+        seen(n)
+
+    pipeline = ab.Pipeline("p").source(source())
+    pipeline = pipeline.fan_out(by=lambda n: n % 2, capacity=10).for_each(sink)
+    async with pipeline.start() as running:
+        await enough.wait()
+        if how == "drain":
+            running.drain()
+        elif how == "signal":
+            signal.raise_signal(signal.SIGTERM)
+        go_on.set()
+    report = balanced(running.report)
+    assert (report.outcome, report.received, report.left) == ("drained", len(given), 0)
+    assert sorted(seen.items) == given

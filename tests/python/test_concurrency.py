@@ -243,3 +243,21 @@ async def test_a_pipeline_leaves_the_loop_to_others():
     await ticking
     assert report.committed == 300_000
     assert turned > 20
+
+
+@within
+async def test_t11_many_pipelines_in_one_loop_all_get_their_turn():
+    seen = [0] * 100
+
+    def pipeline(number):
+        async def sink(window):
+            seen[number] += len(window)
+            await asyncio.sleep(0)
+
+        source = ({"tenant": n % 3} for n in range(30))
+        return (
+            ab.Pipeline("p").source(source).fan_out(by="tenant").window(max_items=4).for_each(sink)
+        )
+
+    await asyncio.gather(*(pipeline(number).run() for number in range(100)))
+    assert seen == [30] * 100

@@ -282,3 +282,55 @@ def test_e4_it_is_not_tried_again(driver, kind, fatal):
     with pytest.raises(fatal):
         go(pipeline, driver)
     assert attempts == [1]
+
+
+class Raises:
+    """An item that ends the process when it is looked at in one way or another."""
+
+    def __init__(self, fatal):
+        self._fatal = fatal
+
+    @property
+    def key(self):
+        raise self._fatal
+
+    def __getitem__(self, name):
+        raise self._fatal
+
+    def __hash__(self):
+        raise self._fatal
+
+    def __len__(self):
+        raise self._fatal
+
+    def __bool__(self):
+        raise self._fatal
+
+    def __iter__(self):
+        raise self._fatal
+
+
+async def same(item):
+    return item
+
+
+LOOKED_AT = {
+    "attribute": lambda p: p.fan_out(by=ab.attr("key")).collect(),
+    "entry": lambda p: p.fan_out(by="key").collect(),
+    "hash": lambda p: p.fan_out(by=lambda item: item).collect(),
+    "size": lambda p: p.window(max_bytes=9, size_of=len).collect(),
+    "truth": lambda p: p.filter(same).collect(),
+    "items": lambda p: p.flat_map(same).collect(),
+    "attribute behind a leg": lambda p: p.map(same).fan_out(by=ab.attr("key")).collect(),
+    "size behind a leg": lambda p: p.map(same).window(max_bytes=9, size_of=len).collect(),
+}
+
+
+@pytest.mark.parametrize("fatal", FATAL)
+@pytest.mark.parametrize("look", LOOKED_AT)
+def test_e4_an_item_may_end_the_process_when_it_is_looked_at(look, fatal):
+    pipeline = LOOKED_AT[look](ab.Pipeline("p").source([Raises(fatal)]))
+    with pytest.raises(fatal):
+        pipeline.run_blocking()
+    report = balanced(pipeline.last_report)
+    assert (report.received, report.failed, report.left) == (1, 0, 1)

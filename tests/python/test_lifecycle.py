@@ -288,6 +288,42 @@ def test_e7_exit_rolls_back_what_runs_in_a_daemon_thread(kind):
     assert finish(child(script)) == (4, "undone 1\n", "")
 
 
+def test_e7_a_program_may_end_its_loop_at_exit_however_long_the_rollback_takes():
+    script = """
+    import asyncio, atexit, itertools, sys, threading
+
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+
+    @atexit.register
+    def stop():
+        # Registered before ours, so it runs after it.
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        print("joined")
+
+    import anabranch as ab
+
+    begun = threading.Event()
+
+    async def undo():
+        await asyncio.Event().wait()
+
+    async def sink(n, ctx):
+        ctx.compensate(undo)
+        begun.set()
+        await asyncio.Event().wait()
+
+    pipeline = ab.Pipeline("p").source(itertools.count()).for_each(sink)
+    asyncio.run_coroutine_threadsafe(pipeline.run(), loop)
+    begun.wait()
+    sys.exit(5)
+    """
+    # The loop is stopped with tasks in it: asyncio itself complains about them.
+    assert finish(child(script))[:2] == (5, "joined\n")
+
+
 @pytest.mark.parametrize("source", ["itertools.count()", "counted()"])
 def test_a_loop_closed_under_a_running_pipeline_is_no_crash(source):
     script = f"""

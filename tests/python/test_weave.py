@@ -74,6 +74,29 @@ def test_e3_a_stop_iteration_of_a_stage_stays_one():
     assert report.committed == 2
 
 
+def test_e3_a_runtime_error_of_the_users_own_stays_one():
+    def stops():
+        raise StopIteration
+
+    def parse(n):
+        # Python makes a RuntimeError of what this generator raises.
+        return sum(stops() for _ in range(1)) if n == 1 else n
+
+    async def sink(n):
+        if n == 2:
+            try:
+                next(iter(()))
+            except StopIteration as stop:
+                raise RuntimeError("nothing there") from stop
+
+    pipeline = ab.Pipeline("p").source([1, 2, 3]).map(parse).for_each(sink)
+    report = balanced(go(pipeline))
+    assert [(it.code, it.stage) for it in report.failures] == [
+        ("RuntimeError", "parse"),
+        ("RuntimeError", "sink"),
+    ]
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 @every_driver
 def test_e4_what_ends_the_process_is_no_failure(driver, error):
