@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from anabranch import _exit as _exit  # first: it is to be the last to run at exit
+from anabranch import _process as _process  # first: it is to be the last to run at exit
 from anabranch._core import Context, WindowInfo, __version__
 from anabranch._stages import StageInfo
 from anabranch.errors import (

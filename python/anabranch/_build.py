@@ -8,7 +8,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from anabranch import _callables, _failures, _pass, _weave
+from anabranch import _branches, _callables, _failures, _pass, _weave
 from anabranch._stages import Stage
 from anabranch.keys import AttrKey, ItemKey
 
@@ -77,6 +77,7 @@ class Spec:
     legs: list[Leg]
     fan_leg: int
     fan_stage: int
+    opening: Callable[[Any], int | None] | None
     key_kind: Literal["item", "attr"] | None
     key: object
     max_in_flight: int
@@ -121,7 +122,9 @@ class _Legs:
                 self.fan_leg = len(self.legs)
                 self.fan_out = stage
                 self.fan_stage = number
-                self.capacity = stage.options["capacity"]
+                capacity = stage.options["capacity"]
+                # A callable tells each tenant's own.
+                self.capacity = capacity if isinstance(capacity, int) else _TRUNK_CAPACITY
                 self.isolate = stage.options["isolate"]
 
     def forward(self, number: int) -> None:
@@ -247,6 +250,7 @@ def build(
         legs=legs.legs,
         fan_leg=len(legs.legs) if legs.fan_leg is None else legs.fan_leg,
         fan_stage=legs.fan_stage,
+        opening=None if legs.fan_out is None else _branches.opening(settings.name, legs.fan_out),
         key_kind=kind,
         key=key,
         max_in_flight=settings.max_in_flight,

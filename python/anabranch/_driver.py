@@ -13,7 +13,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from anabranch import _build, _core, _exit
+from anabranch import _branches, _build, _core, _process
 from anabranch._pool import Pool
 from anabranch._signals import steering
 from anabranch._tasks import Tasks
@@ -21,6 +21,8 @@ from anabranch.errors import ForkedProcessError
 from anabranch.report import Report
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from anabranch.pipeline import Pipeline
 
 T = TypeVar("T")
@@ -50,6 +52,9 @@ class Session(Generic[T]):
         self._iterator: Any = None
         # When what is inside must be out, once a drain has been asked for.
         self._deadline: float | None = None
+        # What was asked for before there was a run, by a signal for instance.
+        self._asked: Callable[[_core.Run], None] | None = None
+        self._crews: Tasks | None = None
         self._fatal: BaseException | None = None
         self._asleep: asyncio.Future[None] | None = None
         self._kicked = False
@@ -61,15 +66,26 @@ class Session(Generic[T]):
 
     def drain(self) -> None:
         """Stop intake and finish what is inside, within the pipeline's grace."""
+        if self._deadline is None:
+            self._deadline = time.monotonic() + self._settings.grace
         if self._run is not None:
-            if self._deadline is None:
-                self._deadline = time.monotonic() + self._settings.grace
             self._run.drain()
+        else:
+            self._asked = _core.Run.drain
 
     def abort(self) -> None:
         """Give up what was not begun, and roll back what is under way."""
         if self._run is not None:
             self._run.abort()
+        else:
+            self._asked = _core.Run.abort
+
+    def copied(self) -> None:
+        """This process is a fork: the run is its parent's."""
+        if self._run is not None:
+            self._run.copied()
+        if self._crews is not None:
+            self._crews.copied()
 
     @property
     def forked(self) -> bool:
@@ -92,15 +108,14 @@ class Session(Generic[T]):
         if self._needs_loop():
             with steering(self, interrupts=True), asyncio.Runner() as runner:
                 return runner.run(self._run_in_loop())
-        with _exit.driving(self):
+        with _process.driving(self), steering(self, interrupts=True):
             run = self._open()
             try:
-                with steering(self, interrupts=True):
-                    if self._drive_blocking(run):
-                        return self._end(run)
-                    # A coroutine has appeared: the same run goes on in a loop.
-                    with asyncio.Runner() as runner:
-                        return runner.run(self._run_in_loop())
+                if self._drive_blocking(run):
+                    return self._end(run)
+                # A coroutine has appeared: the same run goes on in a loop.
+                with asyncio.Runner() as runner:
+                    return runner.run(self._run_in_loop())
             finally:
                 if self._pipeline.last_report is None:
                     self._end_quietly(run)
@@ -110,8 +125,8 @@ class Session(Generic[T]):
         """Drive until the end, or until there is something to await; return whether it ended."""
         while True:
             try:
-                if _exit.late(self):
-                    _exit.park(self)
+                if _process.late(self):
+                    _process.park(self)
                 state = run.step()
                 if run.has_job():
                     return False
@@ -162,18 +177,18 @@ class Session(Generic[T]):
         return loop.create_task(self._drive(loop, run), name=name)
 
     async def _drive(self, loop: asyncio.AbstractEventLoop, run: _core.Run) -> Report[T]:
-        with _exit.driving(self):
+        with _process.driving(self):
             return await self._drive_in_loop(loop, run)
 
     async def _drive_in_loop(self, loop: asyncio.AbstractEventLoop, run: _core.Run) -> Report[T]:
-        tasks = self._tasks(loop, run)
+        self._crews = tasks = self._tasks(loop, run)
         loop.add_reader(run.fileno(), self._on_wake)
         shut: asyncio.CancelledError | None = None
         try:
             while True:
                 try:
-                    if _exit.late(self):
-                        await _exit.rest(self, loop)
+                    if _process.late(self):
+                        await _process.rest(self, loop)
                     state = run.step()
                     if state == _FINISHED and not tasks.at_work:
                         break
@@ -207,7 +222,7 @@ class Session(Generic[T]):
             try:
                 if loop.is_closed():
                     self._end_without_loop(run, tasks)
-                else:
+                elif not self.forked:
                     loop.remove_reader(run.fileno())
                     await tasks.dismiss()
                 report = self._pipeline.last_report or self._end_quietly(run)
@@ -313,6 +328,8 @@ class Session(Generic[T]):
             )
             self._run = _core.Run(self._spec)
             self._address = self._run.address
+            if self._asked is not None:
+                self._asked(self._run)
             undoes = any(stage.takes_ctx for stage in self._stages)
             if undoes or any(leg.runs == "pool" for leg in self._spec.legs):
                 # Now: at interpreter exit no thread could be started for the rollback.
@@ -333,7 +350,8 @@ class Session(Generic[T]):
     def _end_quietly(self, run: _core.Run) -> Report[T]:
         report: Report[T] = Report.from_core(run.report())
         self._pipeline._last_report = report  # noqa: SLF001 - the session is the pipeline's
-        if (report.failed and report.outcome != "aborted") or report.outcome == "failed":
+        failures = report.failed and report.outcome != "aborted"
+        if (failures or report.outcome == "failed") and not self.forked:
             codes = ", ".join(
                 f"{code} x{count}" if count else code for code, count in report.codes.items()
             )
@@ -343,10 +361,12 @@ class Session(Generic[T]):
         return report
 
     def _close(self, run: _core.Run) -> None:
-        if self._spec is None:
+        if self._spec is None or self.forked:
+            # In a fork sockets, descriptors and the source are the parent's.
             return
         if self._iterator is not None:
             _close(self._iterator)
+        _branches.closed(self._settings.name, self._stages, run.tenants())
         stuck = self._pool.close(_POOL_CLOSE)
         if stuck:
             _logger.error(
@@ -357,6 +377,7 @@ class Session(Generic[T]):
         run.close()
         self._spec = None
         self._iterator = None
+        self._crews = None
         self._run = None
 
 

@@ -7,6 +7,7 @@ interpreter from exiting, which a `ThreadPoolExecutor` would.
 from __future__ import annotations
 
 import contextvars
+import os
 import threading
 import time
 from queue import SimpleQueue
@@ -76,8 +77,12 @@ class Pool:
 
 
 def _serve(feed: SimpleQueue[Job | None]) -> None:
+    process = os.getpid()
     while (job := feed.get()) is not None:
         _call(job)
+        if os.getpid() != process:
+            # The handler has forked: in the child nobody will ever feed this thread.
+            return
         # The last job's objects must not live until the next one comes.
         del job
 

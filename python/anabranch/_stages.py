@@ -29,6 +29,17 @@ class CallOptions(TypedDict, total=False):
     retry: Retry | None
 
 
+class FanOutOptions(TypedDict, total=False):
+    """The options of `fan_out`."""
+
+    name: str | None
+    capacity: int | Callable[[Any], int]
+    on_full: Literal["wait"]
+    isolate: bool
+    on_new_branch: Callable[[Any], object] | None
+    on_branch_closed: Callable[[Any], object] | None
+
+
 class SinkOptions(TypedDict, total=False):
     """The options of `for_each`."""
 

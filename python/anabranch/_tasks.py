@@ -113,6 +113,11 @@ class Tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait(pending)
 
+    def copied(self) -> None:
+        """This process is a fork: what the workers have in hand is the parent's."""
+        for crew in self._crews:
+            crew.copied()
+
     def forsake(self) -> None:
         """End all tasks of a loop that was closed: their coroutines, where they stand."""
         tasks = {task for crew in self._crews for task in crew.tasks} | self._jobs | self._undoing

@@ -8,6 +8,7 @@ when those at work have suspended.
 from __future__ import annotations
 
 import asyncio
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from anabranch import _core
@@ -65,6 +66,7 @@ class Crew:
         self._kick = kick
         self._interrupted = interrupted
         self._tasks: set[asyncio.Task[None]] = set()
+        self._feeds: weakref.WeakSet[_core.Feed] = weakref.WeakSet()
         self._resting: list[tuple[asyncio.Future[None], asyncio.Task[None]]] = []
         # Workers that have been roused, or have yielded, and have not looked at the feed since.
         # Tasks, not a number: one that is cancelled meanwhile leaves with its end.
@@ -99,6 +101,11 @@ class Crew:
         self._next = min(self._next * 2, _MOST_AT_ONCE)
         return bool(self._awake)
 
+    def copied(self) -> None:
+        """This process is a fork: the workers' batches are the parent's."""
+        for feed in tuple(self._feeds):
+            feed.copied()
+
     def cancel(self) -> None:
         """Cancel all workers; what they have in hand fails as cancelled."""
         for task in self._tasks:
@@ -117,6 +124,7 @@ class Crew:
         me = asyncio.current_task()
         assert me is not None  # noqa: S101 - for the type: a coroutine of a task
         feed = _core.Feed(self._run, self._leg, woven=self._woven is not None)
+        self._feeds.add(feed)
         handler, serve = self._handler, self._way()
         try:
             while True:

@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     from anabranch._callables import Call, WithCtx
     from anabranch._driver import Session
     from anabranch._running import Running
-    from anabranch._stages import CallOptions, Kind, SinkOptions, Stage, StageInfo
+    from anabranch._stages import (
+        CallOptions,
+        FanOutOptions,
+        Kind,
+        SinkOptions,
+        Stage,
+        StageInfo,
+    )
     from anabranch.policy import Retry
     from anabranch.report import Report
     from anabranch.sources import TcpLines
@@ -286,14 +293,27 @@ class Pipeline(Generic[T]):
         """
         return self._called("tap", fn, name, retry, concurrency=concurrency, ordered=ordered)
 
+    # Overloaded, so that a lambda is not taken for an AttrKey, which can be called, too.
+    @overload
+    def fan_out(
+        self, by: str | AttrKey | ItemKey, **options: Unpack[FanOutOptions]
+    ) -> Pipeline[T]: ...
+    @overload
+    def fan_out(
+        self, by: Callable[[T], object], **options: Unpack[FanOutOptions]
+    ) -> Pipeline[T]: ...
+    @overload
+    def fan_out(self, by: WithCtx[T, object], **options: Unpack[FanOutOptions]) -> Pipeline[T]: ...
     def fan_out(
         self,
-        by: str | AttrKey | ItemKey | Callable[[T], object],
+        by: str | AttrKey | ItemKey | Callable[..., object],
         *,
         name: str | None = None,
-        capacity: int = 1000,
+        capacity: int | Callable[[Any], int] = 1000,
         on_full: Literal["wait"] = "wait",
         isolate: bool = True,
+        on_new_branch: Callable[[Any], object] | None = None,
+        on_branch_closed: Callable[[Any], object] | None = None,
     ) -> Pipeline[T]:
         """Send each item to its tenant's branch; what follows runs once per branch.
 
@@ -306,10 +326,16 @@ class Pipeline(Generic[T]):
                 `ab.attr` and `ab.item` name an attribute or any entry: these three are looked
                 up without calling Python. Or a `def` that takes the item and returns the key.
             name: The stage's name; "fan_out" by default.
-            capacity: How many items a branch may hold.
+            capacity: How many items a branch may hold; or a `def` that takes the tenant and
+                returns that, called before its branch opens.
             on_full: What to do when a branch is full: "wait" holds the source back.
             isolate: Whether a full branch may take in a quarter of its capacity more before it
                 holds back the source, and so the other branches.
+            on_new_branch: A `def` told of each tenant before its branch opens. If it raises, or
+                `capacity` does, the item that came has failed, and the tenant's next one asks
+                again.
+            on_branch_closed: A `def` told of each tenant when its branch has closed, at the end of
+                the run; what it raises is logged.
 
         Raises:
             ConfigError: An argument is not allowed, or the stage cannot stand here.
@@ -339,8 +365,36 @@ class Pipeline(Generic[T]):
             if call.is_async:
                 allowed = "a def: a key is needed at once"
                 raise refused("by", by, allowed, pipeline=self.name, stage=stage, shown=key)
-        options = {"by": key, "capacity": capacity, "on_full": on_full, "isolate": isolate}
-        return self._extended("fan_out", name, options, call=call, live={"by": by})
+        options: dict[str, object] = {"by": key, "on_full": on_full, "isolate": isolate}
+        hooks = {
+            "capacity": capacity if callable(capacity) else None,
+            "on_new_branch": on_new_branch,
+            "on_branch_closed": on_branch_closed,
+        }
+        for argument, hook in hooks.items():
+            options[argument] = self._hook(argument, hook, stage)
+        if isinstance(capacity, str):  # as which the plan knows a callable
+            allowed = "an int >= 1 or a def that takes the tenant"
+            raise refused("capacity", capacity, allowed, pipeline=self.name, stage=stage)
+        if not callable(capacity):
+            options["capacity"] = capacity
+        live = {
+            "by": by,
+            "capacity_of": hooks["capacity"],
+            "new": on_new_branch,
+            "closed": on_branch_closed,
+        }
+        return self._extended("fan_out", name, options, call=call, live=live)
+
+    def _hook(self, argument: str, hook: Callable[[Any], object] | None, stage: str) -> str | None:
+        """Check a callable that takes the tenant; return its name for the plan."""
+        if hook is None:
+            return None
+        if examine(hook, pipeline=self.name, stage=stage, argument=argument).is_async:
+            allowed = "a def: it is called in between"
+            shown = name_of(hook)
+            raise refused(argument, hook, allowed, pipeline=self.name, stage=stage, shown=shown)
+        return name_of(hook)
 
     def window(
         self,
@@ -598,6 +652,11 @@ class Pipeline(Generic[T]):
         if call.is_async and (inline := options.get("inline")):
             allowed = "False for an `async def`, which runs in the event loop"
             raise refused("inline", inline, allowed, pipeline=self.name, stage=label)
+        concurrency = options.get("concurrency", 1)
+        here = not call.is_async and (kind != "for_each" or options["inline"])
+        if here and isinstance(concurrency, int) and concurrency > 1:
+            allowed = "1 for a `def` that runs in the pipeline's own thread"
+            raise refused("concurrency", concurrency, allowed, pipeline=self.name, stage=label)
         options["retry"] = retry_options(retry, pipeline=self.name, stage=label)
         options["is_async"] = call.is_async
         return self._extended(kind, label, options, call=call, live={"retry": retry})

@@ -43,8 +43,9 @@ pub struct Branch<D: Domain> {
 }
 
 impl<D: Domain> Branch<D> {
-    pub(crate) fn new(first: usize, legs: &[LegOptions]) -> Self {
-        let lanes = legs.iter().map(Lane::new).collect();
+    /// `capacity` takes the place of that of the legs.
+    pub(crate) fn new(first: usize, legs: &[LegOptions], capacity: Option<usize>) -> Self {
+        let lanes = legs.iter().map(|leg| Lane::new(leg, capacity)).collect();
         Self {
             lanes,
             first,
@@ -74,6 +75,10 @@ pub(crate) enum Slot<D: Domain> {
 #[derive(Debug)]
 pub struct Lane<D: Domain> {
     pub(crate) queue: VecDeque<Item<D>>,
+    /// Items that may wait here.
+    pub(crate) capacity: usize,
+    /// Queue length that stalls what feeds the lane.
+    pub(crate) limit: usize,
     pub(crate) window: Option<Window<D>>,
     pub(crate) cut: VecDeque<Unit<D>>,
     /// Units handed out and not yet ended, those in back-off or being undone included.
@@ -89,9 +94,13 @@ pub struct Lane<D: Domain> {
 }
 
 impl<D: Domain> Lane<D> {
-    fn new(leg: &LegOptions) -> Self {
+    fn new(leg: &LegOptions, capacity: Option<usize>) -> Self {
+        let capacity = capacity.unwrap_or(leg.capacity);
+        let more = if leg.isolate { capacity / 4 } else { 0 };
         Self {
             queue: VecDeque::new(),
+            capacity,
+            limit: capacity + more,
             window: leg.window.as_ref().map(|_| Window::default()),
             cut: VecDeque::new(),
             in_flight: 0,

@@ -66,15 +66,6 @@ pub struct LegOptions {
 }
 
 impl LegOptions {
-    /// Queue length that stalls the feed.
-    const fn limit(&self) -> usize {
-        if self.isolate {
-            self.capacity + self.capacity / 4
-        } else {
-            self.capacity
-        }
-    }
-
     pub(crate) const fn reorders(&self) -> bool {
         self.ordered && self.concurrency > 1
     }
@@ -116,6 +107,8 @@ pub struct Engine<D: Domain> {
     timers: BinaryHeap<Timer<D>>,
     /// Numbers timers and rollbacks.
     sequence: u64,
+    /// The smallest capacity of a lane so far.
+    least: usize,
     /// Lanes past their limit, per leg.
     over: Vec<u32>,
     /// Items waiting, in flight or in back-off, per leg.
@@ -149,7 +142,8 @@ impl<D: Domain> Engine<D> {
             // It has no outputs to keep in order.
             sink.ordered = false;
         }
-        let trunk = Branch::new(0, &config.legs[..config.fan_leg]);
+        let least = config.legs.iter().map(|leg| leg.capacity).min();
+        let trunk = Branch::new(0, &config.legs[..config.fan_leg], None);
         Self {
             branches: vec![trunk],
             phase: Phase::Running,
@@ -160,6 +154,7 @@ impl<D: Domain> Engine<D> {
             arrivals: (0..legs).map(|_| Vec::new()).collect(),
             timers: BinaryHeap::new(),
             sequence: 0,
+            least: least.unwrap_or(1),
             over: vec![0; legs],
             load: vec![0; legs],
             in_flight: 0,
@@ -175,12 +170,13 @@ impl<D: Domain> Engine<D> {
         }
     }
 
-    /// Opens a tenant's branch.
-    pub fn open_branch(&mut self) -> BranchId {
+    /// Opens a tenant's branch; `capacity`, in items, takes the place of that of its legs.
+    pub fn open_branch(&mut self, capacity: Option<usize>) -> BranchId {
+        self.least = self.least.min(capacity.unwrap_or(usize::MAX));
         let id = BranchId(u32::try_from(self.branches.len()).unwrap_or(u32::MAX));
         let first = self.config.fan_leg;
         self.branches
-            .push(Branch::new(first, &self.config.legs[first..]));
+            .push(Branch::new(first, &self.config.legs[first..], capacity));
         id
     }
 
@@ -189,12 +185,7 @@ impl<D: Domain> Engine<D> {
         if self.phase != Phase::Running || self.over.iter().any(|over| *over > 0) {
             0
         } else {
-            self.config
-                .legs
-                .iter()
-                .map(|leg| leg.capacity)
-                .min()
-                .unwrap_or(1)
+            self.least
         }
     }
 

@@ -10,6 +10,7 @@ use super::convert;
 
 pyo3::import_exception!(anabranch.errors, ClosedError);
 pyo3::import_exception!(anabranch.errors, ConfigError);
+pyo3::import_exception!(anabranch.errors, ForkedProcessError);
 pyo3::import_exception!(anabranch.errors, SourceError);
 
 /// The `ConfigError` that says what `error` says, with the user's own object as its `value`.

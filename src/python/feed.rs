@@ -28,7 +28,7 @@ const FIRST_BATCH: usize = 8;
 const MOST_BATCH: usize = 512;
 
 /// One worker's end of the feed of a leg.
-#[pyclass(frozen, module = "anabranch._core")]
+#[pyclass(frozen, weakref, module = "anabranch._core")]
 #[derive(Debug)]
 pub(crate) struct Feed {
     run: Py<Run>,
@@ -101,6 +101,7 @@ impl Feed {
 
     fn __next__(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         let run = self.run.get();
+        run.check_process()?;
         let mut state = locked(&self.state);
         match state.current.take() {
             // The hot path: the engine is locked once for the unit that ends and the one that
@@ -141,6 +142,7 @@ impl Feed {
     /// says that all of the batch before have succeeded.
     fn batch(&self, py: Python<'_>) -> PyResult<Option<Py<PyIterator>>> {
         let run = self.run.get();
+        run.check_process()?;
         let now = run.shared.now();
         let current = locked(&self.state).current.take();
         match current {
@@ -191,6 +193,16 @@ impl Feed {
             began: now,
         });
         Ok(Some(given))
+    }
+
+    /// This process is a fork: what is left of the batch in hand is the parent's.
+    fn copied(&self, py: Python<'_>) -> PyResult<()> {
+        let items = match &locked(&self.state).current {
+            Some(Current::Batch { items, .. }) => items.clone_ref(py),
+            _ => return Ok(()),
+        };
+        let items = items.bind(py);
+        items.del_slice(0, items.len())
     }
 
     /// The context of the unit in hand.

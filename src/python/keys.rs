@@ -82,12 +82,12 @@ impl Router {
     /// The branch of a key; `open` makes one for a key that was never seen.
     ///
     /// # Errors
-    /// What `__hash__` and `__eq__` raise: `TypeError` for an unhashable key.
+    /// What `__hash__` and `__eq__` raise: `TypeError` for an unhashable key; what `open` does.
     #[inline]
     pub(crate) fn branch(
         &mut self,
         key: &Bound<'_, PyAny>,
-        open: impl FnOnce() -> BranchId,
+        open: impl FnOnce() -> PyResult<BranchId>,
     ) -> PyResult<BranchId> {
         let address = key.as_ptr() as usize;
         if let Some(&(cached, branch)) = self.cache.get(slot(address))
@@ -101,7 +101,7 @@ impl Router {
     fn look_up(
         &mut self,
         key: &Bound<'_, PyAny>,
-        open: impl FnOnce() -> BranchId,
+        open: impl FnOnce() -> PyResult<BranchId>,
     ) -> PyResult<BranchId> {
         let py = key.py();
         let text = key
@@ -118,7 +118,7 @@ impl Router {
         let branch = if let Some(branch) = known {
             branch
         } else {
-            let branch = open();
+            let branch = open()?;
             match text {
                 Some(text) => {
                     self.texts.insert(text.into(), branch);

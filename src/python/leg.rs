@@ -9,6 +9,8 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
+use super::convert;
+
 /// The window of a leg; durations in seconds.
 #[derive(Debug, FromPyObject)]
 pub(crate) struct WindowSpec {
@@ -113,7 +115,17 @@ impl Sizes {
     pub(crate) fn of(&self, item: &Bound<'_, PyAny>) -> PyResult<u32> {
         let bytes: usize = match self {
             Self::Uncounted => 0,
-            Self::By(size_of) => size_of.bind(item.py()).call1((item,))?.extract()?,
+            Self::By(size_of) => {
+                let size = size_of.bind(item.py()).call1((item,))?;
+                size.extract().map_err(|error: PyErr| {
+                    let refused = PyValueError::new_err(format!(
+                        "size_of must return a number of bytes, an int >= 0, got {}",
+                        convert::shown(&size)
+                    ));
+                    refused.set_cause(item.py(), Some(error));
+                    refused
+                })?
+            }
             Self::Own => match item.cast::<PyBytes>() {
                 Ok(bytes) => bytes.as_bytes().len(),
                 Err(_) => match item.cast::<PyString>() {

@@ -28,7 +28,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
 use super::domain::{FIRST_TASKS, PyDomain, Shared};
-use super::errors::ClosedError;
+use super::errors::{ClosedError, ForkedProcessError};
 use super::job::Job;
 use super::keys::{KeyOf, Router};
 use super::leg::Leg;
@@ -95,6 +95,8 @@ pub(crate) struct Run {
     pub(super) engine: Mutex<Engine<PyDomain>>,
     hand: Mutex<Option<Hand>>,
     tenants: Mutex<Vec<Py<PyAny>>>,
+    /// Called with the tenant before a branch opens; returns its capacity, or `None`.
+    opening: Mutex<Option<Py<PyAny>>>,
     returned: Mutex<Vec<(InHand, CallResult, bool)>>,
     adopted: Mutex<VecDeque<Py<Job>>>,
     pushed: Mutex<Pushed>,
@@ -105,6 +107,8 @@ pub(crate) struct Run {
     abort_asked: AtomicBool,
     drained: AtomicBool,
     failed: AtomicBool,
+    /// Whether this process is a fork of the one that runs the pipeline.
+    copied: AtomicBool,
     /// Whether the source waits for room: whoever makes some wakes the driver.
     starved: AtomicBool,
     /// When the slice under way began, in nanoseconds: workers stop when it is used up.
@@ -173,6 +177,11 @@ impl Run {
         self.wake.wake();
     }
 
+    /// This process is a fork of the one that runs the pipeline: nothing more is begun here.
+    fn copied(&self) {
+        self.copied.store(true, Ordering::Release);
+    }
+
     /// Whether the source is to bring nothing more.
     #[getter]
     fn stopping(&self) -> bool {
@@ -233,6 +242,12 @@ impl Run {
         self.native.as_ref().map(|native| native.address())
     }
 
+    /// The tenants whose branches have been opened, in order.
+    fn tenants(&self, py: Python<'_>) -> Vec<Py<PyAny>> {
+        let tenants = locked(&self.tenants);
+        tenants.iter().map(|tenant| tenant.clone_ref(py)).collect()
+    }
+
     /// What happened so far.
     fn report<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let outcome = if self.failed.load(Ordering::Acquire) {
@@ -264,6 +279,7 @@ impl Run {
         let adopted = std::mem::take(&mut *locked(&self.adopted));
         let collected = locked(&self.collected).take();
         let tenants = std::mem::take(&mut *locked(&self.tenants));
+        let opening = locked(&self.opening).take();
         // The engine with its samples, too: an exception's traceback leads through the frames of
         // the driver back to this run, and the collector cannot see into it.
         let empty = Engine::new(Config {
@@ -276,7 +292,7 @@ impl Run {
         });
         let engine = std::mem::replace(&mut *locked(&self.engine), empty);
         drop((
-            hand, legs, pushed, returned, adopted, collected, tenants, engine,
+            hand, legs, pushed, returned, adopted, collected, tenants, opening, engine,
         ));
     }
 }
@@ -284,6 +300,18 @@ impl Run {
 impl Run {
     fn closed_error(&self, what: &str) -> PyErr {
         ClosedError::new_err(format!("pipeline '{}' {what}", self.shared.pipeline))
+    }
+
+    /// Refuses to go on in a fork.
+    pub(crate) fn check_process(&self) -> PyResult<()> {
+        if !self.copied.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        Err(ForkedProcessError::new_err(format!(
+            "pipeline '{}' runs in the process this one was forked from and does not go on here: \
+             end the child where it was forked, or use the start method 'spawn'",
+            self.shared.pipeline
+        )))
     }
 
     /// The tenant of a branch; None for the trunk.

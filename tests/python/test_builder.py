@@ -66,6 +66,8 @@ def test_v2_stages_tell_what_was_found_and_filled_in():
         "capacity": 1000,
         "on_full": "wait",
         "isolate": True,
+        "on_new_branch": None,
+        "on_branch_closed": None,
     }
     assert window.options["max_age"] == 60.0
     assert (collect.kind, dict(collect.options)) == ("collect", {})
@@ -150,6 +152,13 @@ def test_b3_a_key_callable_is_the_stage_s_callable():
             (
                 "pipeline 'ingest', stage 'for_each': fn must be a callable that takes the item, "
                 "got 'store'"
+            ),
+        ),
+        (
+            lambda: begun().map(store, concurrency=4),
+            (
+                "pipeline 'ingest', stage 'store': concurrency must be 1 for a `def` that runs in "
+                "the pipeline's own thread, got 4"
             ),
         ),
         (

@@ -6,6 +6,7 @@ logged call says what ought to become of the items it was given, and the report 
 
 import asyncio
 import functools
+import inspect
 import zlib
 from collections import Counter
 
@@ -164,9 +165,10 @@ def add_stage(draw, course, pipeline, kinds, flavour):
         return pipeline if {"mark", "flat_map"} & set(before) else pipeline.map(course.mark)
     if kind == "flat_map" and {"window", "mark"} & set(before):
         return pipeline
+    fn = course.callable(kind, stage, flavour)
     return getattr(pipeline, kind)(
-        course.callable(kind, stage, flavour),
-        concurrency=draw(st.sampled_from([1, 4])),
+        fn,
+        concurrency=draw(st.sampled_from([1, 4])) if inspect.iscoroutinefunction(fn) else 1,
         ordered=draw(st.booleans()),
         retry=AGAIN if flavour == "retried" else None,
     )
@@ -178,7 +180,7 @@ def add_sink(draw, course, pipeline):
     return pipeline.for_each(
         course.sink_async if kind == "async" else course.sink,
         inline=kind == "inline",
-        concurrency=draw(st.sampled_from([1, 3])),
+        concurrency=1 if kind == "inline" else draw(st.sampled_from([1, 3])),
         retry=AGAIN if course.sink_retries else None,
     )
 

@@ -135,6 +135,8 @@ def stages(lines: list[str]) -> None:
     assert_type(events.fan_out(ab.item("tenant"), capacity=10), ab.Pipeline[Event])
     assert_type(texts.fan_out(by=ab.attr("real"), isolate=False), ab.Pipeline[str])
     assert_type(events.fan_out(by=lambda event: event["number"] % 8), ab.Pipeline[Event])
+    pairs = ab.Pipeline("p").source([("acme", 1)])
+    assert_type(pairs.fan_out(by=lambda pair: pair[0]), ab.Pipeline[tuple[str, int]])
 
     windows = events.window(max_items=500, max_age=1.0, idle=timedelta(seconds=1))
     assert_type(windows, ab.Pipeline[list[Event]])

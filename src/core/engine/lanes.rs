@@ -33,7 +33,7 @@ impl<D: Domain> Engine<D> {
             }
             _ => {
                 lane.queue.push_back(item);
-                if !lane.over && lane.queue.len() >= options.limit() {
+                if !lane.over && lane.queue.len() >= lane.limit {
                     lane.over = true;
                     self.over[leg] += 1;
                 }
@@ -54,7 +54,6 @@ impl<D: Domain> Engine<D> {
         now: Time,
     ) {
         let mut taken = 0;
-        let limit = self.config.legs[leg].limit();
         let open = leg >= self.closed;
         for (branch, value) in items {
             let row = &mut self.branches[branch.index()];
@@ -68,7 +67,7 @@ impl<D: Domain> Engine<D> {
                     Err(value) => value,
                 },
                 // Behind others it changes nothing but the length.
-                None if open && !lane.queue.is_empty() && lane.queue.len() + 1 < limit => {
+                None if open && !lane.queue.is_empty() && lane.queue.len() + 1 < lane.limit => {
                     lane.queue.push_back(Item::new(value));
                     taken += 1;
                     continue;
@@ -197,7 +196,7 @@ impl<D: Domain> Engine<D> {
     pub(super) fn ease(&mut self, branch: BranchId, leg: usize) {
         let row = &mut self.branches[branch.index()];
         let (first, lane) = (row.first, &mut row.lanes[leg - row.first]);
-        if !lane.over || lane.queue.len() > self.config.legs[leg].capacity / 2 {
+        if !lane.over || lane.queue.len() > lane.capacity / 2 {
             return;
         }
         lane.over = false;

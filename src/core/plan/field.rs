@@ -52,11 +52,17 @@ static CALLABLE: &[Field] = &[
 
 static FAN_OUT: &[Field] = &[
     Field::bare("by", Rule::Text).always(),
-    Field::new("capacity", Rule::COUNT, Value::Int(1000))
-        .of("items")
-        .always(),
+    Field::new(
+        "capacity",
+        Rule::Either(&Rule::COUNT, &Rule::Hook),
+        Value::Int(1000),
+    )
+    .of("items")
+    .always(),
     Field::new("on_full", Rule::Choice(&["wait"]), text("wait")).always(),
     Field::new("isolate", Rule::Flag, Value::Bool(true)).always(),
+    Field::bare("on_new_branch", Rule::Maybe(&Rule::Hook)),
+    Field::bare("on_branch_closed", Rule::Maybe(&Rule::Hook)),
 ];
 
 static WINDOW: &[Field] = &[

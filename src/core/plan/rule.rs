@@ -30,6 +30,8 @@ pub enum Rule {
     Flag,
     /// A text with something in it.
     Text,
+    /// The name of a callable that takes the tenant; whoever knows callables has looked at it.
+    Hook,
     /// Options that follow the tables of a retry policy; or `None`.
     Retry,
     /// The same, or not given.
@@ -71,7 +73,9 @@ impl Rule {
                 Some(Value::None)
             }
             (Self::Flag, Value::Bool(flag)) => Some(Value::Bool(*flag)),
-            (Self::Text, Value::Text(text)) => (!text.trim().is_empty()).then(|| value.clone()),
+            (Self::Text | Self::Hook, Value::Text(text)) => {
+                (!text.trim().is_empty()).then(|| value.clone())
+            }
             (Self::Maybe(rule), _) => rule.accept(value),
             (Self::Either(one, other), _) => one.accept(value).or_else(|| other.accept(value)),
             _ => None,
@@ -111,6 +115,7 @@ impl Rule {
             ),
             Self::Flag => "True or False".to_owned(),
             Self::Text => "a non-empty str".to_owned(),
+            Self::Hook => "a def that takes the tenant".to_owned(),
             Self::Retry => "a Retry or None".to_owned(),
             Self::Maybe(rule) => rule.allowed(value),
             Self::Either(one, other) => {

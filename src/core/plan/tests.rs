@@ -243,7 +243,7 @@ fn b5_the_only_way_to_be_full_is_to_wait() -> Result<(), PlanError> {
         (
             "capacity",
             Value::Int(0),
-            "capacity must be an int >= 1, got 0",
+            "capacity must be an int >= 1 or a def that takes the tenant, got 0",
         ),
         (
             "on_full",

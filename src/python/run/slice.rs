@@ -40,6 +40,7 @@ impl Run {
         let start = self.shared.now();
         self.slice.store(start.as_nanos(), Ordering::Relaxed);
         loop {
+            self.check_process()?;
             // Each time, not only once a slice: nothing new begins after a signal has aborted.
             self.obey(hand, self.shared.now());
             let mut progress = self.take_back(this, hand)?;
@@ -163,6 +164,7 @@ impl Run {
         let py = this.py();
         let mut progress = false;
         loop {
+            self.check_process()?;
             let now = self.shared.now();
             if progress && now.since(start) >= SLICE {
                 return Ok(true);
@@ -375,9 +377,21 @@ impl Run {
         hand.chunk = fit.clamp(1, (hand.chunk * 2).min(MOST));
     }
 
-    pub(super) fn open_branch(&self, key: &Bound<'_, PyAny>) -> BranchId {
-        let branch = locked(&self.engine).open_branch();
+    /// Opens the branch of a tenant that was never seen.
+    ///
+    /// # Errors
+    /// What the user's callables that are asked or told first raise.
+    pub(super) fn open_branch(&self, key: &Bound<'_, PyAny>) -> PyResult<BranchId> {
+        let py = key.py();
+        let opening = locked(&self.opening)
+            .as_ref()
+            .map(|call| call.clone_ref(py));
+        let capacity = match opening {
+            Some(call) => call.bind(py).call1((key,))?.extract()?,
+            None => None,
+        };
+        let branch = locked(&self.engine).open_branch(capacity);
         locked(&self.tenants).push(key.clone().unbind());
-        branch
+        Ok(branch)
     }
 }

@@ -27,6 +27,7 @@ pub(super) struct RunSpec {
     legs: Vec<LegSpec>,
     fan_leg: usize,
     fan_stage: usize,
+    opening: Option<Py<PyAny>>,
     key_kind: Option<String>,
     key: Option<Py<PyAny>>,
     max_in_flight: usize,
@@ -39,6 +40,18 @@ pub(super) struct RunSpec {
     is_awaitable: Py<PyAny>,
     inspect: Py<PyAny>,
     describe: Py<PyAny>,
+}
+
+/// How keys are found without Python, if they are.
+fn key_of(py: Python<'_>, kind: Option<&str>, key: Option<Py<PyAny>>) -> PyResult<Option<KeyOf>> {
+    Ok(match (kind, key) {
+        (Some("item"), Some(key)) => Some(KeyOf::Item(key)),
+        (Some("attr"), Some(name)) => {
+            let name = name.bind(py).cast::<PyString>()?;
+            Some(KeyOf::Attribute(name.clone().unbind()))
+        }
+        _ => None,
+    })
 }
 
 impl RunSpec {
@@ -87,16 +100,7 @@ impl RunSpec {
                 retries: leg.retries,
             })
             .collect();
-        let key = match self.key_kind.as_deref() {
-            Some("item") => self.key.map(KeyOf::Item),
-            Some("attr") => match self.key {
-                Some(name) => Some(KeyOf::Attribute(
-                    name.bind(py).cast::<PyString>()?.clone().unbind(),
-                )),
-                None => None,
-            },
-            _ => None,
-        };
+        let key = key_of(py, self.key_kind.as_deref(), self.key)?;
         let engine = Engine::new(Config {
             legs: options,
             fan_leg: self.fan_leg,
@@ -130,6 +134,7 @@ impl RunSpec {
             engine: Mutex::new(engine),
             hand: Mutex::new(Some(hand)),
             tenants: Mutex::default(),
+            opening: Mutex::new(self.opening),
             returned: Mutex::default(),
             adopted: Mutex::default(),
             pushed: Mutex::default(),
@@ -140,6 +145,7 @@ impl RunSpec {
             abort_asked: AtomicBool::new(false),
             drained: AtomicBool::new(false),
             failed: AtomicBool::new(false),
+            copied: AtomicBool::new(false),
             starved: AtomicBool::new(false),
             slice: AtomicU64::new(0),
         })

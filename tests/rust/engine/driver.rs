@@ -232,7 +232,7 @@ impl Driver {
     }
 
     pub(crate) fn open(&mut self) -> BranchId {
-        self.call(|engine, _| engine.open_branch())
+        self.call(|engine, _| engine.open_branch(None))
     }
 
     /// Gives one item and takes the unit it becomes.

@@ -237,7 +237,7 @@ fn w14_a_million_idle_intervals_leave_nothing_behind() {
         })],
     );
     let branches: Vec<_> = (0..10)
-        .map(|_| driver.call(|engine, _| engine.open_branch()))
+        .map(|_| driver.call(|engine, _| engine.open_branch(None)))
         .collect();
     for interval in 0..1_000_000_u64 {
         if interval % 50 == 0 {
@@ -275,7 +275,7 @@ fn w16_a_branch_never_waits_for_the_window_of_another() {
             ..age(100)
         })],
     );
-    let (a, b) = driver.call(|engine, _| (engine.open_branch(), engine.open_branch()));
+    let (a, b) = driver.call(|engine, _| (engine.open_branch(None), engine.open_branch(None)));
     driver.give_to(a, [1]);
     driver.pass(ms(50));
     driver.give_to(b, [10]);

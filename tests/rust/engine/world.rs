@@ -61,7 +61,7 @@ impl World {
     fn open(&mut self) {
         if self.branches.len() < 3 {
             self.branches
-                .push(self.driver.call(|engine, _| engine.open_branch()));
+                .push(self.driver.call(|engine, _| engine.open_branch(None)));
         }
     }
 

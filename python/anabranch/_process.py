@@ -1,4 +1,4 @@
-"""Leaving the interpreter while pipelines run in daemon threads.
+"""The process under the pipelines that run in it: its end, and its forks.
 
 Up to CPython 3.13 a daemon thread that asks for the interpreter after its end is unwound on the
 spot, and unwinding a Rust frame aborts the process. So before that, every run is told to roll back;
@@ -7,22 +7,24 @@ there until the process is gone: a blocking one with its thread, one in an event
 
 This module is imported first of all: what is registered first runs last, after whatever the
 program itself does at exit to end its pipelines in good order.
+
+A fork copies a pipeline in the middle of what it does. The copy is told, and does nothing more:
+whatever it did would be done twice.
 """
 
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 import time
 import weakref
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Generator
-
-    from anabranch._signals import Stoppable
 
 # Seconds for the rollback, then for the drivers to come to their parking place, then for those
 # whose callables had to be interrupted for it. Together well below what a user takes for a hang.
@@ -31,16 +33,26 @@ _PARKING: Final = 0.3
 _INTERRUPTING: Final = 0.3
 
 
+class Driven(Protocol):
+    """A run, as this module sees it."""
+
+    def abort(self) -> None:
+        """Roll back at once, and wake the driver."""
+
+    def copied(self) -> None:
+        """This process is a fork: the run is its parent's."""
+
+
 # Without a lock, which a fork could leave taken for ever: each change is a single operation.
 # Weak: a loop may be closed, and forgotten, under the run it drives.
-_driving: weakref.WeakKeyDictionary[Stoppable, threading.Thread] = weakref.WeakKeyDictionary()
+_driving: weakref.WeakKeyDictionary[Driven, threading.Thread] = weakref.WeakKeyDictionary()
 # Those that have not ended in time, and those of them that are where they should be.
-_late: weakref.WeakSet[Stoppable] = weakref.WeakSet()
-_parked: weakref.WeakSet[Stoppable] = weakref.WeakSet()
+_late: weakref.WeakSet[Driven] = weakref.WeakSet()
+_parked: weakref.WeakSet[Driven] = weakref.WeakSet()
 
 
 @contextmanager
-def driving(run: Stoppable) -> Generator[None]:
+def driving(run: Driven) -> Generator[None]:
     """Tell that this thread drives `run` meanwhile."""
     _driving[run] = threading.current_thread()
     try:
@@ -49,12 +61,12 @@ def driving(run: Stoppable) -> Generator[None]:
         _driving.pop(run, None)
 
 
-def late(run: Stoppable) -> bool:
+def late(run: Driven) -> bool:
     """Return whether the driver of `run` must not step any more; asked between two steps."""
     return run in _late
 
 
-def park(run: Stoppable) -> NoReturn:
+def park(run: Driven) -> NoReturn:
     """Stay here with the whole thread until the process is gone."""
     _parked.add(run)
     never = threading.Lock()
@@ -62,7 +74,7 @@ def park(run: Stoppable) -> NoReturn:
         never.acquire()
 
 
-async def rest(run: Stoppable, loop: asyncio.AbstractEventLoop) -> None:
+async def rest(run: Driven, loop: asyncio.AbstractEventLoop) -> None:
     """Stay here, with the loop free, until the process is gone or the loop is shut down."""
     _parked.add(run)
     try:
@@ -100,7 +112,7 @@ def _interrupt(threads: set[threading.Thread]) -> None:
             )
 
 
-def _elsewhere() -> dict[Stoppable, threading.Thread]:
+def _elsewhere() -> dict[Driven, threading.Thread]:
     """Return the runs whose drivers may yet ask for the interpreter."""
     main = threading.main_thread()
     return {
@@ -116,4 +128,10 @@ def _wait(seconds: float) -> None:
         time.sleep(0.001)
 
 
+def _in_child() -> None:
+    for run in tuple(_driving):
+        run.copied()
+
+
 atexit.register(_leave)
+os.register_at_fork(after_in_child=_in_child)
