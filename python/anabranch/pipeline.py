@@ -373,11 +373,12 @@ class Pipeline(Generic[T]):
         }
         for argument, hook in hooks.items():
             options[argument] = self._hook(argument, hook, stage)
-        if isinstance(capacity, str):  # as which the plan knows a callable
+        number: object = capacity
+        if isinstance(number, str):  # as which the plan knows a callable
             allowed = "an int >= 1 or a def that takes the tenant"
-            raise refused("capacity", capacity, allowed, pipeline=self.name, stage=stage)
+            raise refused("capacity", number, allowed, pipeline=self.name, stage=stage)
         if not callable(capacity):
-            options["capacity"] = capacity
+            options["capacity"] = number
         live = {
             "by": by,
             "capacity_of": hooks["capacity"],
