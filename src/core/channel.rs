@@ -1,11 +1,21 @@
 //! A bounded queue with an end: first in, first out, measured in items rather than entries.
 //!
-//! Pure bookkeeping: nobody waits here. A full channel hands the value back, and how to wait for
-//! room, or for a value, is the driver's affair.
+//! Pure bookkeeping: nobody waits here. A full [`Channel`] hands the value back, and how to wait for
+//! room, or for a value, is the driver's affair. [`Shared`] adds what many senders and receivers
+//! need: who waits, whose turn it is, and what happens when it is full.
+//!
+//! - `channel/shared.rs`: a channel with those who wait at it.
+//! - `channel/line.rs`: one line of them.
+
+mod line;
+mod shared;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fmt;
+
+pub use line::Ticket;
+pub use shared::{Called, Counts, OnFull, Shared};
 
 /// A bounded first-in-first-out queue that can be closed, cleanly or with an error of type `E`.
 ///
@@ -139,6 +149,11 @@ impl<T, E> Channel<T, E> {
     /// Whether nothing more is let in.
     pub const fn is_closed(&self) -> bool {
         !matches!(self.end, End::Open)
+    }
+
+    /// The values inside, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.queue.iter().map(|(value, _)| value)
     }
 
     /// How many items are inside.
