@@ -5,9 +5,11 @@
 //!   are its parts.
 //! - `feed.rs`, `job.rs`: work in the hands of tasks and threads; `work.rs`: what they have in
 //!   common.
+//! - `channel.rs`: the channel between threads, event loops and pipelines.
 //! - `context.rs`, `report.rs`: what handlers and callers are told.
 //! - `domain.rs`: what the engine carries.
 
+mod channel;
 mod context;
 mod convert;
 mod domain;
@@ -29,6 +31,8 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _core {
     #[pymodule_export]
+    use super::channel::PyChannel;
+    #[pymodule_export]
     use super::context::{Context, WindowInfo};
     #[pymodule_export]
     use super::feed::Feed;
@@ -37,7 +41,7 @@ mod _core {
     #[pymodule_export]
     use super::pass::Contexts;
     #[pymodule_export]
-    use super::plan::{PyPlan, check_retry, check_tcp};
+    use super::plan::{PyPlan, check_channel, check_retry, check_tcp};
     #[pymodule_export]
     use super::run::Run;
 

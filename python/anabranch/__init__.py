@@ -28,8 +28,12 @@ from typing import TYPE_CHECKING
 from anabranch import _process as _process  # first: it is to be the last to run at exit
 from anabranch._core import Context, WindowInfo, __version__
 from anabranch._stages import StageInfo
+from anabranch.channel import Channel, ChannelStats
 from anabranch.errors import (
     AnabranchError,
+    ChannelClosed,
+    ChannelEmpty,
+    ChannelFull,
     ClosedError,
     CompensationError,
     ConfigError,
@@ -52,6 +56,11 @@ __all__ = [
     "AnabranchError",
     "AttrKey",
     "BranchReport",
+    "Channel",
+    "ChannelClosed",
+    "ChannelEmpty",
+    "ChannelFull",
+    "ChannelStats",
     "ClosedError",
     "Compensation",
     "CompensationError",

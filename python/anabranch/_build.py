@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from anabranch import _branches, _callables, _failures, _pass, _weave
 from anabranch._stages import Stage
+from anabranch.channel import Channel
 from anabranch.keys import AttrKey, ItemKey
 
 if TYPE_CHECKING:
@@ -270,6 +271,8 @@ def open_source(stage: Stage) -> tuple[object, Iterator[Any] | None]:
         Exception: What the source's `__iter__` raises.
     """
     source = stage.options["source"]
+    if isinstance(source, Channel):
+        return source._core, None  # noqa: SLF001 - what it is made of is the package's
     if stage.options["how"] != "iterable":
         return source, None
     iterator = iter(source)

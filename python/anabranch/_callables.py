@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 
+from anabranch.channel import Channel
 from anabranch.errors import refused
 from anabranch.sources import TcpLines
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from anabranch._core import Context
 
-    How: TypeAlias = Literal["sequence", "iterable", "async", "native"]
+    How: TypeAlias = Literal["sequence", "iterable", "async", "channel", "native"]
 
 ItemT = TypeVar("ItemT", contravariant=True)  # noqa: PLC0105 - the names are shown by editors
 ResultT = TypeVar("ResultT", covariant=True)  # noqa: PLC0105 - as above
@@ -107,7 +108,7 @@ def examine_undo(fn: Callable[..., Any]) -> tuple[str, bool, bool]:
 
 
 def name_of(fn: object, *, otherwise: str | None = None) -> str:
-    """Return what to call a callable, or a source: its own name, or its type's.
+    """Return what to call a callable, a source or a target: its own name, or its type's.
 
     Args:
         fn: The callable or source.
@@ -117,7 +118,7 @@ def name_of(fn: object, *, otherwise: str | None = None) -> str:
         return otherwise
     while isinstance(fn, functools.partial):
         fn = fn.func
-    name = getattr(fn, "__name__", None)
+    name = fn.name if isinstance(fn, Channel) else getattr(fn, "__name__", None)
     if not isinstance(name, str):
         name = type(fn).__name__
     return "lambda" if name == "<lambda>" else name
@@ -131,6 +132,8 @@ def source_kind(source: object, *, pipeline: str, stage: str) -> How:
     """
     if isinstance(source, TcpLines):
         return "native"
+    if isinstance(source, Channel):
+        return "channel"
     hint = _mistaken(source)
     if hint is not None:
         allowed = f"an iterable or async iterable of items ({hint})"

@@ -47,6 +47,38 @@ class ClosedError(AnabranchError):
     """The object was used after its end: it was closed, or has run already."""
 
 
+class ChannelClosed(ClosedError):
+    """The channel is closed: nothing more can be sent, or nothing is left to be received.
+
+    For a sender its cause is the error the channel was closed with, if it was closed with one.
+
+    Attributes:
+        code: `channel.closed`.
+    """
+
+    code: Final = "channel.closed"
+
+
+class ChannelEmpty(AnabranchError):
+    """Nothing is there to be received now; more may come.
+
+    Attributes:
+        code: `channel.empty`.
+    """
+
+    code: Final = "channel.empty"
+
+
+class ChannelFull(AnabranchError):
+    """There is no room now.
+
+    Attributes:
+        code: `channel.full`.
+    """
+
+    code: Final = "channel.full"
+
+
 class ForkedProcessError(AnabranchError):
     """The object was made before a fork and used in the child process."""
 

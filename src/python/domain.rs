@@ -107,6 +107,13 @@ impl Shared {
         }
     }
 
+    /// The same, of what may have been raised.
+    pub(crate) fn postpone_all(&self, py: Python<'_>, error: Option<PyErr>) {
+        if let Some(error) = error {
+            self.postpone(py, error);
+        }
+    }
+
     /// What was postponed.
     pub(crate) fn postponed(&self) -> Option<PyErr> {
         locked(&self.fatal).take()

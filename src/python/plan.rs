@@ -133,6 +133,13 @@ pub(crate) fn check_tcp<'py>(options: &Bound<'py, PyDict>) -> PyResult<Bound<'py
     checked(plan::tcp_lines, options)
 }
 
+/// The options of a channel, checked and filled in; raises `ConfigError`.
+#[pyfunction]
+#[pyo3(signature = (options))]
+pub(crate) fn check_channel<'py>(options: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyDict>> {
+    checked(plan::channel, options)
+}
+
 fn checked<'py>(
     check: fn(&Options) -> Result<Options, PlanError>,
     given: &Bound<'py, PyDict>,

@@ -272,7 +272,10 @@ impl Run {
             py.detach(|| native.close());
         }
         // Each is taken out under its lock and dropped outside: dropping runs foreign code.
-        let hand = self.hand.try_lock().ok().and_then(|mut hand| hand.take());
+        let mut hand = self.hand.try_lock().ok().and_then(|mut hand| hand.take());
+        if let Some(hand) = &mut hand {
+            hand.source.rest(py, &self.shared);
+        }
         let legs = locked(&self.legs).take();
         let pushed = std::mem::take(&mut *locked(&self.pushed));
         let returned = std::mem::take(&mut *locked(&self.returned));

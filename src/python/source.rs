@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anabranch_core::channel::Taken;
+use anabranch_core::channel::{Taken, Ticket};
 use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyList, PySequence};
 
+use super::channel::{PyChannel, Waiter};
 use super::domain::Shared;
 use super::native::NativeSource;
+use crate::wake::Wake;
 
 /// Items pulled from an iterator at once, at most.
 const PULL: usize = 256;
@@ -27,10 +29,57 @@ pub(crate) enum Source {
     Iterator { items: Py<PyIterator>, pull: usize },
     /// An async iterable: a task of the loop pushes.
     Pushed,
+    /// A channel: taken from while there is something in it, then waited for.
+    Channel(ChannelSource),
     /// A source of our own: it delivers into an inbox.
     Native(Arc<NativeSource>),
     /// It has ended.
     Ended,
+}
+
+/// One of the receivers of a channel. What it has not taken stays inside, for others.
+#[derive(Debug)]
+pub(crate) struct ChannelSource {
+    channel: Py<PyChannel>,
+    wake: Arc<Wake>,
+    /// Its place in line, while it waits.
+    ticket: Option<Ticket>,
+}
+
+impl ChannelSource {
+    pub(crate) const fn new(channel: Py<PyChannel>, wake: Arc<Wake>) -> Self {
+        Self {
+            channel,
+            wake,
+            ticket: None,
+        }
+    }
+
+    fn pull<'py>(&mut self, py: Python<'py>, most: usize, shared: &Shared) -> PyResult<Chunk<'py>> {
+        let channel = self.channel.get();
+        let (taken, fatal) = channel.take(py, most, self.ticket);
+        shared.postpone_all(py, fatal);
+        match taken {
+            Taken::Item(items) => {
+                self.ticket = None;
+                Ok(Chunk::new(PyList::new(py, items)?, None))
+            }
+            Taken::Empty => {
+                if self.ticket.is_none() {
+                    let ticket = Ticket(channel.ticket()?);
+                    self.ticket = Some(ticket);
+                    let fatal = channel.wait(py, ticket, Waiter::Driver(self.wake.clone()));
+                    shared.postpone_all(py, fatal);
+                }
+                Ok(Chunk::new(PyList::empty(py), None))
+            }
+            Taken::Ended => {
+                self.ticket = None;
+                let ended = channel.failure(py).map_or(Ok(()), Err);
+                Ok(Chunk::new(PyList::empty(py), Some(ended)))
+            }
+        }
+    }
 }
 
 /// What a source brought.
@@ -58,7 +107,17 @@ impl Source {
         match self {
             Self::Sequence { .. } => true,
             Self::Iterator { pull, .. } => *pull == PULL,
+            Self::Channel(source) => source.ticket.is_none(),
             Self::Pushed | Self::Native(_) | Self::Ended => false,
+        }
+    }
+
+    /// Takes no more for now: what a channel has promised is free for its other receivers.
+    pub(crate) fn rest(&mut self, py: Python<'_>, shared: &Shared) {
+        if let Self::Channel(source) = self
+            && let Some(ticket) = source.ticket.take()
+        {
+            shared.postpone_all(py, source.channel.get().give_up(py, ticket));
         }
     }
 
@@ -116,6 +175,7 @@ impl Source {
                 let (items, ended) = pushed();
                 Ok(Chunk::new(PyList::new(py, items)?, ended))
             }
+            Self::Channel(source) => source.pull(py, most, shared),
             Self::Native(source) => {
                 let items = PyList::empty(py);
                 let mut broken = Vec::new();

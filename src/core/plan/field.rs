@@ -1,4 +1,5 @@
-//! The options there are: one table per kind of stage, for the pipeline, retry and `tcp_lines`.
+//! The options there are: one table per kind of stage, for the pipeline, retry, `tcp_lines` and
+//! channels.
 
 use super::{Field, Kind, Options, Rule, Value, check};
 use crate::error::PlanError;
@@ -37,7 +38,7 @@ pub(super) static SETTINGS: &[Field] = &[
 static SOURCE: &[Field] = &[
     Field::bare(
         "how",
-        Rule::Choice(&["sequence", "iterable", "async", "native"]),
+        Rule::Choice(&["sequence", "iterable", "async", "channel", "native"]),
     )
     .always(),
     Field::bare("label", Rule::Text).always(),
@@ -140,6 +141,16 @@ static TCP: &[Field] = &[
     ),
 ];
 
+static CHANNEL: &[Field] = &[
+    Field::new("name", Rule::Text, text("channel")),
+    Field::new("capacity", Rule::COUNT, Value::Int(1000)).of("items"),
+    Field::new(
+        "on_full",
+        Rule::Choice(&["wait", "drop_newest", "drop_oldest", "fail"]),
+        text("wait"),
+    ),
+];
+
 const fn text(text: &'static str) -> Value {
     Value::Text(std::borrow::Cow::Borrowed(text))
 }
@@ -211,6 +222,14 @@ pub fn tcp_lines(given: &Options) -> Result<Options, PlanError> {
     check(TCP, given).map_err(|error| error.about("tcp_lines"))
 }
 
+/// Checks the options of a channel: its name, its capacity in items, what it does when full.
+///
+/// # Errors
+/// [`PlanError`] naming the argument, its value and what is allowed.
+pub fn channel(given: &Options) -> Result<Options, PlanError> {
+    check(CHANNEL, given).map_err(|error| error.about("channel"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -277,6 +296,33 @@ mod tests {
             backoff: Backoff::Fixed(Duration::from_secs(1)),
         };
         assert_eq!(fixed.map(|options| policy(&options)), Ok(Some(expected)));
+    }
+
+    #[test]
+    fn b5_channels_are_checked_and_filled_in() {
+        let expected = with(&[
+            ("name", text("channel")),
+            ("capacity", Value::Int(1000)),
+            ("on_full", text("wait")),
+        ]);
+        assert_eq!(channel(&with(&[])), Ok(expected));
+        let table = [
+            ("name", text(" "), "name must be a non-empty str, got ' '"),
+            (
+                "capacity",
+                Value::Int(0),
+                "capacity must be an int >= 1, got 0",
+            ),
+            (
+                "on_full",
+                text("block"),
+                "on_full must be 'wait', 'drop_newest', 'drop_oldest' or 'fail', got 'block'",
+            ),
+        ];
+        for (key, value, expected) in table {
+            let said = said(channel(&with(&[(key, value)])));
+            assert_eq!(said, Some(format!("channel: {expected}")));
+        }
     }
 
     #[test]

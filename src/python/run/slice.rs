@@ -42,7 +42,7 @@ impl Run {
         loop {
             self.check_process()?;
             // Each time, not only once a slice: nothing new begins after a signal has aborted.
-            self.obey(hand, self.shared.now());
+            self.obey(py, hand, self.shared.now());
             let mut progress = self.take_back(this, hand)?;
             progress |= self.run_inline(this, hand, start)?;
             progress |= self.feed_pool(this, hand)?;
@@ -73,7 +73,7 @@ impl Run {
             self.bury();
             if stopping {
                 self.failed.store(true, Ordering::Release);
-                self.abort_now(hand, now);
+                self.abort_now(py, hand, now);
                 continue;
             }
             if finished && hand.pool.out == 0 && locked(&self.adopted).is_empty() {
@@ -90,6 +90,9 @@ impl Run {
             }
             if !progress && !more {
                 self.starved.store(room == 0, Ordering::Relaxed);
+                if room == 0 {
+                    hand.source.rest(py, &self.shared);
+                }
                 self.slice.store(now.as_nanos(), Ordering::Relaxed);
                 return Ok(IDLE);
             }
@@ -105,9 +108,9 @@ impl Run {
     }
 
     /// Carries out what was asked for since the last time.
-    fn obey(&self, hand: &mut Hand, now: Time) {
+    fn obey(&self, py: Python<'_>, hand: &mut Hand, now: Time) {
         if self.abort_asked.swap(false, Ordering::AcqRel) {
-            self.abort_now(hand, now);
+            self.abort_now(py, hand, now);
         }
         if self.drain_asked.swap(false, Ordering::AcqRel) {
             self.drained.store(true, Ordering::Release);
@@ -117,6 +120,7 @@ impl Run {
                 // What was pushed is still taken; the end comes from the task that pushes.
                 Source::Pushed => {}
                 _ => {
+                    hand.source.rest(py, &self.shared);
                     hand.source = Source::Ended;
                     locked(&self.engine).drain(now);
                 }
@@ -124,8 +128,9 @@ impl Run {
         }
     }
 
-    fn abort_now(&self, hand: &mut Hand, now: Time) {
+    fn abort_now(&self, py: Python<'_>, hand: &mut Hand, now: Time) {
         self.shared.aborting.store(true, Ordering::Release);
+        hand.source.rest(py, &self.shared);
         let source = std::mem::replace(&mut hand.source, Source::Ended);
         let untaken = match &source {
             Source::Native(native) => native.abort(),

@@ -8,11 +8,12 @@ use anabranch_core::engine::{Config, Engine};
 use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyList, PySequence, PyString};
 
+use super::super::channel::PyChannel;
 use super::super::domain::{FIRST_TASKS, Shared};
 use super::super::keys::{KeyOf, Router};
 use super::super::leg::LegSpec;
 use super::super::native::NativeSource;
-use super::super::source::Source;
+use super::super::source::{ChannelSource, Source};
 use super::super::work::LegFacts;
 use super::{Hand, Pool, Run, slice};
 use crate::wake::Wake;
@@ -75,21 +76,7 @@ impl RunSpec {
             .filter_map(|leg| leg.window.as_ref())
             .any(|window| window.on_cancel == Some(anabranch_core::window::Partial::Flush));
         let wake = Arc::new(Wake::new()?);
-        let (source, native) = match self.source_kind.as_str() {
-            "sequence" => {
-                let items = self.source.bind(py).cast::<PySequence>()?.clone().unbind();
-                (Source::Sequence { items, next: 0 }, None)
-            }
-            "iterable" => {
-                let items = self.source.bind(py).cast::<PyIterator>()?.clone().unbind();
-                (Source::Iterator { items, pull: 1 }, None)
-            }
-            "native" => {
-                let native = Arc::new(NativeSource::start(py, self.source.bind(py), wake.clone())?);
-                (Source::Native(native.clone()), Some(native))
-            }
-            _ => (Source::Pushed, None),
-        };
+        let (source, native) = open_source(&self.source_kind, self.source.bind(py), &wake)?;
         let facts = legs
             .iter()
             .map(|leg| LegFacts {
@@ -150,4 +137,32 @@ impl RunSpec {
             slice: AtomicU64::new(0),
         })
     }
+}
+
+/// The source, and once more if it is a native one.
+fn open_source(
+    kind: &str,
+    source: &Bound<'_, PyAny>,
+    wake: &Arc<Wake>,
+) -> PyResult<(Source, Option<Arc<NativeSource>>)> {
+    Ok(match kind {
+        "sequence" => {
+            let items = source.cast::<PySequence>()?.clone().unbind();
+            (Source::Sequence { items, next: 0 }, None)
+        }
+        "iterable" => {
+            let items = source.cast::<PyIterator>()?.clone().unbind();
+            (Source::Iterator { items, pull: 1 }, None)
+        }
+        "channel" => {
+            let channel = source.cast::<PyChannel>()?.clone().unbind();
+            let source = ChannelSource::new(channel, wake.clone());
+            (Source::Channel(source), None)
+        }
+        "native" => {
+            let native = Arc::new(NativeSource::start(source.py(), source, wake.clone())?);
+            (Source::Native(native.clone()), Some(native))
+        }
+        _ => (Source::Pushed, None),
+    })
 }

@@ -1,0 +1,72 @@
+"""How one who waits at a channel sleeps, and is woken from any thread."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+
+class TaskWaiter:
+    """A task of the running loop, asleep."""
+
+    __slots__ = ("_future", "_loop")
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._future: asyncio.Future[None] = self._loop.create_future()
+
+    def wake(self) -> None:
+        """Wake the task, from any thread.
+
+        Raises:
+            RuntimeError: Its loop is closed.
+        """
+        if _loop_of_this_thread() is self._loop:
+            self._rise()
+        else:
+            self._loop.call_soon_threadsafe(self._rise)
+
+    async def sleep(self, timeout: float | None) -> None:
+        """Sleep until woken, at most this many seconds."""
+        timer = None if timeout is None else self._loop.call_later(timeout, self._rise)
+        try:
+            await self._future
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def _rise(self) -> None:
+        if not self._future.done():
+            self._future.set_result(None)
+
+
+class ThreadWaiter:
+    """A thread, asleep: with Python's frames only, and open to signals."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        if _loop_of_this_thread() is not None:
+            raise RuntimeError(
+                "waiting here would block the event loop that runs in this thread; "
+                "await send(), receive() or their like instead"
+            )
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def wake(self) -> None:
+        """Wake the thread, from any other."""
+        if self._lock.locked():
+            self._lock.release()
+
+    def sleep(self, timeout: float | None) -> None:
+        """Sleep until woken, at most this many seconds."""
+        longest = threading.TIMEOUT_MAX
+        self._lock.acquire(timeout=-1 if timeout is None else min(max(timeout, 0.0), longest))
+
+
+def _loop_of_this_thread() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
