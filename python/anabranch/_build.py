@@ -6,7 +6,7 @@ import inspect
 import secrets
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from anabranch import _branches, _callables, _failures, _pass, _weave
 from anabranch._stages import Stage
@@ -16,8 +16,12 @@ from anabranch.keys import AttrKey, ItemKey
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from anabranch import _core
     from anabranch._stages import Settings
     from anabranch.policy import Retry
+
+# Where a handler runs; "channel" sends to the one at the end.
+Runs: TypeAlias = Literal["inline", "pool", "tasks", "channel"]
 
 # What waits in front of a stage before the fan-out.
 _TRUNK_CAPACITY = 1000
@@ -56,7 +60,7 @@ class Leg:
     window: Window | None
     stage: int
     role: str
-    runs: Literal["inline", "pool", "tasks"]
+    runs: Runs
     handler: Callable[..., Any] | None
     takes_ctx: bool
     capacity: int
@@ -85,6 +89,7 @@ class Spec:
     stop_on_error: bool
     seed: int
     threads: int
+    target: _core.Channel | None
     grow: Callable[[], None]
     put: Callable[[Any], None]
     other_threads: Callable[[], int]
@@ -113,7 +118,7 @@ class _Legs:
             if self.window is not None:
                 self.forward(number)
             self.window = stage
-        elif stage.kind in ("for_each", "collect") or (own_call and stage.kind != "fan_out"):
+        elif stage.kind in ("for_each", "collect", "to_channel") or (own_call and stage.kind != "fan_out"):
             self.close(number, stage)
         else:
             if self.window is not None:
@@ -134,8 +139,10 @@ class _Legs:
 
     def close(self, number: int, stage: Stage) -> None:
         """End the leg with a handler."""
-        runs: Literal["inline", "pool", "tasks"] = "inline"
-        if stage.is_async:
+        runs: Runs = "inline"
+        if stage.kind == "to_channel":
+            runs = "channel"
+        elif stage.is_async:
             runs = "tasks"
         elif stage.kind == "for_each" and not stage.options["inline"]:
             runs = "pool"
@@ -177,7 +184,7 @@ class _Legs:
         self,
         stage: int,
         role: str,
-        runs: Literal["inline", "pool", "tasks"],
+        runs: Runs,
         handler: Callable[..., Any] | None,
         *,
         takes_ctx: bool,
@@ -258,6 +265,7 @@ def build(
         stop_on_error=settings.on_error == "stop",
         seed=secrets.randbits(64) if seed is None else seed,
         threads=settings.threads,
+        target=_target(stages[-1]),
         grow=grow,
         put=put,
         other_threads=other_threads,
@@ -277,6 +285,11 @@ def open_source(stage: Stage) -> tuple[object, Iterator[Any] | None]:
         return source, None
     iterator = iter(source)
     return iterator, iterator
+
+
+def _target(sink: Stage) -> _core.Channel | None:
+    channel: Channel[Any] | None = sink.options.get("channel")
+    return None if channel is None else channel._core  # noqa: SLF001 - as in open_source
 
 
 def _native_key(legs: _Legs) -> tuple[Literal["item", "attr"] | None, object]:

@@ -317,24 +317,38 @@ class Session(Generic[T]):
 
     def _open(self) -> _core.Run:
         if self._run is None:
-            source, self._iterator = _build.open_source(self._stages[0])
-            self._spec = _build.build(
-                self._settings,
-                self._stages,
-                source=source,
-                grow=self._pool.grow,
-                put=self._pool.put,
-                own_threads=self._pool.started,
-            )
-            self._run = _core.Run(self._spec)
-            self._address = self._run.address
-            if self._asked is not None:
-                self._asked(self._run)
-            undoes = any(stage.takes_ctx for stage in self._stages)
-            if undoes or any(leg.runs == "pool" for leg in self._spec.legs):
-                # Now: at interpreter exit no thread could be started for the rollback.
-                self._pool.grow()
+            try:
+                self._begin()
+            except Exception as error:
+                # Whoever receives from its target would wait for ever.
+                self._close_target(error)
+                raise
+        assert self._run is not None  # noqa: S101 - for the type: just begun
         return self._run
+
+    def _begin(self) -> None:
+        source, self._iterator = _build.open_source(self._stages[0])
+        self._spec = _build.build(
+            self._settings,
+            self._stages,
+            source=source,
+            grow=self._pool.grow,
+            put=self._pool.put,
+            own_threads=self._pool.started,
+        )
+        self._run = _core.Run(self._spec)
+        self._address = self._run.address
+        if self._asked is not None:
+            self._asked(self._run)
+        undoes = any(stage.takes_ctx for stage in self._stages)
+        if undoes or any(leg.runs == "pool" for leg in self._spec.legs):
+            # Now: at interpreter exit no thread could be started for the rollback.
+            self._pool.grow()
+
+    def _close_target(self, error: Exception | None) -> None:
+        options = self._stages[-1].options
+        if "channel" in options and options["close"]:
+            options["channel"].close(error)
 
     def _check_deadline(self, run: _core.Run) -> None:
         if self._deadline is not None and time.monotonic() >= self._deadline:
@@ -358,6 +372,8 @@ class Session(Generic[T]):
             _logger.warning(
                 "pipeline %r %s with failures: %s", report.pipeline, report.outcome, codes
             )
+        whole = report.outcome in ("completed", "drained")
+        self._close_target(None if whole else report.as_error())
         return report
 
     def _close(self, run: _core.Run) -> None:

@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from anabranch._callables import Call
 
 Kind: TypeAlias = Literal[
-    "source", "map", "filter", "flat_map", "tap", "fan_out", "window", "for_each", "collect"
+    "source",
+    "map",
+    "filter",
+    "flat_map",
+    "tap",
+    "fan_out",
+    "window",
+    "for_each",
+    "collect",
+    "to_channel",
 ]
 
 
@@ -79,7 +88,8 @@ class Stage:
         is_async: Whether `fn` returns awaitables.
         takes_ctx: Whether `fn` is to be called with `ctx=`.
         options: The plan's options of the stage, and its live objects: for a source "source",
-            for callables "retry", for `fan_out` "by", for a window "size_of".
+            for callables "retry", for `fan_out` "by", for a window "size_of", for `to_channel`
+            "channel".
     """
 
     kind: Kind

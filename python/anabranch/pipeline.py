@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 from anabranch import _core
 from anabranch._callables import examine, name_of, source_kind
 from anabranch._stages import Settings, extend, info, retry_options
+from anabranch.channel import Channel
 from anabranch.errors import ClosedError, refused
 from anabranch.keys import AttrKey, ItemKey
 
@@ -125,15 +126,16 @@ class Pipeline(Generic[T]):
     @overload
     def source(self, src: Iterable[U], *, name: str | None = ...) -> Pipeline[U]: ...
     def source(self, src: object, *, name: str | None = None) -> Pipeline[Any]:
-        """Take items from an iterable, an async iterable or `tcp_lines`; the first stage.
+        """Take items from an iterable, an async iterable, a Channel or `tcp_lines`; the first stage.
 
         Items are taken as fast as the stages let through, no faster. A generator is closed on
-        every way out. A source that raises ends the run: what it gave before goes on to the end,
-        and the outcome is "failed".
+        every way out; a Channel is not: what was not taken stays inside for others. A source that
+        raises, or a Channel that was closed with an error, ends the run: what it gave before goes
+        on to the end, and the outcome is "failed".
 
         Args:
             src: The source. A list or a tuple must not change while the pipeline runs.
-            name: The stage's name; by default the generator's, or the type's.
+            name: The stage's name; by default the generator's, the channel's, or the type's.
 
         Raises:
             ConfigError: It gives no items, is a str, bytes or mapping, or not the first stage.
@@ -516,6 +518,42 @@ class Pipeline(Generic[T]):
             [1, 2]
         """
         return self._extended("collect", name, {})
+
+    def to_channel(
+        self, channel: Channel[T], *, close: bool = True, name: str | None = None
+    ) -> Pipeline[None]:
+        """Send what arrives into a channel; this is a sink, the last stage.
+
+        A unit is committed once it is inside. A full channel holds the pipeline back, unless its
+        `on_full` is another than "wait": what the channel drops counts as committed here and as
+        dropped there, and what it refuses has failed with code `channel.full`. If the channel is
+        closed by others meanwhile, the unit in hand has failed with code `channel.closed`, the
+        rest is left, and the outcome is "failed".
+
+        Args:
+            channel: Where to; others may send into it, too.
+            close: Whether to close it at the end of the run: without an error if the run came to
+                its end, or was drained; otherwise with a PipelineFailed, so that who receives does
+                not take what is missing for an end.
+            name: The stage's name; the channel's by default.
+
+        Raises:
+            ConfigError: An argument is not allowed, or the stage cannot stand here.
+
+        Example:
+            >>> import anabranch as ab
+            >>> squares: ab.Channel[int] = ab.Channel(10)
+            >>> pipeline = ab.Pipeline("p").source(range(4)).map(lambda n: n * n)
+            >>> pipeline.to_channel(squares).run_blocking().committed
+            4
+            >>> list(squares)
+            [0, 1, 4, 9]
+        """
+        label = name_of(channel) if name is None else name
+        if not isinstance(channel, Channel):
+            raise refused("channel", channel, "a Channel", pipeline=self.name, stage=label)
+        options = {"label": name_of(channel), "close": close}
+        return self._extended("to_channel", label, options, live={"channel": channel})
 
     @property
     def name(self) -> str:

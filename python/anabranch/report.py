@@ -218,8 +218,11 @@ class Report(Counts, Generic[T]):
             Traceback (most recent call last):
             anabranch.errors.PipelineFailed: pipeline 'halves' completed, 1 item failed (1 sub-exception)
         """  # noqa: E501 - a message is one line
-        if self.ok:
-            return
+        if not self.ok:
+            raise self.as_error()
+
+    def as_error(self) -> PipelineFailed:
+        """Return what `raise_for_failure` would raise; also for a run cut short without failure."""
         errors: list[Exception] = [self._handler_error(failure) for failure in self.failures]
         stuck = [self._undo_error(action) for action in self.compensations if action.error]
         if stuck:
@@ -231,7 +234,7 @@ class Report(Counts, Generic[T]):
             message += f", {_many(self.failed, 'item')} failed{_more(self.failed, listed)}"
         if self.left:
             message += f", {_many(self.left, 'item')} left"
-        raise PipelineFailed(message, errors or [AnabranchError(message)])
+        return PipelineFailed(message, errors or [AnabranchError(message)])
 
     def to_dict(self) -> dict[str, Any]:
         """Return all but the items, in types that JSON has.

@@ -68,11 +68,13 @@ pub enum Kind {
     ForEach,
     /// Ends the course in the report.
     Collect,
+    /// Ends the course in a channel.
+    ToChannel,
 }
 
 impl Kind {
     /// Every kind, in the order of the builder's documentation.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Source,
         Self::Map,
         Self::Filter,
@@ -82,6 +84,7 @@ impl Kind {
         Self::Window,
         Self::ForEach,
         Self::Collect,
+        Self::ToChannel,
     ];
 
     /// The builder method that adds such a stage.
@@ -96,6 +99,7 @@ impl Kind {
             Self::Window => "window",
             Self::ForEach => "for_each",
             Self::Collect => "collect",
+            Self::ToChannel => "to_channel",
         }
     }
 
@@ -106,7 +110,7 @@ impl Kind {
 
     /// Whether nothing can follow.
     pub const fn is_sink(self) -> bool {
-        matches!(self, Self::ForEach | Self::Collect)
+        matches!(self, Self::ForEach | Self::Collect | Self::ToChannel)
     }
 }
 
@@ -186,7 +190,9 @@ impl Plan {
     pub fn validate(&self) -> Result<(), PlanError> {
         let missing = match self.stages.last() {
             None => "no source; begin with source(...)",
-            Some(last) if !last.kind.is_sink() => "no sink; end with for_each(...) or collect()",
+            Some(last) if !last.kind.is_sink() => {
+                "no sink; end with for_each(...), collect() or to_channel(...)"
+            }
             Some(_) => return Ok(()),
         };
         Err(PlanError::place(missing).at(&self.name, None))

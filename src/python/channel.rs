@@ -158,7 +158,9 @@ impl PyChannel {
     /// Raises `ChannelClosed`, and `ChannelFull` under that rule.
     #[pyo3(signature = (item, turn=None))]
     fn send(&self, py: Python<'_>, item: Py<PyAny>, turn: Option<u64>) -> PyResult<bool> {
-        self.offer(py, std::iter::once(item), turn)
+        let (sent, fatal) = self.offer(py, std::iter::once(item), turn.map(Ticket));
+        raised(fatal)?;
+        sent
     }
 
     /// Sends a batch, in whole; like [`Self::send`].
@@ -170,7 +172,9 @@ impl PyChannel {
         turn: Option<u64>,
     ) -> PyResult<bool> {
         let items: Vec<Py<PyAny>> = items.iter().map(Bound::unbind).collect();
-        self.offer(py, items.into_iter(), turn)
+        let (sent, fatal) = self.offer(py, items.into_iter(), turn.map(Ticket));
+        raised(fatal)?;
+        sent
     }
 
     /// Takes the oldest item; `nothing`, if there is none to be had now.
@@ -333,6 +337,36 @@ impl PyChannel {
         self.settle(py, state)
     }
 
+    /// Waits for room for one item.
+    pub(crate) fn wait_for_room(
+        &self,
+        py: Python<'_>,
+        ticket: Ticket,
+        waiter: Waiter,
+    ) -> Option<PyErr> {
+        let now = self.clock.now();
+        let mut state = locked(&self.state);
+        state.join_senders(ticket, 1, waiter, now);
+        self.settle(py, state)
+    }
+
+    /// Promises room that nobody waits for: for how many items, at most `most`.
+    ///
+    /// # Errors
+    /// As [`Shared::reserve`] has it.
+    pub(crate) fn reserve(&self, most: usize) -> Result<(Ticket, usize), Refused<()>> {
+        locked(&self.state).reserve(most)
+    }
+
+    /// Whether a sender who waits may come.
+    pub(crate) fn is_called(&self, ticket: Ticket) -> bool {
+        locked(&self.state).is_called(ticket)
+    }
+
+    pub(crate) fn on_full(&self) -> OnFull {
+        locked(&self.state).on_full()
+    }
+
     /// Gives up a place in line, or what was promised to its holder.
     pub(crate) fn give_up(&self, py: Python<'_>, ticket: Ticket) -> Option<PyErr> {
         let now = self.clock.now();
@@ -361,20 +395,21 @@ impl PyChannel {
             .unwrap_or_else(|| self.closed_error("is closed, and nothing is left in it"))
     }
 
-    fn offer<I: ExactSizeIterator<Item = Py<PyAny>>>(
+    /// Sends items; false if their sender has to wait.
+    pub(crate) fn offer<I: ExactSizeIterator<Item = Py<PyAny>>>(
         &self,
         py: Python<'_>,
         items: I,
-        turn: Option<u64>,
-    ) -> PyResult<bool> {
+        turn: Option<Ticket>,
+    ) -> (PyResult<bool>, Option<PyErr>) {
         let mut state = locked(&self.state);
         let sent = match turn {
             None => state.send(items),
-            Some(ticket) => state.send_in_turn(Ticket(ticket), items, self.clock.now()),
+            Some(ticket) => state.send_in_turn(ticket, items, self.clock.now()),
         };
         let fails = state.on_full() == OnFull::Fail;
-        raised(self.settle(py, state))?;
-        match sent {
+        let fatal = self.settle(py, state);
+        let sent = match sent {
             Ok(()) => Ok(true),
             Err(Refused::Full(_)) if fails => Err(ChannelFull::new_err(format!(
                 "channel '{}' is full: it holds all the {} items it may",
@@ -383,7 +418,8 @@ impl PyChannel {
             ))),
             Err(Refused::Full(_)) => Ok(false),
             Err(Refused::Closed(_)) => Err(self.refused(py)),
-        }
+        };
+        (sent, fatal)
     }
 
     /// What a sender is told after the end; its cause is the error the channel was closed with.

@@ -149,6 +149,7 @@ impl LegSpec {
         let port = match self.runs.as_str() {
             "inline" => super::domain::INLINE,
             "pool" => super::domain::POOL,
+            "channel" => super::domain::CHANNEL,
             "tasks" => {
                 *tasks += 1;
                 Port(*tasks - 1)
@@ -161,7 +162,7 @@ impl LegSpec {
             "filter" => Role::Filter,
             "flat_map" => Role::FlatMap,
             "tap" => Role::Tap,
-            "for_each" => Role::Sink,
+            "for_each" | "to_channel" => Role::Sink,
             "collect" => Role::Collect,
             other => return Err(PyValueError::new_err(format!("unknown role {other:?}"))),
         };

@@ -10,11 +10,13 @@
 //! - `run/spec.rs`: how it begins.
 //! - `run/slice.rs`: what a step does.
 //! - `run/flow.rs`: items from the source, through the pass and the routing, to the first leg.
+//! - `run/target.rs`: units into the channel at the end.
 //! - `run/tracked.rs`: the same for items with a history.
 
 mod flow;
 pub(super) mod slice;
 mod spec;
+mod target;
 mod tracked;
 
 use std::collections::VecDeque;
@@ -38,6 +40,7 @@ use super::source::Source;
 use super::work::{CallResult, InHand, LegFacts};
 use crate::wake::Wake;
 use spec::RunSpec;
+use target::Target;
 
 /// Locks, whatever happened to the thread that held the lock before: the states behind our locks
 /// are whole after every statement.
@@ -67,6 +70,8 @@ struct Hand {
     fan_stage: usize,
     router: Router,
     pool: Pool,
+    /// The channel that takes what arrives at the end, if there is one.
+    target: Option<Target>,
     /// Items worth taking at once, by the measured cost per item.
     chunk: usize,
     /// When the driver last let other threads have the interpreter.
@@ -275,6 +280,9 @@ impl Run {
         let mut hand = self.hand.try_lock().ok().and_then(|mut hand| hand.take());
         if let Some(hand) = &mut hand {
             hand.source.rest(py, &self.shared);
+            if let Some(target) = &mut hand.target {
+                target.rest(py, &self.shared);
+            }
         }
         let legs = locked(&self.legs).take();
         let pushed = std::mem::take(&mut *locked(&self.pushed));

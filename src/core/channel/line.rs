@@ -84,6 +84,11 @@ impl<W> Line<W> {
         self.waiting.remove(&ticket).map(|(_, waiter)| waiter)
     }
 
+    /// Whether the holder of the ticket has been called.
+    pub(super) fn is_promised(&self, ticket: Ticket) -> bool {
+        self.promises.contains_key(&ticket)
+    }
+
     /// How much nobody but those called may take.
     pub(super) const fn promised(&self) -> usize {
         self.promised

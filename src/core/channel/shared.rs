@@ -187,20 +187,26 @@ impl<T, E, W> Shared<T, E, W> {
         Ok(())
     }
 
-    /// Promises room for so many items, if nobody waits for it and there is some.
+    /// Promises room, if nobody waits for it and there is some: for how many items, at most `most`.
     ///
     /// # Errors
     /// [`Refused`], when there is none, or the channel is closed.
-    pub fn reserve(&mut self, items: usize) -> Result<Ticket, Refused<()>> {
+    pub fn reserve(&mut self, most: usize) -> Result<(Ticket, usize), Refused<()>> {
         if self.channel.is_closed() {
             return Err(Refused::Closed(()));
         }
-        if self.senders.is_waited_in() || items > self.free_room() {
+        let items = most.min(self.free_room());
+        if self.senders.is_waited_in() || items == 0 {
             return Err(Refused::Full(()));
         }
         let ticket = self.ticket();
         self.senders.promise(ticket, items);
-        Ok(ticket)
+        Ok((ticket, items))
+    }
+
+    /// Whether a sender who waits has been called, or need not wait any more.
+    pub fn is_called(&self, ticket: Ticket) -> bool {
+        self.channel.is_closed() || self.senders.is_promised(ticket)
     }
 
     /// Takes the oldest item; the holder of a ticket takes the one it was promised.

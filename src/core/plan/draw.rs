@@ -33,10 +33,12 @@ impl Plan {
             .map(|name| name.chars().count())
             .max()
             .unwrap_or_default();
+        let kinds = self.stages().iter().map(|stage| stage.kind.name().len());
+        let kinds = kinds.max().unwrap_or_default().max(8);
         for (index, (stage, name)) in self.stages().iter().zip(&names).enumerate() {
             let kind = stage.kind.name();
             let line = format!(
-                "{:>3}  {kind:<8}  {name:<width$}  {}",
+                "{:>3}  {kind:<kinds$}  {name:<width$}  {}",
                 index + 1,
                 stage.drawn()
             );
@@ -103,7 +105,7 @@ impl Kind {
             Self::Source => ("([", "])"),
             Self::FanOut => ("{{", "}}"),
             Self::Window => ("[[", "]]"),
-            Self::ForEach | Self::Collect => ("[/", "\\]"),
+            Self::ForEach | Self::Collect | Self::ToChannel => ("[/", "\\]"),
             Self::Map | Self::Filter | Self::FlatMap | Self::Tap => ("[", "]"),
         }
     }

@@ -90,6 +90,11 @@ static FOR_EACH: &[Field] = &[
 
 static COLLECT: &[Field] = &[];
 
+static TO_CHANNEL: &[Field] = &[
+    Field::bare("label", Rule::Text).always(),
+    Field::new("close", Rule::Flag, Value::Bool(true)).always(),
+];
+
 static FIXED: &[Field] = &[
     RETRY_KIND,
     ATTEMPTS,
@@ -165,6 +170,7 @@ impl Kind {
             Self::Window => WINDOW,
             Self::ForEach => FOR_EACH,
             Self::Collect => COLLECT,
+            Self::ToChannel => TO_CHANNEL,
         }
     }
 }

@@ -359,7 +359,8 @@ fn a_complete_plan_has_a_source_and_a_sink() -> Result<(), PlanError> {
     let empty = Plan::new(&"ingest".into(), &Options::default())?;
     let expected = "pipeline 'ingest': no source; begin with source(...)";
     assert_eq!(said(empty.validate()), expected);
-    let expected = "pipeline 'ingest': no sink; end with for_each(...) or collect()";
+    let expected =
+        "pipeline 'ingest': no sink; end with for_each(...), collect() or to_channel(...)";
     assert_eq!(said(begun()?.validate()), expected);
     Ok(())
 }

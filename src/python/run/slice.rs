@@ -46,6 +46,7 @@ impl Run {
             let mut progress = self.take_back(this, hand)?;
             progress |= self.run_inline(this, hand, start)?;
             progress |= self.feed_pool(this, hand)?;
+            progress |= self.feed_channel(this, hand, start)?;
             progress |= self.move_arrivals(py, hand)?;
             let (tasks_wait, room) = {
                 let engine = locked(&self.engine);
@@ -128,7 +129,7 @@ impl Run {
         }
     }
 
-    fn abort_now(&self, py: Python<'_>, hand: &mut Hand, now: Time) {
+    pub(super) fn abort_now(&self, py: Python<'_>, hand: &mut Hand, now: Time) {
         self.shared.aborting.store(true, Ordering::Release);
         hand.source.rest(py, &self.shared);
         let source = std::mem::replace(&mut hand.source, Source::Ended);
@@ -219,7 +220,7 @@ impl Run {
     }
 
     /// Tells the engine how a call ended. Returns what ends the process, if it was that.
-    fn finish(
+    pub(super) fn finish(
         &self,
         this: &Bound<'_, Self>,
         hand: &Hand,

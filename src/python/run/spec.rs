@@ -15,6 +15,7 @@ use super::super::leg::LegSpec;
 use super::super::native::NativeSource;
 use super::super::source::{ChannelSource, Source};
 use super::super::work::LegFacts;
+use super::target::Target;
 use super::{Hand, Pool, Run, slice};
 use crate::wake::Wake;
 
@@ -35,6 +36,7 @@ pub(super) struct RunSpec {
     stop_on_error: bool,
     seed: u64,
     threads: usize,
+    target: Option<Py<PyChannel>>,
     grow: Py<PyAny>,
     put: Py<PyAny>,
     other_threads: Py<PyAny>,
@@ -108,6 +110,9 @@ impl RunSpec {
                 out: 0,
                 most: self.threads * 2,
             },
+            target: self
+                .target
+                .map(|channel| Target::new(channel, wake.clone())),
             chunk: slice::FIRST_CHUNK,
             napped: Time::ZERO,
             other_threads: self.other_threads,

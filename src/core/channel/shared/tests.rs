@@ -92,6 +92,29 @@ fn nobody_overtakes_a_large_batch() {
 }
 
 #[test]
+fn what_is_reserved_is_nobody_else_s() {
+    let mut channel = filled(4, OnFull::Wait, [1]);
+    let (reserved, items) = channel.reserve(9).unwrap();
+    assert_eq!(items, 3);
+    assert!(matches!(
+        channel.send([9].into_iter()),
+        Err(Refused::Full(_))
+    ));
+    let waiting = waiting_sender(&mut channel, 1, 1, Time::ZERO);
+    assert!(channel.is_called(reserved) && !channel.is_called(waiting));
+    // Less than was reserved: the rest is free again.
+    assert!(
+        channel
+            .send_in_turn(reserved, [2].into_iter(), Time::ZERO)
+            .is_ok()
+    );
+    assert_eq!(called(&mut channel), [1]);
+    assert!(channel.is_called(waiting));
+    channel.close(None, Time::ZERO);
+    assert!(channel.is_called(reserved));
+}
+
+#[test]
 fn f11_the_end_is_told_after_the_last_item_and_to_all() {
     let mut channel = Plain::new(4, OnFull::Wait);
     let first = waiting_receiver(&mut channel, 1);
@@ -171,7 +194,7 @@ fn blocked_time_is_that_in_which_anybody_waited_for_room() {
     assert_eq!(channel.counts(at(99)).blocked, Duration::from_secs(5));
     // A reservation waits for nothing.
     assert_eq!(channel.receive(None), Taken::Item(2));
-    let reserved = channel.reserve(1).unwrap();
+    let (reserved, _) = channel.reserve(1).unwrap();
     channel.leave(reserved, at(200));
     assert_eq!(channel.counts(at(300)).blocked, Duration::from_secs(5));
 }
