@@ -118,7 +118,9 @@ class _Legs:
             if self.window is not None:
                 self.forward(number)
             self.window = stage
-        elif stage.kind in ("for_each", "collect", "to_channel") or (own_call and stage.kind != "fan_out"):
+        elif stage.kind in ("for_each", "collect", "to_channel") or (
+            own_call and stage.kind != "fan_out"
+        ):
             self.close(number, stage)
         else:
             if self.window is not None:

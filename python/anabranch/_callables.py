@@ -118,7 +118,7 @@ def name_of(fn: object, *, otherwise: str | None = None) -> str:
         return otherwise
     while isinstance(fn, functools.partial):
         fn = fn.func
-    name = fn.name if isinstance(fn, Channel) else getattr(fn, "__name__", None)
+    name = getattr(fn, "name" if issubclass(type(fn), Channel) else "__name__", None)
     if not isinstance(name, str):
         name = type(fn).__name__
     return "lambda" if name == "<lambda>" else name
@@ -145,6 +145,16 @@ def source_kind(source: object, *, pipeline: str, stage: str) -> How:
     if hasattr(kind, "__aiter__"):
         return "async"
     return "iterable"
+
+
+def check_target(target: object, *, pipeline: str, stage: str) -> None:
+    """Find out whether units can be sent to `target`.
+
+    Raises:
+        ConfigError: It is no channel.
+    """
+    if not isinstance(target, Channel):
+        raise refused("channel", target, "a Channel", pipeline=pipeline, stage=stage)
 
 
 def _mistaken(source: object) -> str | None:

@@ -26,9 +26,9 @@ class TaskWaiter:
         else:
             self._loop.call_soon_threadsafe(self._rise)
 
-    async def sleep(self, timeout: float | None) -> None:
-        """Sleep until woken, at most this many seconds."""
-        timer = None if timeout is None else self._loop.call_later(timeout, self._rise)
+    async def sleep(self, seconds: float | None) -> None:
+        """Sleep until woken, at most so long; a timer of ours costs less than `asyncio.timeout`."""
+        timer = None if seconds is None else self._loop.call_later(seconds, self._rise)
         try:
             await self._future
         finally:
@@ -59,10 +59,10 @@ class ThreadWaiter:
         if self._lock.locked():
             self._lock.release()
 
-    def sleep(self, timeout: float | None) -> None:
-        """Sleep until woken, at most this many seconds."""
+    def sleep(self, seconds: float | None) -> None:
+        """Sleep until woken, at most so long."""
         longest = threading.TIMEOUT_MAX
-        self._lock.acquire(timeout=-1 if timeout is None else min(max(timeout, 0.0), longest))
+        self._lock.acquire(timeout=-1 if seconds is None else min(max(seconds, 0.0), longest))
 
 
 def _loop_of_this_thread() -> asyncio.AbstractEventLoop | None:

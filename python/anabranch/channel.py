@@ -1,4 +1,7 @@
-"""`Channel`: a bounded queue between threads, event loops and pipelines."""
+"""`Channel`: a bounded queue between threads, event loops and pipelines.
+
+One class, and longer than a file should be: more than half of it is what editors and `help` show.
+"""
 
 from __future__ import annotations
 
@@ -156,9 +159,7 @@ class Channel(Generic[T]):
             Traceback (most recent call last):
             ConnectionResetError: the peer is gone
         """
-        if error is not None and not isinstance(error, Exception):
-            raise self._refused("error", error, "an Exception or None")
-        self._core.close(error)
+        self._core.close(self._reason(error))
 
     # Sending.
 
@@ -231,8 +232,14 @@ class Channel(Generic[T]):
         """
         batch = self._batch(items)
         seconds = None if timeout is None else self._seconds(timeout)
-        if batch and not self._core.send_many(batch) and not await self._in_turn(
-            partial(self._join_senders, len(batch)), partial(self._core.send_many, batch), seconds
+        if (
+            batch
+            and not self._core.send_many(batch)
+            and not await self._in_turn(
+                partial(self._join_senders, len(batch)),
+                partial(self._core.send_many, batch),
+                seconds,
+            )
         ):
             raise self._too_late(f"no room for {len(batch)} items", seconds)
 
@@ -256,8 +263,14 @@ class Channel(Generic[T]):
         """
         batch = self._batch(items)
         seconds = None if timeout is None else self._seconds(timeout)
-        if batch and not self._core.send_many(batch) and not self._in_turn_blocking(
-            partial(self._join_senders, len(batch)), partial(self._core.send_many, batch), seconds
+        if (
+            batch
+            and not self._core.send_many(batch)
+            and not self._in_turn_blocking(
+                partial(self._join_senders, len(batch)),
+                partial(self._core.send_many, batch),
+                seconds,
+            )
         ):
             raise self._too_late(f"no room for {len(batch)} items", seconds)
 
@@ -489,17 +502,24 @@ class Channel(Generic[T]):
             raise self._refused("items", items, allowed, shown=f"{len(batch)} items")
         return batch
 
-    def _seconds(self, timeout: float | timedelta) -> float:
+    def _seconds(self, timeout: object) -> float:
         seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
         # A NaN is not equal to itself.
         if not isinstance(seconds, int | float) or seconds != seconds:  # noqa: PLR0124
             raise self._refused("timeout", timeout, "a number of seconds, a timedelta or None")
         return seconds
 
-    def _most(self, max_items: int | None) -> int | None:
-        if max_items is not None and (not isinstance(max_items, int) or max_items < 1):
+    def _most(self, max_items: object) -> int | None:
+        if max_items is None:
+            return None
+        if not isinstance(max_items, int) or max_items < 1:
             raise self._refused("max_items", max_items, "an int >= 1 or None")
         return max_items
+
+    def _reason(self, error: object) -> Exception | None:
+        if error is not None and not isinstance(error, Exception):
+            raise self._refused("error", error, "an Exception or None")
+        return error
 
     def _refused(
         self, argument: str, value: object, allowed: str, *, shown: str | None = None

@@ -9,9 +9,8 @@ import threading
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from anabranch import _core
-from anabranch._callables import examine, name_of, source_kind
+from anabranch._callables import check_target, examine, name_of, source_kind
 from anabranch._stages import Settings, extend, info, retry_options
-from anabranch.channel import Channel
 from anabranch.errors import ClosedError, refused
 from anabranch.keys import AttrKey, ItemKey
 
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
         Stage,
         StageInfo,
     )
+    from anabranch.channel import Channel
     from anabranch.policy import Retry
     from anabranch.report import Report
     from anabranch.sources import TcpLines
@@ -126,7 +126,7 @@ class Pipeline(Generic[T]):
     @overload
     def source(self, src: Iterable[U], *, name: str | None = ...) -> Pipeline[U]: ...
     def source(self, src: object, *, name: str | None = None) -> Pipeline[Any]:
-        """Take items from an iterable, an async iterable, a Channel or `tcp_lines`; the first stage.
+        """Take items from an iterable or async iterable, a Channel or `tcp_lines`; comes first.
 
         Items are taken as fast as the stages let through, no faster. A generator is closed on
         every way out; a Channel is not: what was not taken stays inside for others. A source that
@@ -550,8 +550,7 @@ class Pipeline(Generic[T]):
             [0, 1, 4, 9]
         """
         label = name_of(channel) if name is None else name
-        if not isinstance(channel, Channel):
-            raise refused("channel", channel, "a Channel", pipeline=self.name, stage=label)
+        check_target(channel, pipeline=self.name, stage=label)
         options = {"label": name_of(channel), "close": close}
         return self._extended("to_channel", label, options, live={"channel": channel})
 

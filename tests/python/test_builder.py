@@ -241,7 +241,9 @@ def test_a_stage_stands_only_where_it_can():
 def test_an_incomplete_pipeline_does_not_run():
     with pytest.raises(ab.ConfigError, match=r"no source; begin with source\(...\)"):
         ab.Pipeline("p").run_blocking()
-    with pytest.raises(ab.ConfigError, match=r"no sink; end with for_each\(...\), collect\(\) or to_channel"):
+    with pytest.raises(
+        ab.ConfigError, match=r"no sink; end with for_each\(...\), collect\(\) or to_channel"
+    ):
         begun().run_blocking()
 
 

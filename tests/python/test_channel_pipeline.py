@@ -1,13 +1,15 @@
 """A channel at either end of a pipeline."""
 
 import asyncio
+import contextlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from channels import parked
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import DEADLINE, DRIVERS, Live, Seen, balanced, every_driver, go, turns, within
+from support import DEADLINE, DRIVERS, Live, Seen, balanced, every_driver, flat, go, turns, within
 
 import anabranch as ab
 
@@ -28,12 +30,6 @@ def inside(channel):
 
 def source(channel, **options):
     return ab.Pipeline("p", **options).source(channel)
-
-
-async def waiting(channel, *, senders=0, receivers=0):
-    async with asyncio.timeout(DEADLINE):
-        while (channel.stats().senders, channel.stats().receivers) != (senders, receivers):
-            await asyncio.sleep(0)
 
 
 # As a source.
@@ -80,7 +76,7 @@ async def test_items_from_the_pipeline_s_own_loop_arrive_one_by_one():
     channel, seen = ab.Channel(10), Seen()
     async with source(channel).for_each(seen, inline=True).start() as running:
         for number in range(5):
-            await waiting(channel, receivers=1)
+            await parked(channel, receivers=1)
             await channel.send(number)
             await seen.reach(number + 1)
         channel.close()
@@ -102,7 +98,7 @@ def test_f11_a_channel_closed_with_an_error_is_a_source_failure(driver, error):
 async def test_f11_an_error_reaches_a_pipeline_that_waits():
     channel = ab.Channel(10)
     async with source(channel).collect().start() as running:
-        await waiting(channel, receivers=1)
+        await parked(channel, receivers=1)
         channel.close(ValueError("disk"))
         assert (await running.wait()).outcome == "failed"
 
@@ -137,7 +133,7 @@ async def test_f5_what_was_not_taken_stays_in_the_channel(way):
 async def test_f10_a_pipeline_that_stops_gives_up_its_place_in_line(way):
     channel = ab.Channel(10)
     async with source(channel).collect().start() as running:
-        await waiting(channel, receivers=1)
+        await parked(channel, receivers=1)
         getattr(running, way)()
         # Promised to the pipeline, which is not going to take it.
         channel.send_nowait("it")
@@ -150,7 +146,7 @@ async def test_f10_a_pipeline_that_stops_gives_up_its_place_in_line(way):
 async def test_f10_a_cancelled_run_loses_nothing():
     channel = ab.Channel(10)
     task = asyncio.create_task(source(channel).collect().run())
-    await waiting(channel, receivers=1)
+    await parked(channel, receivers=1)
     channel.send_nowait("it")
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -233,7 +229,7 @@ async def test_b5_a_held_up_pipeline_takes_no_more_than_it_can_hold():
 
     pipeline = ab.Pipeline("p").source(items()).to_channel(channel)
     async with pipeline.start() as running:
-        await waiting(channel, senders=1)
+        await parked(channel, senders=1)
         await turns(50)
         assert len(taken) < 5000
         assert channel.stats().depth == 1
@@ -319,8 +315,7 @@ def test_f12_a_channel_closed_early_fails_the_item_in_hand_and_ends_the_run(driv
     assert report.outcome == "failed"
     assert report.codes == {"channel.closed": 2 if window else 1}
     assert report.failures[0].stage == "channel"
-    flat = [n for each in got for n in each] if window else got
-    assert flat == list(range(report.committed))
+    assert (flat(got) if window else got) == list(range(report.committed))
     # What did not get in is undone.
     assert sorted(undone) == list(range(report.committed, report.received))
     with pytest.raises(ab.PipelineFailed):
@@ -331,7 +326,7 @@ def test_f12_a_channel_closed_while_the_pipeline_waits_for_room_ends_the_run():
     channel = ab.Channel(1)
     with ThreadPoolExecutor(1) as pool:
         run = pool.submit(ab.Pipeline("p").source(range(10)).to_channel(channel).run_blocking)
-        asyncio.run(waiting(channel, senders=1))
+        asyncio.run(parked(channel, senders=1))
         channel.close()
         report = balanced(run.result(DEADLINE))
     assert (report.committed, report.codes) == (1, {"channel.closed": 1})
@@ -357,7 +352,7 @@ async def test_e5_a_drain_that_runs_out_of_grace_waits_for_no_receiver():
     channel = ab.Channel(1)
     pipeline = ab.Pipeline("p", grace=0).source(range(10)).window(max_items=2, on_cancel="flush")
     async with pipeline.to_channel(channel).start() as running:
-        await waiting(channel, senders=1)
+        await parked(channel, senders=1)
         running.drain()
         report = balanced(await running.wait())
     assert report.outcome == "aborted"
@@ -381,67 +376,73 @@ def test_f11_pipelines_in_a_row_hand_on_the_end_and_the_failure(driver):
         assert report.items == list(range(200))
 
 
+class Course:
+    """A channel, a pipeline, and a channel; a thread at either end."""
+
+    def __init__(self, count, capacities, end):
+        self.count, self.end = count, end
+        self.come, self.go_on = map(ab.Channel, capacities)
+        self.sent, self.got = [], []
+        self.running = None
+
+    def feed(self):
+        with contextlib.suppress(ab.ChannelClosed):
+            for number in range(self.count):
+                self.come.send_blocking(number, timeout=DEADLINE)
+                self.sent.append(number)
+        self.come.close(ConnectionError("the feed") if self.end == "fault" else None)
+
+    def take(self):
+        with contextlib.suppress(ab.PipelineFailed):
+            for item in self.go_on:
+                self.got.append(item)
+                if len(self.got) == 5:
+                    self.stop()
+
+    def stop(self):
+        if self.end == "close":
+            self.go_on.close()
+        elif self.running is not None:
+            getattr(self.running, self.end)()
+
+    async def started(self, pipeline):
+        running = pipeline.start()
+        if self.end in ("drain", "abort"):
+            self.running = running
+        async with running:
+            return await running.wait()
+
+    def run(self, pipeline, driver):
+        threads = [threading.Thread(target=self.feed), threading.Thread(target=self.take)]
+        for thread in threads:
+            thread.start()
+        try:
+            if self.end in ("drain", "abort"):
+                return asyncio.run(self.started(pipeline))
+            return go(pipeline, driver)
+        finally:
+            self.come.close()
+            for thread in threads:
+                thread.join(DEADLINE)
+                assert not thread.is_alive()
+
+
 @given(
     st.integers(0, 120),
-    st.integers(1, 6),
-    st.integers(1, 6),
+    st.tuples(st.integers(1, 6), st.integers(1, 6)),
     st.sampled_from(["complete", "fault", "drain", "abort", "close"]),
     st.booleans(),
     st.sampled_from(DRIVERS),
 )
 @settings(max_examples=100)
-def test_e8_conservation_from_channel_to_channel(count, before, behind, end, window, driver):
-    come, go_on = ab.Channel(before), ab.Channel(behind)
-    sent, got = [], []
-
-    def feed():
-        for number in range(count):
-            try:
-                come.send_blocking(number, timeout=DEADLINE)
-            except ab.ChannelClosed:
-                return
-            sent.append(number)
-        come.close(ConnectionError("the feed") if end == "fault" else None)
-
-    def take():
-        try:
-            for item in go_on:
-                got.append(item)
-                if len(got) == 5:
-                    stop()
-        except ab.PipelineFailed:
-            pass
-
-    holder = {}
-
-    def stop():
-        if end == "close":
-            go_on.close()
-        elif end in ("drain", "abort") and "running" in holder:
-            getattr(holder["running"], end)()
-
-    pipeline = source(come, seed=1)
+def test_e8_conservation_from_channel_to_channel(count, capacities, end, window, driver):
+    course = Course(count, capacities, end)
+    pipeline = source(course.come, seed=1)
     pipeline = pipeline.window(max_items=2, on_cancel="flush") if window else pipeline
-    pipeline = pipeline.to_channel(go_on)
-
-    async def started():
-        holder["running"] = pipeline.start()
-        async with holder["running"] as running:
-            return await running.wait()
-
-    threads = [threading.Thread(target=feed), threading.Thread(target=take)]
-    for thread in threads:
-        thread.start()
-    report = asyncio.run(started()) if end in ("drain", "abort") else go(pipeline, driver)
-    come.close()
-    for thread in threads:
-        thread.join(DEADLINE)
-        assert not thread.is_alive()
-    balanced(report)
-    flat = [n for each in got for n in each] if window else got
-    # What came out is what was committed, in order; the rest was failed, left, dropped or not taken.
-    assert flat == list(range(report.committed))
-    assert report.received == come.stats().received
-    assert report.received + len(inside(come)) == len(sent)
-    assert come.stats().receivers == go_on.stats().senders == 0
+    report = balanced(course.run(pipeline.to_channel(course.go_on), driver))
+    # What came out is what was committed, in order; the rest has failed, is left, or was not taken.
+    assert (flat(course.got) if window else course.got) == list(range(report.committed))
+    assert report.received == course.come.stats().received
+    assert report.received + len(inside(course.come)) == len(course.sent)
+    assert course.come.stats().receivers == course.go_on.stats().senders == 0
     assert set(report.codes) <= {"channel.closed", "source.failed"}

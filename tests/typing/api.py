@@ -149,6 +149,24 @@ def stages(lines: list[str]) -> None:
     assert_type(windows.collect(), ab.Pipeline[list[Event]])
 
 
+async def channels(events: ab.Pipeline[Event]) -> None:
+    """Check that a channel keeps its items' type on every way in and out."""
+    channel: ab.Channel[Event] = ab.Channel(10, on_full="drop_oldest", name="events")
+    event = await channel.receive(timeout=timedelta(seconds=1))
+    assert_type(event, Event)
+    await channel.send(event)
+    channel.send_many_blocking([event], timeout=2.5)
+    assert_type(channel.receive_nowait(), Event)
+    assert_type(await channel.receive_many(10), list[Event])
+    assert_type([event async for event in channel], list[Event])
+    assert_type(list(channel), list[Event])
+    assert_type(channel.stats().blocked, float)
+    channel.close(ValueError("why"))
+
+    assert_type(ab.Pipeline("typed").source(channel), ab.Pipeline[Event])
+    assert_type(events.to_channel(channel, close=False), ab.Pipeline[None])
+
+
 def reports(finished: ab.Pipeline[Event]) -> None:
     """Check what a report gives."""
     report = finished.run_blocking()

@@ -1,0 +1,158 @@
+//! Sending and receiving as Python's callers and pipelines do it: under the lock, then woken.
+
+use std::collections::VecDeque;
+use std::sync::MutexGuard;
+
+use anabranch_core::channel::{Called, OnFull, Refused, Taken, Ticket};
+use pyo3::prelude::*;
+
+use super::super::errors::{ChannelClosed, ChannelFull};
+use super::super::run::locked;
+use super::{PyChannel, State, Waiter};
+
+/// Each of these does what it says and then returns, beside its result, what a signal handler
+/// raised while others were woken.
+impl PyChannel {
+    /// Takes the oldest items, at most so many.
+    pub(crate) fn take(
+        &self,
+        py: Python<'_>,
+        most: usize,
+        turn: Option<Ticket>,
+    ) -> (Taken<Vec<Py<PyAny>>>, Option<PyErr>) {
+        let mut state = locked(&self.state);
+        let taken = state.receive_many(turn, most);
+        (taken, self.settle(py, state))
+    }
+
+    /// Waits for an item.
+    pub(crate) fn wait(&self, py: Python<'_>, ticket: Ticket, waiter: Waiter) -> Option<PyErr> {
+        let mut state = locked(&self.state);
+        state.join_receivers(ticket, waiter);
+        self.settle(py, state)
+    }
+
+    /// Waits for room for one item.
+    pub(crate) fn wait_for_room(
+        &self,
+        py: Python<'_>,
+        ticket: Ticket,
+        waiter: Waiter,
+    ) -> Option<PyErr> {
+        let now = self.clock.now();
+        let mut state = locked(&self.state);
+        state.join_senders(ticket, 1, waiter, now);
+        self.settle(py, state)
+    }
+
+    /// Promises room that nobody waits for: for how many items, at most `most`.
+    ///
+    /// # Errors
+    /// As [`Shared::reserve`] has it.
+    pub(crate) fn reserve(&self, most: usize) -> Result<(Ticket, usize), Refused<()>> {
+        locked(&self.state).reserve(most)
+    }
+
+    /// Whether a sender who waits may come.
+    pub(crate) fn is_called(&self, ticket: Ticket) -> bool {
+        locked(&self.state).is_called(ticket)
+    }
+
+    pub(crate) fn on_full(&self) -> OnFull {
+        locked(&self.state).on_full()
+    }
+
+    /// Gives up a place in line, or what was promised to its holder.
+    pub(crate) fn give_up(&self, py: Python<'_>, ticket: Ticket) -> Option<PyErr> {
+        let now = self.clock.now();
+        let mut state = locked(&self.state);
+        let waiter = state.leave(ticket, now);
+        let settled = self.settle(py, state);
+        drop(waiter);
+        settled
+    }
+
+    /// The error it was closed with, as raised for one more receiver.
+    pub(crate) fn failure(&self, py: Python<'_>) -> Option<PyErr> {
+        let failure = locked(&self.state).failure().map(|failure| {
+            let traceback = failure.traceback.as_ref().map(|it| it.clone_ref(py));
+            (failure.error.clone_ref(py), traceback)
+        });
+        let (error, traceback) = failure?;
+        let error = error.into_bound(py);
+        let raised = error.call_method1(pyo3::intern!(py, "with_traceback"), (traceback,));
+        Some(raised.map_or_else(|other| other, PyErr::from_value))
+    }
+
+    /// What a receiver is told at the end.
+    pub(super) fn end(&self, py: Python<'_>) -> PyErr {
+        self.failure(py)
+            .unwrap_or_else(|| self.closed_error("is closed, and nothing is left in it"))
+    }
+
+    /// Sends items; false if their sender has to wait.
+    pub(crate) fn offer<I: ExactSizeIterator<Item = Py<PyAny>>>(
+        &self,
+        py: Python<'_>,
+        items: I,
+        turn: Option<Ticket>,
+    ) -> (PyResult<bool>, Option<PyErr>) {
+        let mut state = locked(&self.state);
+        let sent = match turn {
+            None => state.send(items),
+            Some(ticket) => state.send_in_turn(ticket, items, self.clock.now()),
+        };
+        let fails = state.on_full() == OnFull::Fail;
+        let fatal = self.settle(py, state);
+        let sent = match sent {
+            Ok(()) => Ok(true),
+            Err(Refused::Full(_)) if fails => Err(ChannelFull::new_err(format!(
+                "channel '{}' is full: it holds all the {} items it may",
+                self.name,
+                self.capacity()
+            ))),
+            Err(Refused::Full(_)) => Ok(false),
+            Err(Refused::Closed(_)) => Err(self.refused(py)),
+        };
+        (sent, fatal)
+    }
+
+    /// What a sender is told after the end; its cause is the error the channel was closed with.
+    fn refused(&self, py: Python<'_>) -> PyErr {
+        let error = self.closed_error("is closed: nothing more can be sent");
+        let cause = locked(&self.state)
+            .failure()
+            .map(|failure| failure.error.clone_ref(py));
+        if let Some(cause) = cause {
+            error.set_cause(py, Some(PyErr::from_value(cause.into_bound(py))));
+        }
+        error
+    }
+
+    fn closed_error(&self, what: &str) -> PyErr {
+        ChannelClosed::new_err(format!("channel '{}' {what}", self.name))
+    }
+
+    /// Releases the lock, lets go of what was dropped, and wakes those whose turn it is.
+    pub(super) fn settle(&self, py: Python<'_>, mut state: MutexGuard<'_, State>) -> Option<PyErr> {
+        let gone = state.take_gone();
+        let called = state.take_called();
+        drop(state);
+        drop(gone);
+        if called.is_empty() {
+            return None;
+        }
+        let mut fatal = None;
+        let mut called = VecDeque::from(called);
+        while let Some(Called { ticket, waiter }) = called.pop_front() {
+            if !waiter.wake(py, &mut fatal) {
+                // It will never come: its turn is the next one's.
+                let now = self.clock.now();
+                let mut state = locked(&self.state);
+                state.leave(ticket, now);
+                called.extend(state.take_called());
+            }
+        }
+        fatal
+    }
+}
