@@ -162,7 +162,7 @@ impl Run {
             let count = copies.len();
             match target.send(py, copies.into_iter(), &self.shared) {
                 Ok(_) => {
-                    locked(&self.engine).complete_batch(batch.branch, batch.leg, count);
+                    locked(&self.engine).complete_batch(batch.branch, batch.leg, count, 0);
                     // The channel holds them now, or whoever has received them.
                     drop(batch.values);
                     return Ok(true);
@@ -172,7 +172,8 @@ impl Run {
                     let mut rest = batch.values;
                     let first = rest.remove(0);
                     let (branch, leg) = (batch.branch, batch.leg);
-                    let unit = locked(&self.engine).break_batch(branch, leg, 0, first, rest, now);
+                    let unit =
+                        locked(&self.engine).break_batch(branch, leg, (0, 0), first, rest, now);
                     (InHand::plain(py, unit), Err(error))
                 }
             }
