@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
+import time
+from typing import Final
+
+# How long the main thread sleeps at a stretch: signal handlers run in between.
+_LONGEST_SLEEP: Final = 0.25
 
 
 class TaskWaiter:
@@ -61,8 +67,19 @@ class ThreadWaiter:
 
     def sleep(self, seconds: float | None) -> None:
         """Sleep until woken, at most so long."""
-        longest = threading.TIMEOUT_MAX
-        self._lock.acquire(timeout=-1 if seconds is None else min(max(seconds, 0.0), longest))
+        if threading.current_thread() is threading.main_thread():
+            self._sleep_lightly(math.inf if seconds is None else seconds)
+        elif seconds is None:
+            self._lock.acquire()
+        else:
+            self._lock.acquire(timeout=min(max(seconds, 0.0), threading.TIMEOUT_MAX))
+
+    def _sleep_lightly(self, seconds: float) -> None:
+        # A signal that comes just before the lock goes to sleep does not wake it.
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            if self._lock.acquire(timeout=min(left, _LONGEST_SLEEP)):
+                return
 
 
 def _loop_of_this_thread() -> asyncio.AbstractEventLoop | None:
