@@ -7,7 +7,7 @@
 //!   common.
 //! - `channel.rs`: the channel between threads, event loops and pipelines.
 //! - `context.rs`, `report.rs`: what handlers and callers are told.
-//! - `domain.rs`: what the engine carries.
+//! - `domain.rs`: what the engine carries; `time.rs`: the time of tests.
 
 mod channel;
 mod context;
@@ -24,6 +24,7 @@ mod plan;
 mod report;
 mod run;
 mod source;
+mod time;
 mod work;
 
 use pyo3::prelude::*;
@@ -44,6 +45,8 @@ mod _core {
     use super::plan::{PyPlan, check_channel, check_retry, check_tcp};
     #[pymodule_export]
     use super::run::Run;
+    #[pymodule_export]
+    use super::time::VirtualTime;
 
     /// The version of the package.
     #[pymodule_export]

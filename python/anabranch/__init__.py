@@ -23,6 +23,7 @@ Example:
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
 from anabranch import _process as _process  # first: it is to be the last to run at exit
@@ -50,6 +51,7 @@ from anabranch.report import BranchReport, Compensation, Failure, Report
 from anabranch.sources import TcpLines, tcp_lines
 
 if TYPE_CHECKING:
+    from anabranch import testing
     from anabranch._running import Running
 
 __all__ = [
@@ -85,6 +87,7 @@ __all__ = [
     "item",
     "per_thread",
     "tcp_lines",
+    "testing",
 ]
 
 
@@ -94,5 +97,8 @@ def __getattr__(name: str) -> object:
         from anabranch._running import Running
 
         return Running
+    if name == "testing":
+        # Not `from anabranch import`: that would ask here again.
+        return importlib.import_module("anabranch.testing")
     message = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(message)

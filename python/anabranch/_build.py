@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from anabranch import _core
     from anabranch._stages import Settings
+    from anabranch._virtual import VirtualClock
     from anabranch.policy import Retry
 
 # Where a handler runs; "channel" sends to the one at the end.
@@ -96,6 +97,7 @@ class Spec:
     is_awaitable: Callable[[object], bool] = inspect.isawaitable
     inspect: Callable[[Any], tuple[str, bool, bool]] = _callables.examine_undo
     describe: Callable[..., str] = _failures.describe
+    time: _core.VirtualTime | None = None
 
 
 @dataclass(slots=True)
@@ -228,6 +230,7 @@ def build(
     grow: Callable[[], None],
     put: Callable[[Any], None],
     own_threads: Callable[[], int],
+    clock: VirtualClock | None,
 ) -> Spec:
     """Make what the extension runs.
 
@@ -238,6 +241,7 @@ def build(
         grow: Sees to it that the pool has a thread for one more job.
         put: Hands a job to the pool.
         own_threads: How many threads the pool has started.
+        clock: The clock of a test; None for the machine's.
     """
     legs = _Legs(settings.name)
     for number, stage in enumerate(stages[1:], start=1):
@@ -265,12 +269,13 @@ def build(
         key=key,
         max_in_flight=settings.max_in_flight,
         stop_on_error=settings.on_error == "stop",
-        seed=secrets.randbits(64) if seed is None else seed,
+        seed=_seed(clock) if seed is None else seed,
         threads=settings.threads,
         target=_target(stages[-1]),
         grow=grow,
         put=put,
         other_threads=other_threads,
+        time=None if clock is None else clock._time,  # noqa: SLF001 - for the package
     )
 
 
@@ -292,6 +297,10 @@ def open_source(stage: Stage) -> tuple[object, Iterator[Any] | None]:
 def _target(sink: Stage) -> _core.Channel | None:
     channel: Channel[Any] | None = sink.options.get("channel")
     return None if channel is None else channel._core  # noqa: SLF001 - as in open_source
+
+
+def _seed(clock: VirtualClock | None) -> int:
+    return secrets.randbits(64) if clock is None else clock._draw()  # noqa: SLF001 - as above
 
 
 def _native_key(legs: _Legs) -> tuple[Literal["item", "attr"] | None, object]:

@@ -13,6 +13,7 @@ __all__ = [
     "Job",
     "Plan",
     "Run",
+    "VirtualTime",
     "WindowInfo",
     "__version__",
     "check_channel",
@@ -195,6 +196,15 @@ class Run:
     def source_ended(self, error: BaseException | None = None) -> None: ...
     def report(self) -> dict[str, Any]: ...
     def close(self) -> None: ...
+
+@final
+class VirtualTime:
+    """The time of a test, in nanoseconds."""
+
+    def __new__(cls, nanos: int) -> VirtualTime: ...
+    @property
+    def nanos(self) -> int: ...
+    def reach(self, nanos: int) -> None: ...
 
 @final
 class Feed:

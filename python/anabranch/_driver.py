@@ -11,18 +11,21 @@ import asyncio
 import logging
 import os
 import time
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from anabranch import _branches, _build, _core, _process
-from anabranch._pool import Pool
+from anabranch._pool import InlinePool, Pool
 from anabranch._signals import steering
 from anabranch._tasks import Tasks
-from anabranch.errors import ForkedProcessError
+from anabranch.errors import ForkedProcessError, refused
 from anabranch.report import Report
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
+    from anabranch._virtual import VirtualClock, VirtualLoop
     from anabranch.pipeline import Pipeline
 
 T = TypeVar("T")
@@ -46,7 +49,9 @@ class Session(Generic[T]):
         self._stages = pipeline._stages  # noqa: SLF001 - as above
         self._process = os.getpid()
         self._run: _core.Run | None = None
-        self._pool = Pool(self._settings.name, self._settings.threads)
+        # A test's; None is the machine's. A loop that has one imposes it.
+        self._clock = self._settings.clock
+        self._pool: Pool | InlinePool | None = None
         self._spec: _build.Spec | None = None
         self._address: tuple[str, int] | None = None
         self._iterator: Any = None
@@ -67,7 +72,7 @@ class Session(Generic[T]):
     def drain(self) -> None:
         """Stop intake and finish what is inside, within the pipeline's grace."""
         if self._deadline is None:
-            self._deadline = time.monotonic() + self._settings.grace
+            self._deadline = self._now() + self._settings.grace
         if self._run is not None:
             self._run.drain()
         else:
@@ -106,15 +111,17 @@ class Session(Generic[T]):
     def run_blocking(self) -> Report[T]:
         """Run to the end in this thread."""
         if self._needs_loop():
-            with steering(self, interrupts=True), asyncio.Runner() as runner:
+            with steering(self, interrupts=True), self._runner() as runner:
                 return runner.run(self._run_in_loop())
         with _process.driving(self), steering(self, interrupts=True):
             run = self._open()
             try:
-                if self._drive_blocking(run):
+                with self._moving_time():
+                    ended = self._drive_blocking(run)
+                if ended:
                     return self._end(run)
                 # A coroutine has appeared: the same run goes on in a loop.
-                with asyncio.Runner() as runner:
+                with self._runner() as runner:
                     return runner.run(self._run_in_loop())
             finally:
                 if self._pipeline.last_report is None:
@@ -133,7 +140,7 @@ class Session(Generic[T]):
                 if state == _FINISHED:
                     return True
                 if state == _IDLE:
-                    run.wait(self._patience(run.timeout()))
+                    self._wait(run)
                 self._check_deadline(run)
             except (Exception, KeyboardInterrupt, SystemExit) as error:
                 # Of a callable, or of a signal handler that came in between. What is inside is
@@ -143,8 +150,17 @@ class Session(Generic[T]):
                 self._fatal = error
                 run.abort()
 
-    def _patience(self, timeout: float | None) -> float:
-        return _LONGEST_WAIT if timeout is None else min(timeout, _LONGEST_WAIT)
+    def _wait(self, run: _core.Run) -> None:
+        longest = self._until_due(run)
+        if self._clock is not None:
+            self._clock._pass(run, longest, self._settings.name)  # noqa: SLF001 - for the package
+        else:
+            run.wait(_LONGEST_WAIT if longest is None else min(longest, _LONGEST_WAIT))
+
+    def _moving_time(self) -> AbstractContextManager[None]:
+        if self._clock is None:
+            return nullcontext()
+        return self._clock._driven(f"pipeline {self._settings.name!r}")  # noqa: SLF001 - as above
 
     # The asyncio driver.
 
@@ -172,6 +188,7 @@ class Session(Generic[T]):
     def spawn(self) -> asyncio.Task[Report[T]]:
         """Start the driver as a task of the running loop."""
         loop = asyncio.get_running_loop()
+        self._go_by(loop)
         run = self._open()
         name = f"anabranch {self._settings.name}"
         return loop.create_task(self._drive(loop, run), name=name)
@@ -183,6 +200,9 @@ class Session(Generic[T]):
     async def _drive_in_loop(self, loop: asyncio.AbstractEventLoop, run: _core.Run) -> Report[T]:
         self._crews = tasks = self._tasks(loop, run)
         loop.add_reader(run.fileno(), self._on_wake)
+        if self._clock is not None and run.address is None:
+            # Only what the loop itself drives writes to it.
+            cast("VirtualLoop", loop).quiet(run.fileno())
         shut: asyncio.CancelledError | None = None
         try:
             while True:
@@ -196,7 +216,7 @@ class Session(Generic[T]):
                     if busy or state != _IDLE:
                         await asyncio.sleep(0)
                     else:
-                        await self._pause(loop, run.timeout())
+                        await self._pause(loop, self._until_due(run))
                     self._check_deadline(run)
                 except asyncio.CancelledError as error:
                     # The loop is shutting down: the rollback is shielded from it.
@@ -274,9 +294,6 @@ class Session(Generic[T]):
             self._kicked = False
             await asyncio.sleep(0)
             return
-        if self._deadline is not None:
-            left = max(0.0, self._deadline - time.monotonic())
-            longest = left if longest is None else min(longest, left)
         self._asleep = loop.create_future()
         timer = None if longest is None else loop.call_later(longest, self._kick)
         try:
@@ -312,6 +329,37 @@ class Session(Generic[T]):
 
     # Both.
 
+    def _go_by(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Find out which clock the run goes by."""
+        # Not by the loop's type: its module is for tests, and is not imported for this.
+        imposed: VirtualClock | None = getattr(loop, "virtual_clock", None)
+        if self._clock not in (None, imposed):
+            allowed = (
+                "that of the event loop: run the pipeline inside "
+                "ab.testing.run(main(), clock=clock), or by run_blocking()"
+            )
+            raise refused("clock", self._clock, allowed, pipeline=self._settings.name)
+        self._clock = imposed
+
+    def _runner(self) -> asyncio.Runner:
+        clock = self._clock
+        if clock is None:
+            return asyncio.Runner()
+        from anabranch._virtual import VirtualLoop
+
+        return asyncio.Runner(loop_factory=lambda: VirtualLoop(clock))
+
+    def _now(self) -> float:
+        return time.monotonic() if self._clock is None else self._clock.now()
+
+    def _until_due(self, run: _core.Run) -> float | None:
+        """Return the seconds until a timer, or the end of the grace, is due; None for never."""
+        timeout = run.timeout()
+        if self._deadline is None:
+            return timeout
+        left = max(0.0, self._deadline - self._now())
+        return left if timeout is None else min(timeout, left)
+
     def _needs_loop(self) -> bool:
         return any(stage.is_async or stage.options.get("how") == "async" for stage in self._stages)
 
@@ -328,13 +376,18 @@ class Session(Generic[T]):
 
     def _begin(self) -> None:
         source, self._iterator = _build.open_source(self._stages[0])
+        pool = self._pool
+        if pool is None:
+            name, threads = self._settings.name, self._settings.threads
+            pool = self._pool = Pool(name, threads) if self._clock is None else InlinePool()
         self._spec = _build.build(
             self._settings,
             self._stages,
             source=source,
-            grow=self._pool.grow,
-            put=self._pool.put,
-            own_threads=self._pool.started,
+            grow=pool.grow,
+            put=pool.put,
+            own_threads=pool.started,
+            clock=self._clock,
         )
         self._run = _core.Run(self._spec)
         self._address = self._run.address
@@ -343,7 +396,7 @@ class Session(Generic[T]):
         undoes = any(stage.takes_ctx for stage in self._stages)
         if undoes or any(leg.runs == "pool" for leg in self._spec.legs):
             # Now: at interpreter exit no thread could be started for the rollback.
-            self._pool.grow()
+            pool.grow()
 
     def _close_target(self, error: Exception | None) -> None:
         options = self._stages[-1].options
@@ -351,7 +404,7 @@ class Session(Generic[T]):
             options["channel"].close(error)
 
     def _check_deadline(self, run: _core.Run) -> None:
-        if self._deadline is not None and time.monotonic() >= self._deadline:
+        if self._deadline is not None and self._now() >= self._deadline:
             self._deadline = None
             run.abort()
 
@@ -383,7 +436,7 @@ class Session(Generic[T]):
         if self._iterator is not None:
             _close(self._iterator)
         _branches.closed(self._settings.name, self._stages, run.tenants())
-        stuck = self._pool.close(_POOL_CLOSE)
+        stuck = 0 if self._pool is None else self._pool.close(_POOL_CLOSE)
         if stuck:
             _logger.error(
                 "pipeline %r: %d threads are still busy in their handlers and were left behind",

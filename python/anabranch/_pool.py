@@ -76,6 +76,26 @@ class Pool:
         return sum(thread.is_alive() for thread in self._threads)
 
 
+class InlinePool:
+    """Stands in for the pool in virtual time: a job runs at once, in the driving thread."""
+
+    def put(self, job: Job) -> None:
+        """Run a job."""
+        _call(job)
+
+    def grow(self) -> None:
+        """Do nothing: there is always room for a job."""
+
+    def started(self) -> int:
+        """Return how many threads there are: none."""
+        return 0
+
+    def close(self, within: float) -> int:
+        """Return how many threads are still busy: none."""
+        del within
+        return 0
+
+
 def _serve(feed: SimpleQueue[Job | None]) -> None:
     process = os.getpid()
     while (job := feed.get()) is not None:

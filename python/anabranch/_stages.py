@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from anabranch import _core
     from anabranch._callables import Call
+    from anabranch._virtual import VirtualClock
 
 Kind: TypeAlias = Literal[
     "source",
@@ -110,6 +111,7 @@ class Settings:
     on_error: Literal["continue", "stop"]
     grace: float
     seed: int | None
+    clock: VirtualClock | None
 
 
 def extend(

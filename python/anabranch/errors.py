@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import reprlib
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -129,6 +130,25 @@ class SourceError(AnabranchError):
         super().__init__(message)
         self.code = code
         self.peer = peer
+
+
+class StandstillError(AnabranchError):
+    """In virtual time: all that is left waits for what can never happen.
+
+    Attributes:
+        now: The virtual time at which everything stands still, in seconds.
+        waiting: What waits, and where: tasks, pipelines, functions in threads.
+    """
+
+    def __init__(
+        self, message: str, *, now: float = math.nan, waiting: Sequence[str] = ()
+    ) -> None:
+        self.now = now
+        self.waiting = tuple(waiting)
+        if self.waiting:
+            message = f"at {now} s of virtual time {message}; what waits:"
+            message = "\n  ".join((message, *self.waiting))
+        super().__init__(message)
 
 
 class CompensationError(AnabranchError, ExceptionGroup[Exception]):

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         Stage,
         StageInfo,
     )
+    from anabranch._virtual import VirtualClock
     from anabranch.channel import Channel
     from anabranch.policy import Retry
     from anabranch.report import Report
@@ -61,6 +62,9 @@ class Pipeline(Generic[T]):
             inside and ends the run as "failed".
         grace: Seconds that what is inside has to reach its end when the pipeline is drained.
         seed: Makes what is random (the jitter of retries) repeatable; None draws one.
+        clock: What windows, retries and deadlines go by, for tests. None: the virtual clock of
+            the event loop the pipeline runs in, if it is one of `anabranch.testing`; otherwise the
+            machine's monotonic clock.
 
     Raises:
         ConfigError: An argument is not allowed.
@@ -99,7 +103,10 @@ class Pipeline(Generic[T]):
         on_error: Literal["continue", "stop"] = "continue",
         grace: float | timedelta = 30.0,
         seed: int | None = None,
+        clock: VirtualClock | None = None,
     ) -> None:
+        if clock is not None:
+            _check_clock(clock, pipeline=name)
         plan = _core.Plan(
             name,
             max_in_flight=max_in_flight,
@@ -109,7 +116,7 @@ class Pipeline(Generic[T]):
             seed=seed,
         )
         settings: dict[str, Any] = plan.settings()
-        self._become(Settings(**settings), plan, ())
+        self._become(Settings(**settings, clock=clock), plan, ())
 
     def _become(self, settings: Settings, plan: _core.Plan, stages: tuple[Stage, ...]) -> None:
         self._settings = settings
@@ -712,3 +719,12 @@ class Pipeline(Generic[T]):
         extended = object.__new__(type(self))
         extended._become(self._settings, plan, (*self._stages, stage))
         return extended
+
+
+def _check_clock(clock: object, *, pipeline: object) -> None:
+    # Imported here: whoever passes one has done so already.
+    from anabranch._virtual import VirtualClock
+
+    if not isinstance(clock, VirtualClock):
+        name = pipeline if isinstance(pipeline, str) else None
+        raise refused("clock", clock, "an ab.testing.VirtualClock or None", pipeline=name)

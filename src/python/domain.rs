@@ -10,7 +10,7 @@ use pyo3::types::PyTuple;
 
 use super::run::locked;
 use super::work::ends_the_process;
-use crate::clock::MonotonicClock;
+use crate::clock::Clock;
 
 /// The driving thread.
 pub(crate) const INLINE: Port = Port(0);
@@ -70,7 +70,7 @@ pub(crate) struct Shared {
     pub(crate) pipeline: String,
     /// By stage number; the source is 0.
     pub(crate) stages: Vec<String>,
-    pub(crate) clock: MonotonicClock,
+    pub(crate) clock: Clock,
     pub(crate) aborting: AtomicBool,
     /// Numbers undo actions over the whole pipeline: playback is strict LIFO across scopes.
     order: AtomicU64,
@@ -86,13 +86,14 @@ impl Shared {
     pub(crate) fn new(
         pipeline: String,
         stages: Vec<String>,
+        clock: Clock,
         inspect: Py<PyAny>,
         describe: Py<PyAny>,
     ) -> Self {
         Self {
             pipeline,
             stages,
-            clock: MonotonicClock::start(),
+            clock,
             aborting: AtomicBool::new(false),
             order: AtomicU64::new(0),
             inspect,

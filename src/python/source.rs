@@ -89,6 +89,8 @@ pub(crate) struct Chunk<'py> {
     pub(crate) broken: Vec<PyErr>,
     /// Whether nothing comes after this.
     pub(crate) ended: Option<PyResult<()>>,
+    /// Whether time has passed while it was brought.
+    pub(crate) slow: bool,
 }
 
 impl<'py> Chunk<'py> {
@@ -97,6 +99,7 @@ impl<'py> Chunk<'py> {
             items,
             broken: Vec::new(),
             ended,
+            slow: false,
         }
     }
 }
@@ -167,9 +170,14 @@ impl Source {
                     taken += 1;
                     spent = shared.now().since(start);
                 }
-                let slow = spent >= SLOW * u32::try_from(taken.max(1)).unwrap_or(u32::MAX);
+                // In virtual time each item is handed on before the generator may let time pass.
+                let slow = shared.clock.is_virtual()
+                    || spent >= SLOW * u32::try_from(taken.max(1)).unwrap_or(u32::MAX);
                 *pull = if slow { 1 } else { (*pull * 2).min(PULL) };
-                Ok(Chunk::new(chunk, ended))
+                Ok(Chunk {
+                    slow,
+                    ..Chunk::new(chunk, ended)
+                })
             }
             Self::Pushed => {
                 let (items, ended) = pushed();
@@ -185,6 +193,7 @@ impl Source {
                     items,
                     broken,
                     ended,
+                    slow: false,
                 })
             }
         }

@@ -11,6 +11,8 @@ import threading
 
 import pytest
 
+import anabranch as ab
+
 # No test waits longer for what must happen; none passes because time went by.
 DEADLINE = 20.0
 
@@ -22,11 +24,12 @@ every_sink = pytest.mark.parametrize("kind", SINKS)
 every_way = pytest.mark.parametrize(("driver", "kind"), list(itertools.product(DRIVERS, SINKS)))
 
 
-def go(pipeline, driver="run_blocking"):
-    """Run to the end, one way or another; return the report."""
+def go(pipeline, driver="run_blocking", clock=None):
+    """Run to the end, one way or another, by the pipeline's clock; return the report."""
     if driver == "run_blocking":
         return pipeline.run_blocking()
-    return asyncio.run(pipeline.run() if driver == "run" else _started(pipeline))
+    main = pipeline.run() if driver == "run" else _started(pipeline)
+    return asyncio.run(main) if clock is None else ab.testing.run(main, clock=clock)
 
 
 async def _started(pipeline):

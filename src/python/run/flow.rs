@@ -92,6 +92,14 @@ impl Run {
         if !progress {
             return Ok(false);
         }
+        if chunk.slow {
+            // What became due while the source kept us waiting leaves before these come in.
+            let now = self.shared.now();
+            let mut engine = locked(&self.engine);
+            if engine.deadline().is_some_and(|due| due <= now) {
+                engine.poll(now);
+            }
+        }
         locked(&self.engine).received((count + chunk.broken.len()) as u64);
         for error in &chunk.broken {
             let failure = self.shared.failure(py, error, 0, None, None);

@@ -17,6 +17,9 @@ use super::{FINISHED, Hand, IDLE, MORE, Run, locked};
 
 /// How long a slice may take before the loop, and other threads, get their turn.
 pub(crate) const SLICE: Duration = Duration::from_micros(500);
+/// Rounds in a slice of virtual time, which does not pass while something runs: the others get
+/// their turn all the same, and the same one each time.
+const ROUNDS: u32 = 16;
 /// Items in the first chunk, before their cost is known.
 pub(super) const FIRST_CHUNK: usize = 64;
 /// Items in a chunk at most: what the callables made is still in the first-level cache when it is
@@ -39,14 +42,20 @@ impl Run {
         self.wake.clear();
         let start = self.shared.now();
         self.slice.store(start.as_nanos(), Ordering::Relaxed);
+        let mut rounds = 0;
         loop {
             self.check_process()?;
+            rounds += 1;
             // Each time, not only once a slice: nothing new begins after a signal has aborted.
             self.obey(py, hand, self.shared.now());
             let mut progress = self.take_back(this, hand)?;
             progress |= self.run_inline(this, hand, start)?;
             progress |= self.feed_pool(this, hand)?;
             progress |= self.feed_channel(this, hand, start)?;
+            if self.shared.clock.is_virtual() {
+                // What ran at once has ended now, not when the next chunk has been taken.
+                progress |= self.take_back(this, hand)?;
+            }
             progress |= self.move_arrivals(py, hand)?;
             let (tasks_wait, room) = {
                 let engine = locked(&self.engine);
@@ -80,8 +89,12 @@ impl Run {
             if finished && hand.pool.out == 0 && locked(&self.adopted).is_empty() {
                 return self.shared.postponed().map_or(Ok(FINISHED), Err);
             }
-            Self::nap(py, hand, now)?;
-            if hurry || now.since(start) >= SLICE {
+            if !self.shared.clock.is_virtual() {
+                Self::nap(py, hand, now)?;
+            }
+            let used_up = now.since(start) >= SLICE
+                || (rounds >= ROUNDS && self.shared.clock.is_virtual());
+            if hurry || used_up {
                 self.slice.store(now.as_nanos(), Ordering::Relaxed);
                 return Ok(MORE);
             }

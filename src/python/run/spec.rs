@@ -14,9 +14,11 @@ use super::super::keys::{KeyOf, Router};
 use super::super::leg::LegSpec;
 use super::super::native::NativeSource;
 use super::super::source::{ChannelSource, Source};
+use super::super::time::VirtualTime;
 use super::super::work::LegFacts;
 use super::target::Target;
 use super::{Hand, Pool, Run, slice};
+use crate::clock::Clock;
 use crate::wake::Wake;
 
 /// What `anabranch._build` makes of a pipeline.
@@ -43,6 +45,8 @@ pub(super) struct RunSpec {
     is_awaitable: Py<PyAny>,
     inspect: Py<PyAny>,
     describe: Py<PyAny>,
+    /// A test's time; `None`: the machine's.
+    time: Option<Py<VirtualTime>>,
 }
 
 /// How keys are found without Python, if they are.
@@ -60,9 +64,12 @@ fn key_of(py: Python<'_>, kind: Option<&str>, key: Option<Py<PyAny>>) -> PyResul
 impl RunSpec {
     /// Makes the run, and starts its native source.
     pub(super) fn open(self, py: Python<'_>) -> PyResult<Run> {
+        // A test's pool has no threads: it runs a job when it is given one.
+        let pooled = if self.time.is_some() { 1 } else { self.threads * 2 };
         let shared = Arc::new(Shared::new(
             self.name,
             self.stages,
+            Clock::start(self.time.map(|time| time.get().0.clone())),
             self.inspect,
             self.describe,
         ));
@@ -108,7 +115,7 @@ impl RunSpec {
                 grow: self.grow,
                 put: self.put,
                 out: 0,
-                most: self.threads * 2,
+                most: pooled,
             },
             target: self
                 .target
