@@ -23,12 +23,13 @@ def tasks(loop: asyncio.AbstractEventLoop) -> list[str]:
 
 def name_of_function(func: Callable[..., Any], args: tuple[object, ...]) -> str:
     """Name a function in a thread; `asyncio.to_thread` wraps it."""
-    while isinstance(func, functools.partial):
-        func, args = func.func, func.args
+    called: Any = func
+    while isinstance(called, functools.partial):
+        called, args = called.func, called.args
     # Context.run(func, ...), by which to_thread hands on its context variables.
-    if getattr(func, "__name__", "") == "run" and args and callable(args[0]):
-        func = args[0]
-    return getattr(func, "__qualname__", repr(func))
+    if getattr(called, "__name__", "") == "run" and args and callable(args[0]):
+        called = args[0]
+    return str(getattr(called, "__qualname__", called))
 
 
 def _describe(task: asyncio.Task[Any]) -> str | None:

@@ -83,7 +83,7 @@ class VirtualClock:
     __slots__ = ("_driver", "_random", "_seed", "_time")
 
     def __init__(self, start: float | timedelta = 0.0, *, seed: int = 0) -> None:
-        if not isinstance(seed, int) or isinstance(seed, bool):
+        if type(seed) is not int:  # a bool is a mistake
             raise refused("seed", seed, "an int", subject="VirtualClock")
         self._time = _core.VirtualTime(_nanos(start, "start"))
         self._seed = seed
@@ -227,7 +227,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.auto_advance = auto_advance
         self._selector_of_time = _Selector(self, patience)
         super().__init__(self._selector_of_time)
-        self._selector_of_time.quiet.update(self._selector_of_time.get_map())
+        # The pipe by which other threads wake the loop.
+        own = self._selector_of_time.get_map().values()
+        self._selector_of_time.quiet.update(key.fd for key in own)
         # Where calls to `advance` want the clock to be, and what they wait for.
         self._targets: list[tuple[int, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
@@ -257,7 +259,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self,
         delay: float,
         callback: Callable[[Unpack[Ts]], object],
-        *args: Unpack[Ts],
+        *args: *Ts,
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
         """Call `callback` after `delay` seconds of virtual time."""
@@ -272,7 +274,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             super().run_forever()
 
     def run_in_executor(
-        self, executor: Executor | None, func: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]
+        self, executor: Executor | None, func: Callable[[Unpack[Ts]], T], *args: *Ts
     ) -> asyncio.Future[T]:
         """Run `func` in a thread, while time stands still.
 
@@ -282,7 +284,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._selector_of_time.await_thread(future, _standstill.name_of_function(func, args))
         return future
 
-    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as its base
         """Wait for the threads of the default executor, at most `timeout` real seconds."""
         # The base class waits in a thread, for the others.
         waiting: asyncio.Future[None] = self.create_future()

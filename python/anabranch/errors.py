@@ -140,9 +140,7 @@ class StandstillError(AnabranchError):
         waiting: What waits, and where: tasks, pipelines, functions in threads.
     """
 
-    def __init__(
-        self, message: str, *, now: float = math.nan, waiting: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, message: str, *, now: float = math.nan, waiting: Sequence[str] = ()) -> None:
         self.now = now
         self.waiting = tuple(waiting)
         if self.waiting:

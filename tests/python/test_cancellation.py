@@ -19,6 +19,7 @@ from support import (
 )
 
 import anabranch as ab
+from anabranch.testing import virtual_time
 
 
 @every_sink
@@ -107,13 +108,13 @@ async def test_e2_cancelling_wait_does_not_stop_the_pipeline():
     assert (report.outcome, report.committed) == ("completed", 2)
 
 
-@within
-async def test_e2_a_timeout_around_run_is_the_callers():
+@virtual_time
+async def test_e2_a_timeout_around_run_is_the_callers(clock):
     pipeline = ab.Pipeline("p").source(Live()).for_each(Seen())
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.01):
+        async with asyncio.timeout(60.0):
             await pipeline.run()
-    assert pipeline.last_report.outcome == "aborted"
+    assert (pipeline.last_report.outcome, clock.now()) == ("aborted", 60.0)
 
 
 @pytest.mark.parametrize("how", ["drain", "leave", "signal"])

@@ -25,6 +25,7 @@ from support import (
 )
 
 import anabranch as ab
+from anabranch.testing import virtual_time
 
 
 def in_a_loop():
@@ -245,20 +246,21 @@ async def test_e9_leaving_with_an_error_aborts(kind):
     assert source.closed
 
 
-@within
-async def test_e9_a_drain_that_takes_longer_than_grace_aborts():
+@virtual_time
+async def test_e9_a_drain_that_takes_longer_than_grace_aborts(clock):
     source, seen, undone = Live(1), Seen(), []
 
     async def stuck(n, ctx):
-        ctx.compensate(undone.append, n)
+        ctx.compensate(lambda: undone.append(clock.now()))
         seen(n)
         await asyncio.Event().wait()
 
-    async with ab.Pipeline("p", grace=0.01).source(source).for_each(stuck).start() as running:
+    async with ab.Pipeline("p", grace=45.0).source(source).for_each(stuck).start() as running:
         await seen.reach(1)
+        await clock.advance(10.0)
         running.drain()
         report = balanced(await running.wait())
-    assert (report.outcome, undone) == ("aborted", [1])
+    assert (report.outcome, undone) == ("aborted", [55.0])
 
 
 @pytest.mark.parametrize("way", ["drain", "abort"])

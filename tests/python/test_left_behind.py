@@ -2,7 +2,6 @@
 
 import contextlib
 import gc
-import sys
 import threading
 import weakref
 from pathlib import Path
@@ -57,19 +56,9 @@ def test_threads_and_descriptors_are_flat_over_many_runs(driver, kind):
 def test_memory_is_flat_over_many_runs(driver, kind, fail, caplog):
     # The records of the failing runs would be kept.
     caplog.set_level("CRITICAL", logger="anabranch")
-
-    def after(runs):
-        for _ in range(runs):
-            short_run(driver, kind, fail=fail)
-        gc.collect()
-        # Not ours: asyncio.run() lets `repr` look attributes up by names made anew each time, which
-        # this cache of the interpreter's keeps.
-        sys._clear_type_cache()
-        return sys.getallocatedblocks()
-
-    before = after(10)
+    growth = ab.testing.memory_growth(lambda: short_run(driver, kind, fail=fail), calls=50)
     # One block left behind by each run would be 50.
-    assert after(50) - before < 50
+    assert growth.blocks < 50
 
 
 class Held:
@@ -102,31 +91,29 @@ def test_callables_and_items_are_let_go_after_a_run(driver, kind, fail):
 
 
 def test_c11_memory_is_flat_over_many_committed_units():
-    blocks = []
+    watch = ab.testing.MemoryWatch(warm_up=0)
 
     def handler(unit, ctx):
         ctx.compensate(nothing, unit)
         if unit % 50_000 == 25_000:
-            gc.collect()
-            blocks.append(sys.getallocatedblocks())
+            watch.look()
 
     pipeline = ab.Pipeline("p").source(iter(range(200_000))).for_each(handler, inline=True)
     assert pipeline.run_blocking().committed == 200_000
-    assert max(blocks[1:]) - blocks[0] < 2000
+    assert watch.growth.blocks < 2000
 
 
 @every_driver
 def test_c20_blocks_are_flat_where_nothing_is_registered(driver):
-    blocks = []
+    watch = ab.testing.MemoryWatch()
 
     def handler(window):
         if window[0] % 50_000 == 0:
-            gc.collect()
-            blocks.append(sys.getallocatedblocks())
+            watch.look()
 
     pipeline = ab.Pipeline("p").source(iter(range(300_000))).window(max_items=100)
     assert go(pipeline.for_each(handler, inline=True), driver).committed == 300_000
-    assert max(blocks[2:]) - blocks[1] < 2000
+    assert watch.growth.blocks < 2000
 
 
 def test_a_pipeline_that_was_never_run_is_let_go():

@@ -1,11 +1,13 @@
 """Retry through the public API: how often, after what delay, for which errors, and the record."""
 
 import asyncio
+import itertools
 
 import pytest
 from support import balanced, every_driver, every_sink, every_way, go, with_sink
 
 import anabranch as ab
+from anabranch.testing import VirtualClock
 
 
 def one(*items):
@@ -75,24 +77,27 @@ def test_r1_every_operator_tries_again(driver, operator, asynchronous):
 @pytest.mark.parametrize(
     ("retry", "delays"),
     [
-        (ab.Retry.fixed(0.001, attempts=4), [0.001] * 3),
+        (ab.Retry.fixed(60.0, attempts=4), [60.0] * 3),
+        (ab.Retry.exponential(attempts=5, base=0.5, jitter="none"), [0.5, 1.0, 2.0, 4.0]),
         (
-            ab.Retry.exponential(attempts=5, base=0.001, jitter="none"),
-            [0.001, 0.002, 0.004, 0.008],
-        ),
-        (
-            ab.Retry.exponential(attempts=5, base=0.001, factor=3.0, cap=0.005, jitter="none"),
-            [0.001, 0.003, 0.005, 0.005],
+            ab.Retry.exponential(attempts=5, base=0.5, factor=3.0, cap=2.0, jitter="none"),
+            [0.5, 1.5, 2.0, 2.0],
         ),
     ],
     ids=["fixed", "doubling", "capped"],
 )
 @every_sink
 def test_r2_delays_are_those_of_the_policy(kind, retry, delays):
-    handler, _ = failing(99)
-    report = go(with_sink(one(), kind, handler, retry=retry))
-    assert report.failures[0].delay == pytest.approx(sum(delays), abs=1e-8)
-    assert report.seconds >= sum(delays)
+    clock, attempts = VirtualClock(), []
+
+    def handler(unit, ctx):
+        attempts.append(clock.now())
+        raise OSError
+
+    pipeline = ab.Pipeline("p", clock=clock).source([1])
+    report = go(with_sink(pipeline, kind, handler, retry=retry), clock=clock)
+    assert attempts == list(itertools.accumulate(delays, initial=0.0))
+    assert report.failures[0].delay == report.seconds == attempts[-1]
 
 
 def jittered(seed, *, pipeline_seed=None):
@@ -155,13 +160,18 @@ def test_r3_a_retry_on_that_raises_is_noted_on_the_error():
 
 @every_way
 def test_r5_the_failure_keeps_attempts_each_error_and_the_delay(driver, kind):
-    handler, _ = failing(99)
-    pipeline = ab.Pipeline("p").source([("acme", 1)]).fan_out(by=ab.item(0)).window(max_items=5)
-    retry = ab.Retry.fixed(0.001, attempts=3)
-    report = go(with_sink(pipeline, kind, handler, retry=retry, name="store"), driver)
+    handler, clock = failing(99)[0], VirtualClock()
+    pipeline = (
+        ab.Pipeline("p", clock=clock)
+        .source([("acme", 1)])
+        .fan_out(by=ab.item(0))
+        .window(max_items=5)
+    )
+    retry = ab.Retry.fixed(60.0, attempts=3)
+    report = go(with_sink(pipeline, kind, handler, retry=retry, name="store"), driver, clock)
     (failure,) = report.failures
     assert (failure.attempts, failure.items, failure.tenant) == (3, 1, "acme")
-    assert failure.delay == pytest.approx(0.002)
+    assert failure.delay == 120.0
     assert [error.args for error in failure.history] == [(1,), (2,), (3,)]
     assert failure.error is failure.history[-1]
     with pytest.raises(ab.PipelineFailed) as failed:
@@ -171,36 +181,71 @@ def test_r5_the_failure_keeps_attempts_each_error_and_the_delay(driver, kind):
     assert error.__cause__ is failure.error
 
 
+@every_way
+def test_r6_delays_are_exact(driver, kind):
+    clock, attempts = VirtualClock(), []
+
+    def fail(unit, ctx):
+        attempts.append(clock.now())
+        raise OSError
+
+    retry = ab.Retry.exponential(attempts=7, base=0.2, cap=5.0, jitter="none")
+    pipeline = with_sink(ab.Pipeline("p", clock=clock).source([1]), kind, fail, retry=retry)
+    (failure,) = balanced(go(pipeline, driver, clock)).failures
+    # 0.2 s, doubled each time, 5 s at most.
+    assert attempts == [0.0, 0.2, 0.6, 1.4, 3.0, 6.2, 11.2]
+    assert failure.delay == 11.2
+
+
+@every_way
+def test_r6_a_jittered_delay_is_what_the_report_says(driver, kind):
+    clock, attempts = VirtualClock(seed=5), []
+
+    def fail(unit, ctx):
+        attempts.append(clock.now())
+        raise OSError
+
+    retry = ab.Retry.exponential(attempts=4, base=1.0)
+    pipeline = with_sink(ab.Pipeline("p", clock=clock).source([1]), kind, fail, retry=retry)
+    (failure,) = balanced(go(pipeline, driver, clock)).failures
+    assert attempts[0] == 0.0
+    assert attempts[-1] == failure.delay
+    assert 0.0 < failure.delay <= 7.0
+    assert attempts == sorted(attempts)
+
+
 @every_sink
 def test_a_unit_in_back_off_holds_up_its_own_branch_only(kind):
-    log = []
+    clock, log = VirtualClock(), []
 
     def handler(unit, ctx):
-        log.append((unit, ctx.attempt))
+        log.append((unit, ctx.attempt, clock.now()))
         if unit == ("a", 1) and ctx.attempt == 1:
             raise OSError
 
     pairs = [("a", 1), ("a", 2), ("b", 1), ("b", 2)]
-    pipeline = ab.Pipeline("p").source(pairs).fan_out(by=ab.item(0))
-    go(with_sink(pipeline, kind, handler, retry=ab.Retry.fixed(0.02)))
-    assert [entry for entry in log if entry[0][0] == "a"] == [
-        (("a", 1), 1),
-        (("a", 1), 2),
-        (("a", 2), 1),
+    pipeline = ab.Pipeline("p", clock=clock).source(pairs).fan_out(by=ab.item(0))
+    go(with_sink(pipeline, kind, handler, retry=ab.Retry.fixed(60.0)), clock=clock)
+    assert sorted(log, key=lambda entry: entry[0]) == [
+        (("a", 1), 1, 0.0),
+        (("a", 1), 2, 60.0),
+        (("a", 2), 1, 60.0),
+        (("b", 1), 1, 0.0),
+        (("b", 2), 1, 0.0),
     ]
-    assert log.index((("b", 2), 1)) < log.index((("a", 1), 2))
 
 
 @every_driver
 def test_overtaking_is_allowed_where_order_was_given_up(driver):
-    seen = []
+    clock, seen = VirtualClock(), []
 
     def handler(n, ctx):
         if n == 1 and ctx.attempt == 1:
             raise OSError
-        seen.append(n)
+        seen.append((n, clock.now()))
 
-    pipeline = one(1, 2, 3).for_each(handler, concurrency=3, retry=ab.Retry.fixed(0.02))
-    report = balanced(go(pipeline, driver))
-    assert seen[-1] == 1
+    pipeline = ab.Pipeline("p", clock=clock).source([1, 2, 3])
+    pipeline = pipeline.for_each(handler, concurrency=3, retry=ab.Retry.fixed(60.0))
+    report = balanced(go(pipeline, driver, clock))
+    assert seen == [(2, 0.0), (3, 0.0), (1, 60.0)]
     assert report.committed == 3

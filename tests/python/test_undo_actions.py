@@ -8,6 +8,7 @@ import pytest
 from support import balanced, every_driver, every_way, go, with_sink
 
 import anabranch as ab
+from anabranch.testing import VirtualClock
 
 
 class Refused(Exception):
@@ -97,21 +98,22 @@ def test_c16_an_undo_whose_retries_are_used_up_is_stuck(driver, kind, asynchrono
 
 @every_way
 def test_c16_an_async_undo_has_a_timeout_of_its_own(driver, kind):
-    log = []
+    clock, log = VirtualClock(), []
 
     async def stuck():
         try:
             await asyncio.Event().wait()
         finally:
-            log.append("cancelled")
+            log.append(("cancelled", clock.now()))
 
     def handler(unit, ctx):
         ctx.compensate(log.append, "the other")
-        ctx.compensate(stuck, timeout=0.01)
+        ctx.compensate(stuck, timeout=60.0)
         raise Refused
 
-    report = balanced(go(with_sink(one(), kind, handler), driver))
-    assert log == ["cancelled", "the other"]
+    pipeline = ab.Pipeline("p", clock=clock).source([1])
+    report = balanced(go(with_sink(pipeline, kind, handler), driver, clock))
+    assert log == [("cancelled", 60.0), "the other"]
     assert (report.compensated, report.stuck) == (1, 1)
     assert isinstance(report.compensations[0].error, TimeoutError)
 

@@ -1,5 +1,6 @@
 """Windows through the public API: what is in them, when they leave, what cuts them short."""
 
+import asyncio
 import math
 import time
 
@@ -13,12 +14,16 @@ from support import (
     every_way,
     flat,
     go,
+    turns,
     with_sink,
     within,
 )
 
 import anabranch as ab
 from anabranch import _build
+from anabranch.testing import MemoryWatch, VirtualClock, virtual_time
+
+manual = virtual_time(auto_advance=False)
 
 
 def numbers(count, **options):
@@ -72,39 +77,64 @@ def test_w3_no_time_is_set_where_none_was_given(options):
     assert (window.max_age, window.idle) == (None, None)
 
 
-@within
-async def test_w4_after_a_timer_on_nothing_later_items_still_batch():
+@manual
+async def test_w4_after_a_timer_on_nothing_later_items_still_batch(clock):
     source, seen = Live(1), Seen()
-    pipeline = ab.Pipeline("p").source(source).window(max_items=2, idle=0.001).for_each(seen)
+    pipeline = ab.Pipeline("p").source(source).window(max_items=2, idle=1.0).for_each(seen)
     async with pipeline.start() as running:
-        await seen.reach(1)
+        await clock.advance(1.0)
+        assert seen.items == [[1]]
+        await clock.advance(1000.0)
         source.put(2, 3)
+        await clock.advance(0)
+        assert seen.items == [[1], [2, 3]]
         source.end()
         await running.wait()
-    assert seen.items[0] == [1]
-    assert all(seen.items), "an empty window left"
-    assert flat(seen.items) == [1, 2, 3]
+    assert seen.items == [[1], [2, 3]]
 
 
-@within
-async def test_w5_the_first_item_leaves_by_age_however_fast_others_trickle_in():
-    left = Seen()
+@every_sink
+@manual
+async def test_w5_the_first_item_leaves_at_max_age_however_fast_others_trickle_in(kind, clock):
+    seen = Seen()
 
     async def trickle():
-        # A window that only silence could end would never leave before this does.
-        ends = time.monotonic() + 3
-        while not left.items and time.monotonic() < ends:
-            yield time.monotonic()
+        for n in range(10):
+            yield n
+            await asyncio.sleep(0.3)
 
     def note(unit, ctx):
-        left((unit, ctx.window.reason))
+        seen((clock.now(), unit, ctx.window.reason, ctx.window.age))
 
-    pipeline = ab.Pipeline("p").source(trickle()).window(max_age=0.2, idle=1000.0)
-    report = balanced(await pipeline.for_each(note, inline=True).run())
-    first, reason = left.items[0]
-    assert reason == "age"
-    assert len(first) > 100
-    assert report.committed == sum(len(unit) for unit, _ in left.items)
+    pipeline = ab.Pipeline("p").source(trickle()).window(max_age=1.0, idle=0.5)
+    async with with_sink(pipeline, kind, note).start() as running:
+        await clock.advance(0.999)
+        assert seen.items == []
+        await clock.advance(10.0)
+        balanced(await running.wait())
+    assert seen.items == [
+        (1.0, [0, 1, 2, 3], "age", 1.0),
+        (2.2, [4, 5, 6, 7], "age", 1.0),
+        (3.0, [8, 9], "close", pytest.approx(0.6)),
+    ]
+
+
+@every_sink
+@manual
+async def test_w5_idle_counts_from_the_last_item(kind, clock):
+    source, seen = Live(1), Seen()
+    pipeline = ab.Pipeline("p").source(source).window(idle=1.0)
+    async with with_sink(
+        pipeline, kind, lambda unit, ctx: seen((clock.now(), unit))
+    ).start() as running:
+        await clock.advance(0.9)
+        source.put(2)
+        await clock.advance(0.999)
+        assert seen.items == []
+        await clock.advance(0.001)
+        assert seen.items == [(1.9, [1, 2])]
+        source.end()
+        await running.wait()
 
 
 @pytest.mark.parametrize("count", [1, 499, 500, 501, 5000])
@@ -145,17 +175,41 @@ def test_w8_a_window_that_nothing_would_ever_make_leave_is_refused():
         numbers(1)
 
 
-@within
-async def test_w9_max_age_0_hands_on_whatever_is_there():
-    source, seen = Live(*range(50)), Seen()
-    async with ab.Pipeline("p").source(source).window(max_age=0).for_each(seen).start() as running:
-        while sum(len(window) for window in seen.items) < 50:
-            await seen.reach(len(seen.items) + 1)
-        source.put(50)
-        await seen.reach(len(seen.items) + 1)
+@every_sink
+@manual
+async def test_w9_max_age_0_is_no_busy_loop(kind, clock):
+    source, seen = Live(1, 2, 3), Seen()
+    pipeline = ab.Pipeline("p").source(source).window(max_age=0)
+    async with with_sink(pipeline, kind, lambda unit, ctx: seen(unit)).start() as running:
+        # A pipeline that looks again and again never comes to rest: this would not return.
+        await clock.advance(0)
+        assert flat(seen.items) == [1, 2, 3]
+        source.put(4)
+        await clock.advance(0)
+        assert seen.items[-1] == [4]
+        assert clock.now() == 0.0
+        steps = await count_turns(clock, 1_000_000.0)
+        assert steps < 10
         source.end()
         await running.wait()
-    assert flat(seen.items) == list(range(51))
+
+
+async def count_turns(clock, seconds):
+    """How often the loop goes round while so much time passes."""
+    loop, turned = asyncio.get_running_loop(), 0
+    go_round = loop._run_once
+
+    def counted():
+        nonlocal turned
+        turned += 1
+        go_round()
+
+    loop._run_once = counted
+    try:
+        await clock.advance(seconds)
+    finally:
+        del loop._run_once
+    return turned
 
 
 CUT_SHORT = [
@@ -235,6 +289,60 @@ def test_w13_a_second_attempt_gets_the_whole_window_again(kind):
     assert report.committed == 3
 
 
+def test_w14_a_million_idle_intervals_do_not_grow_memory():
+    clock, watch, windows = VirtualClock(), MemoryWatch(), 0
+
+    def now_and_then():
+        for n in range(1_000_000):
+            yield n
+            clock.spend(1.0)
+
+    def store(window):
+        nonlocal windows
+        windows += 1
+        if windows % 200_000 == 0:
+            watch.look()
+
+    pipeline = ab.Pipeline("p", clock=clock).source(now_and_then()).window(idle=0.5, max_age=60.0)
+    report = pipeline.for_each(store, inline=True).run_blocking()
+    assert (report.windows, report.seconds) == (1_000_000, 1_000_000.0)
+    assert watch.growth.blocks < 1000
+
+
+@manual
+async def test_w14_waiting_sources_and_timers_do_not_grow_memory(clock):
+    source, seen = Live(), Seen()
+    watch = MemoryWatch()
+    pipeline = ab.Pipeline("p").source(source).window(idle=1.0, max_age=1000.0).for_each(seen)
+    async with pipeline.start():
+        for n in range(4000):
+            source.put(n)
+            await clock.advance(1000.0)
+            seen.items.clear()
+            if n % 1000 == 999:
+                watch.look()
+    assert watch.growth.blocks < 500
+
+
+@every_sink
+@manual
+async def test_w15_only_the_pipelines_clock_moves_windows(kind, clock):
+    source, seen = Live(1, 2), Seen()
+    pipeline = ab.Pipeline("p").source(source).window(max_age=0.001)
+    async with with_sink(pipeline, kind, lambda unit, ctx: seen(unit)).start() as running:
+        real = time.monotonic()
+        while time.monotonic() < real + 0.01:
+            await turns(10)
+        await clock.advance(0)
+        assert seen.items == []
+        await clock.advance(0.0009)
+        assert seen.items == []
+        await clock.advance(0.0001)
+        assert seen.items == [[1, 2]]
+        source.end()
+        await running.wait()
+
+
 @every_sink
 @within
 async def test_w16_one_tenants_window_never_waits_for_anothers(kind):
@@ -250,14 +358,13 @@ async def test_w16_one_tenants_window_never_waits_for_anothers(kind):
 
 
 @every_sink
-@within
-async def test_w17_a_window_knows_why_it_left(kind):
+@virtual_time
+async def test_w17_a_window_knows_why_it_left(kind, clock):
     seen = Seen()
 
     def note(unit, ctx):
         assert ctx.window.items == len(unit)
-        assert ctx.window.age >= 0
-        seen((unit, ctx.window.reason))
+        seen((unit, ctx.window.reason, ctx.window.age))
 
     async def reason(items, **options):
         source = Live(*items)
@@ -268,10 +375,11 @@ async def test_w17_a_window_knows_why_it_left(kind):
             await running.wait()
         return seen.items[-1]
 
-    assert await reason([1, 2], max_items=2) == ([1, 2], "size")
-    assert await reason([1], max_age=0.01, max_items=9) == ([1], "age")
-    assert await reason([1], idle=0.01, max_items=9) == ([1], "idle")
-    assert await reason(["ab", "cd"], max_bytes=4) == (["ab", "cd"], "bytes")
+    assert await reason([1, 2], max_items=2) == ([1, 2], "size", 0.0)
+    assert await reason([1], max_age=0.1, max_items=9) == ([1], "age", 0.1)
+    assert await reason([1], idle=0.2, max_items=9) == ([1], "idle", 0.2)
+    assert await reason(["ab", "cd"], max_bytes=4) == (["ab", "cd"], "bytes", 0.0)
+    assert clock.now() == 0.3
 
 
 @every_way

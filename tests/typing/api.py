@@ -165,6 +165,33 @@ async def channels(events: ab.Pipeline[Event]) -> None:
 
     assert_type(ab.Pipeline("typed").source(channel), ab.Pipeline[Event])
     assert_type(events.to_channel(channel, close=False), ab.Pipeline[None])
+@ab.testing.virtual_time
+async def decorated(clock: ab.testing.VirtualClock) -> int:
+    """Be a test."""
+    await clock.advance(timedelta(minutes=1))
+    return 1
+
+
+@ab.testing.virtual_time(start=5.0, seed=1, auto_advance=False)
+async def decorated_with_options() -> str:
+    """Be another."""
+    return ""
+
+
+def testing(lines: list[str]) -> None:
+    """Check the test module."""
+    clock = ab.testing.VirtualClock(timedelta(days=1), seed=7)
+    assert_type(clock.now(), float)
+    clock.spend(1)
+    pipeline = ab.Pipeline("typed", clock=clock).source(lines).collect()
+    assert_type(ab.testing.run(pipeline.run(), clock=clock), ab.Report[str])
+    assert_type(decorated(), int)
+    assert_type(decorated_with_options(), str)
+    growth = ab.testing.memory_growth(lambda: None, calls=5, warm_up=1)
+    assert_type(growth.resident, int | None)
+    watch = ab.testing.MemoryWatch()
+    watch.look()
+    assert_type(watch.growth.blocks, int)
 
 
 def reports(finished: ab.Pipeline[Event]) -> None:
