@@ -35,9 +35,7 @@ impl Clock {
     #[inline]
     pub(crate) fn now(&self) -> Time {
         Time::from_nanos(match self {
-            Self::Monotonic(start) => {
-                u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX)
-            }
+            Self::Monotonic(start) => u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX),
             Self::Virtual(time, start) => time.nanos().saturating_sub(*start),
         })
     }

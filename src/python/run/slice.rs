@@ -92,8 +92,8 @@ impl Run {
             if !self.shared.clock.is_virtual() {
                 Self::nap(py, hand, now)?;
             }
-            let used_up = now.since(start) >= SLICE
-                || (rounds >= ROUNDS && self.shared.clock.is_virtual());
+            let used_up =
+                now.since(start) >= SLICE || (rounds >= ROUNDS && self.shared.clock.is_virtual());
             if hurry || used_up {
                 self.slice.store(now.as_nanos(), Ordering::Relaxed);
                 return Ok(MORE);

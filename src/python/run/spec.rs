@@ -65,7 +65,11 @@ impl RunSpec {
     /// Makes the run, and starts its native source.
     pub(super) fn open(self, py: Python<'_>) -> PyResult<Run> {
         // A test's pool has no threads: it runs a job when it is given one.
-        let pooled = if self.time.is_some() { 1 } else { self.threads * 2 };
+        let pooled = if self.time.is_some() {
+            1
+        } else {
+            self.threads * 2
+        };
         let shared = Arc::new(Shared::new(
             self.name,
             self.stages,
