@@ -11,21 +11,19 @@ import asyncio
 import logging
 import os
 import time
-from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from anabranch import _branches, _build, _core, _process
-from anabranch._pool import InlinePool, Pool
+from anabranch._clock import RunClock
 from anabranch._signals import steering
 from anabranch._tasks import Tasks
-from anabranch.errors import ForkedProcessError, refused
+from anabranch.errors import ConfigError, ForkedProcessError
 from anabranch.report import Report
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextlib import AbstractContextManager
 
-    from anabranch._virtual import VirtualClock, VirtualLoop
+    from anabranch._pool import InlinePool, Pool
     from anabranch.pipeline import Pipeline
 
 T = TypeVar("T")
@@ -34,8 +32,6 @@ _logger = logging.getLogger("anabranch")
 
 _IDLE: Final = 0
 _FINISHED: Final = 2
-# How long the blocking driver sleeps at most: signal handlers run in between.
-_LONGEST_WAIT: Final = 0.25
 # How long closing waits for a `def` handler that is still at work.
 _POOL_CLOSE: Final = 2.0
 
@@ -49,8 +45,7 @@ class Session(Generic[T]):
         self._stages = pipeline._stages  # noqa: SLF001 - as above
         self._process = os.getpid()
         self._run: _core.Run | None = None
-        # A test's; None is the machine's. A loop that has one imposes it.
-        self._clock = self._settings.clock
+        self._clock = RunClock(self._settings.clock, self._settings.name)
         self._pool: Pool | InlinePool | None = None
         self._spec: _build.Spec | None = None
         self._address: tuple[str, int] | None = None
@@ -72,7 +67,7 @@ class Session(Generic[T]):
     def drain(self) -> None:
         """Stop intake and finish what is inside, within the pipeline's grace."""
         if self._deadline is None:
-            self._deadline = self._now() + self._settings.grace
+            self._deadline = self._clock.now() + self._settings.grace
         if self._run is not None:
             self._run.drain()
         else:
@@ -111,17 +106,17 @@ class Session(Generic[T]):
     def run_blocking(self) -> Report[T]:
         """Run to the end in this thread."""
         if self._needs_loop():
-            with steering(self, interrupts=True), self._runner() as runner:
+            with steering(self, interrupts=True), self._clock.runner() as runner:
                 return runner.run(self._run_in_loop())
         with _process.driving(self), steering(self, interrupts=True):
             run = self._open()
             try:
-                with self._moving_time():
+                with self._clock.driven():
                     ended = self._drive_blocking(run)
                 if ended:
                     return self._end(run)
                 # A coroutine has appeared: the same run goes on in a loop.
-                with self._runner() as runner:
+                with self._clock.runner() as runner:
                     return runner.run(self._run_in_loop())
             finally:
                 if self._pipeline.last_report is None:
@@ -140,7 +135,7 @@ class Session(Generic[T]):
                 if state == _FINISHED:
                     return True
                 if state == _IDLE:
-                    self._wait(run)
+                    self._clock.wait(run, self._until_due(run))
                 self._check_deadline(run)
             except (Exception, KeyboardInterrupt, SystemExit) as error:
                 # Of a callable, or of a signal handler that came in between. What is inside is
@@ -149,18 +144,6 @@ class Session(Generic[T]):
                     raise
                 self._fatal = error
                 run.abort()
-
-    def _wait(self, run: _core.Run) -> None:
-        longest = self._until_due(run)
-        if self._clock is not None:
-            self._clock._pass(run, longest, self._settings.name)  # noqa: SLF001 - for the package
-        else:
-            run.wait(_LONGEST_WAIT if longest is None else min(longest, _LONGEST_WAIT))
-
-    def _moving_time(self) -> AbstractContextManager[None]:
-        if self._clock is None:
-            return nullcontext()
-        return self._clock._driven(f"pipeline {self._settings.name!r}")  # noqa: SLF001 - as above
 
     # The asyncio driver.
 
@@ -188,7 +171,12 @@ class Session(Generic[T]):
     def spawn(self) -> asyncio.Task[Report[T]]:
         """Start the driver as a task of the running loop."""
         loop = asyncio.get_running_loop()
-        self._go_by(loop)
+        try:
+            self._clock.adopt(loop)
+        except ConfigError:
+            # Nothing has begun: the pipeline can still be run as the message says.
+            self._pipeline._turn.release()  # noqa: SLF001 - the session is the pipeline's
+            raise
         run = self._open()
         name = f"anabranch {self._settings.name}"
         return loop.create_task(self._drive(loop, run), name=name)
@@ -200,9 +188,7 @@ class Session(Generic[T]):
     async def _drive_in_loop(self, loop: asyncio.AbstractEventLoop, run: _core.Run) -> Report[T]:
         self._crews = tasks = self._tasks(loop, run)
         loop.add_reader(run.fileno(), self._on_wake)
-        if self._clock is not None and run.address is None:
-            # Only what the loop itself drives writes to it.
-            cast("VirtualLoop", loop).quiet(run.fileno())
+        self._clock.attend(loop, run)
         shut: asyncio.CancelledError | None = None
         try:
             while True:
@@ -266,10 +252,11 @@ class Session(Generic[T]):
         tasks.forsake()
         run.abort()
         until = time.monotonic() + _POOL_CLOSE
-        while run.step() != _FINISHED and time.monotonic() < until:
+        while run.step() != _FINISHED and (left := until - time.monotonic()) > 0:
             while (job := run.next_job()) is not None:
                 job.failed(RuntimeError("the event loop was closed"))
-            run.wait(self._patience(run.timeout()))
+            longest = run.timeout()
+            run.wait(left if longest is None else min(longest, left))
 
     def outcome(self, task: asyncio.Task[Report[T]]) -> Report[T]:
         """Return the report, or raise what asked for the process to end.
@@ -329,35 +316,12 @@ class Session(Generic[T]):
 
     # Both.
 
-    def _go_by(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Find out which clock the run goes by."""
-        # Not by the loop's type: its module is for tests, and is not imported for this.
-        imposed: VirtualClock | None = getattr(loop, "virtual_clock", None)
-        if self._clock not in (None, imposed):
-            allowed = (
-                "that of the event loop: run the pipeline inside "
-                "ab.testing.run(main(), clock=clock), or by run_blocking()"
-            )
-            raise refused("clock", self._clock, allowed, pipeline=self._settings.name)
-        self._clock = imposed
-
-    def _runner(self) -> asyncio.Runner:
-        clock = self._clock
-        if clock is None:
-            return asyncio.Runner()
-        from anabranch._virtual import VirtualLoop
-
-        return asyncio.Runner(loop_factory=lambda: VirtualLoop(clock))
-
-    def _now(self) -> float:
-        return time.monotonic() if self._clock is None else self._clock.now()
-
     def _until_due(self, run: _core.Run) -> float | None:
         """Return the seconds until a timer, or the end of the grace, is due; None for never."""
         timeout = run.timeout()
         if self._deadline is None:
             return timeout
-        left = max(0.0, self._deadline - self._now())
+        left = max(0.0, self._deadline - self._clock.now())
         return left if timeout is None else min(timeout, left)
 
     def _needs_loop(self) -> bool:
@@ -378,8 +342,7 @@ class Session(Generic[T]):
         source, self._iterator = _build.open_source(self._stages[0])
         pool = self._pool
         if pool is None:
-            name, threads = self._settings.name, self._settings.threads
-            pool = self._pool = Pool(name, threads) if self._clock is None else InlinePool()
+            pool = self._pool = self._clock.pool(self._settings.threads)
         self._spec = _build.build(
             self._settings,
             self._stages,
@@ -387,7 +350,7 @@ class Session(Generic[T]):
             grow=pool.grow,
             put=pool.put,
             own_threads=pool.started,
-            clock=self._clock,
+            clock=self._clock.virtual,
         )
         self._run = _core.Run(self._spec)
         self._address = self._run.address
@@ -404,7 +367,7 @@ class Session(Generic[T]):
             options["channel"].close(error)
 
     def _check_deadline(self, run: _core.Run) -> None:
-        if self._deadline is not None and self._now() >= self._deadline:
+        if self._deadline is not None and self._clock.now() >= self._deadline:
             self._deadline = None
             run.abort()
 
