@@ -19,7 +19,7 @@ use pyo3::types::{PyDict, PyList};
 use super::errors::ForkedProcessError;
 use super::run::locked;
 use super::work::ends_the_process;
-use crate::clock::MonotonicClock;
+use crate::clock::Clock;
 use crate::wake::Wake;
 
 /// How one who waits is woken.
@@ -72,7 +72,7 @@ pub(crate) struct PyChannel {
     name: String,
     /// The process it was made in: nobody wakes those who wait in a fork.
     process: u32,
-    clock: MonotonicClock,
+    clock: Clock,
     state: Mutex<State>,
 }
 
@@ -95,7 +95,7 @@ impl PyChannel {
         Ok(Self {
             name,
             process: std::process::id(),
-            clock: MonotonicClock::start(),
+            clock: Clock::start(None),
             state: Mutex::new(Shared::new(capacity, on_full)),
         })
     }
