@@ -8,6 +8,7 @@
 //! - `context.rs`, `report.rs`: what handlers and callers are told.
 //! - `domain.rs`: what the engine carries.
 
+mod action;
 mod context;
 mod convert;
 mod domain;
@@ -21,13 +22,17 @@ mod pass;
 mod plan;
 mod report;
 mod run;
+mod scope;
 mod source;
+mod undo;
 mod work;
 
 use pyo3::prelude::*;
 
 #[pymodule]
 mod _core {
+    #[pymodule_export]
+    use super::action::Action;
     #[pymodule_export]
     use super::context::{Context, WindowInfo};
     #[pymodule_export]
@@ -40,6 +45,8 @@ mod _core {
     use super::plan::{PyPlan, check_retry, check_tcp};
     #[pymodule_export]
     use super::run::Run;
+    #[pymodule_export]
+    use super::scope::{Playback, PyScope};
 
     /// The version of the package.
     #[pymodule_export]

@@ -26,7 +26,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from anabranch import _process as _process  # first: it is to be the last to run at exit
-from anabranch._core import Context, WindowInfo, __version__
+from anabranch._core import Context, UndoAction, WindowInfo, __version__
 from anabranch._stages import StageInfo
 from anabranch.errors import (
     AnabranchError,
@@ -47,6 +47,7 @@ from anabranch.sources import TcpLines, tcp_lines
 
 if TYPE_CHECKING:
     from anabranch._running import Running
+    from anabranch.scope import CompensationScope, RollbackReport
 
 __all__ = [
     "AnabranchError",
@@ -55,6 +56,7 @@ __all__ = [
     "ClosedError",
     "Compensation",
     "CompensationError",
+    "CompensationScope",
     "ConfigError",
     "Context",
     "Failure",
@@ -66,10 +68,12 @@ __all__ = [
     "PipelineFailed",
     "Report",
     "Retry",
+    "RollbackReport",
     "Running",
     "SourceError",
     "StageInfo",
     "TcpLines",
+    "UndoAction",
     "WindowInfo",
     "__version__",
     "attr",
@@ -85,5 +89,9 @@ def __getattr__(name: str) -> object:
         from anabranch._running import Running
 
         return Running
+    if name in ("CompensationScope", "RollbackReport"):
+        from anabranch import scope
+
+        return getattr(scope, name)
     message = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(message)

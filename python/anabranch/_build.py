@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from anabranch import _branches, _callables, _failures, _pass, _weave
+from anabranch._playback import arranging
 from anabranch._stages import Stage
 from anabranch.keys import AttrKey, ItemKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from anabranch._core import UndoAction
     from anabranch._stages import Settings
     from anabranch.policy import Retry
 
@@ -83,6 +85,10 @@ class Spec:
     max_in_flight: int
     stop_on_error: bool
     seed: int
+    policy: str
+    rollback_deadline: float | None
+    commit_at_end: bool
+    arrange: Callable[[tuple[UndoAction, ...]], list[UndoAction]] | None
     threads: int
     grow: Callable[[], None]
     put: Callable[[Any], None]
@@ -256,6 +262,10 @@ def build(
         max_in_flight=settings.max_in_flight,
         stop_on_error=settings.on_error == "stop",
         seed=secrets.randbits(64) if seed is None else seed,
+        policy=settings.rollback if settings.policy is None else "custom",
+        rollback_deadline=settings.rollback_deadline,
+        commit_at_end=settings.commit == "end",
+        arrange=None if settings.policy is None else arranging(settings.policy),
         threads=settings.threads,
         grow=grow,
         put=put,

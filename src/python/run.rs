@@ -11,8 +11,10 @@
 //! - `run/slice.rs`: what a step does.
 //! - `run/flow.rs`: items from the source, through the pass and the routing, to the first leg.
 //! - `run/tracked.rs`: the same for items with a history.
+//! - `run/holders.rs`: which of their outputs hold what undoes them.
 
 mod flow;
+mod holders;
 pub(super) mod slice;
 mod spec;
 mod tracked;
@@ -23,10 +25,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anabranch_core::branch::BranchId;
 use anabranch_core::clock::Time;
-use anabranch_core::engine::{Config, Engine, Port};
+use anabranch_core::compensation::{Scope, Step};
+use anabranch_core::engine::{Config, Engine, Level, Port, RollbackOptions};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
+use super::context::{Context, Wide};
 use super::domain::{FIRST_TASKS, PyDomain, Shared};
 use super::errors::{ClosedError, ForkedProcessError};
 use super::job::Job;
@@ -35,6 +39,7 @@ use super::leg::Leg;
 use super::native::NativeSource;
 use super::report;
 use super::source::Source;
+use super::undo::Undo;
 use super::work::{CallResult, InHand, LegFacts};
 use crate::wake::Wake;
 use spec::RunSpec;
@@ -76,6 +81,8 @@ struct Hand {
     /// Whether an awaitable is one, where a handler returned something.
     is_awaitable: Py<PyAny>,
     flush_on_abort: bool,
+    /// The user's own policy: arranges the undo actions of a rollback.
+    arrange: Option<Py<PyAny>>,
 }
 
 /// Items an async source has pushed.
@@ -289,6 +296,7 @@ impl Run {
             max_in_flight: 0,
             stop_on_error: false,
             seed: 0,
+            rollback: RollbackOptions::default(),
         });
         let engine = std::mem::replace(&mut *locked(&self.engine), empty);
         drop((
@@ -325,6 +333,41 @@ impl Run {
     /// Whether the engine is gone.
     pub(crate) fn is_closed(&self) -> bool {
         locked(&self.legs).is_none()
+    }
+
+    /// The tenant of an undo action: its own, or, if it was registered before the fan-out, that of
+    /// the unit that is undone.
+    pub(crate) fn tenant_of(
+        &self,
+        py: Python<'_>,
+        undo: &Undo,
+        branch: BranchId,
+    ) -> Option<Py<PyAny>> {
+        match &undo.tenant {
+            Some(tenant) => Some(tenant.clone_ref(py)),
+            None => self.tenant(py, branch),
+        }
+    }
+
+    /// Ends a context: returns what goes with its unit, and hands the engine what does not.
+    pub(crate) fn registered(
+        &self,
+        context: Option<&Py<Context>>,
+        branch: BranchId,
+    ) -> Option<Box<Scope<Undo>>> {
+        let mut registered = context?.get().close();
+        for (wide, step) in registered.wide.drain(..) {
+            self.register(wide, branch, step);
+        }
+        registered.scope()
+    }
+
+    pub(crate) fn register(&self, wide: Wide, branch: BranchId, step: Step<Undo>) {
+        let level = match wide {
+            Wide::Branch => Level::Branch(branch),
+            Wide::Pipeline => Level::Pipeline,
+        };
+        locked(&self.engine).register(level, step);
     }
 
     pub(crate) fn legs(&self) -> PyResult<Arc<Vec<Leg>>> {

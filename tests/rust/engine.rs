@@ -7,6 +7,7 @@
 //! - `engine/branches.rs`: the rows B, T and the order and number of what is in flight.
 //! - `engine/outcomes.rs`: the rows R.
 //! - `engine/rollbacks.rs`: the rows C.
+//! - `engine/scopes.rs`: more of them: scopes wider than a unit, or held by several outputs.
 //! - `engine/endings.rs`: the rows of all letters about end, drain and abort.
 //! - `engine/conservation.rs`: random pipelines, of which nothing is ever lost.
 //! - `engine/world.rs`: one such pipeline, and what happens to it.
@@ -30,6 +31,8 @@ mod options;
 mod outcomes;
 #[path = "engine/rollbacks.rs"]
 mod rollbacks;
+#[path = "engine/scopes.rs"]
+mod scopes;
 #[path = "engine/windows.rs"]
 mod windows;
 #[path = "engine/world.rs"]

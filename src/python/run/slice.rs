@@ -5,13 +5,16 @@ use std::time::Duration;
 
 use anabranch_core::branch::BranchId;
 use anabranch_core::clock::Time;
+use anabranch_core::compensation::Step;
 use anabranch_core::engine::{Outcome, RollbackId, Unit, Work};
 use pyo3::prelude::*;
 
-use super::super::domain::{FIRST_TASKS, INLINE, POOL, PyDomain, UNDO, Undo};
+use super::super::action;
+use super::super::domain::{FIRST_TASKS, INLINE, POOL, PyDomain, UNDO};
 use super::super::job::Job;
 use super::super::leg::Role;
 use super::super::source::Source;
+use super::super::undo::Undo;
 use super::super::work::{CallResult, GivenBack, InHand, ends_the_process};
 use super::{FINISHED, Hand, IDLE, MORE, Run, locked};
 
@@ -44,6 +47,7 @@ impl Run {
             // Each time, not only once a slice: nothing new begins after a signal has aborted.
             self.obey(hand, self.shared.now());
             let mut progress = self.take_back(this, hand)?;
+            progress |= self.arrange(py, hand)?;
             progress |= self.run_inline(this, hand, start)?;
             progress |= self.feed_pool(this, hand)?;
             progress |= self.move_arrivals(py, hand)?;
@@ -184,23 +188,12 @@ impl Run {
                         self.call_here(this, hand, work)?;
                     }
                 },
-                Work::Undo { rollback, undo } => {
-                    self.undo_here(this, hand, rollback, undo, 0)?;
+                Work::Undo(turn) => {
+                    let work = InHand::undo(py, self, turn, 0)?;
+                    self.call_here(this, hand, work)?;
                 }
             }
         }
-    }
-
-    fn undo_here(
-        &self,
-        this: &Bound<'_, Self>,
-        hand: &mut Hand,
-        rollback: RollbackId,
-        undo: Undo,
-        tried: u32,
-    ) -> PyResult<()> {
-        let work = InHand::undo(this.py(), self, rollback, undo, tried)?;
-        self.call_here(this, hand, work)
     }
 
     fn call_here(&self, this: &Bound<'_, Self>, hand: &mut Hand, work: InHand) -> PyResult<()> {
@@ -242,17 +235,36 @@ impl Run {
                 let now = self.shared.now();
                 locked(&self.engine).complete(unit, outcome, registered, now);
             }
-            GivenBack::Undo(rollback, undo, error, registered) => {
+            GivenBack::Undo(turn, error, registered) => {
                 let now = self.shared.now();
-                locked(&self.engine).complete_undo(rollback, undo, error, registered, now);
+                locked(&self.engine).complete_undo(turn, error, registered, now);
             }
-            GivenBack::Again(rollback, undo, tried) => {
-                let work = InHand::undo(py, self, rollback, undo, tried)?;
+            GivenBack::Again(turn, tried) => {
+                let work = InHand::undo(py, self, turn, tried)?;
                 self.hand_on(this, work)?;
             }
         }
         self.bury();
         Ok(fatal)
+    }
+
+    /// Has the user's policy arrange the rollbacks that have begun.
+    fn arrange(&self, py: Python<'_>, hand: &Hand) -> PyResult<bool> {
+        let Some(policy) = &hand.arrange else {
+            return Ok(false);
+        };
+        let mut progress = false;
+        while let Some((rollback, steps)) = self.next_unarranged() {
+            progress = true;
+            let (steps, skipped) = action::arranged(py, policy, steps, &self.shared)?;
+            let now = self.shared.now();
+            locked(&self.engine).arrange(rollback, steps, skipped, now);
+        }
+        Ok(progress)
+    }
+
+    fn next_unarranged(&self) -> Option<(RollbackId, Vec<Step<Undo>>)> {
+        locked(&self.engine).next_unarranged()
     }
 
     /// Whether a `def` callable has returned what should be awaited.
@@ -274,7 +286,7 @@ impl Run {
     fn hand_on(&self, this: &Bound<'_, Self>, work: InHand) -> PyResult<()> {
         let py = this.py();
         let result = match &work {
-            InHand::Undo { undo, .. } if undo.port == UNDO => {
+            InHand::Undo { turn, .. } if turn.step.undo.port == UNDO => {
                 let job = Py::new(py, Job::new(this.clone().unbind(), work, false))?;
                 locked(&self.adopted).push_back(job);
                 return Ok(());
@@ -325,7 +337,7 @@ impl Run {
                     let facts = self.facts[unit.leg];
                     InHand::unit(py, self, &facts, unit)?
                 }
-                Work::Undo { rollback, undo } => InHand::undo(py, self, rollback, undo, 0)?,
+                Work::Undo(turn) => InHand::undo(py, self, turn, 0)?,
             };
             let job = Py::new(py, Job::new(this.clone().unbind(), work, true))?;
             // First: a job that is not put gives itself back.
@@ -344,10 +356,10 @@ impl Run {
         }
         let now = self.shared.now();
         let work = locked(&self.engine).next(UNDO, now);
-        let Some(Work::Undo { rollback, undo }) = work else {
+        let Some(Work::Undo(turn)) = work else {
             return Ok(None);
         };
-        let work = InHand::undo(py, self, rollback, undo, 0)?;
+        let work = InHand::undo(py, self, turn, 0)?;
         Ok(Some(Py::new(
             py,
             Job::new(this.clone().unbind(), work, false),

@@ -17,9 +17,36 @@ struct Fact {
     offered: u64,
     weight: u64,
     /// Undo actions that travel with it.
-    scope: Vec<u64>,
+    scope: Held,
     /// Its parent's place in the order its lane handed units out, and its own among the outputs.
     born: (u64, usize),
+}
+
+/// The undo actions an event or a unit holds: alone, and together with others.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Held {
+    orders: Vec<u64>,
+    shared: Vec<usize>,
+}
+
+impl Held {
+    fn of(parts: impl IntoIterator<Item = Self>) -> Self {
+        let mut whole = Self::default();
+        for part in parts {
+            whole.orders.extend(part.orders);
+            whole.shared.extend(part.shared);
+        }
+        whole
+    }
+}
+
+/// What several outputs of one unit hold together.
+#[derive(Debug)]
+struct Shared {
+    held: Held,
+    holders: usize,
+    /// Holders that have ended well: when all have, it has.
+    well: usize,
 }
 
 /// What is known of one lane.
@@ -40,7 +67,7 @@ struct LaneFact {
 #[derive(Debug)]
 pub(crate) struct Handed {
     place: u64,
-    scope: Vec<u64>,
+    scope: Held,
 }
 
 #[derive(Debug)]
@@ -59,6 +86,7 @@ pub(crate) struct Ledger {
     backing_off: BTreeMap<u64, u64>,
     rollbacks: BTreeMap<RollbackId, (u32, u64)>,
     registered: BTreeMap<u64, u32>,
+    shared: Vec<Shared>,
     released: BTreeSet<u64>,
     ran: BTreeSet<u64>,
     /// Items, as the report must count them.
@@ -85,6 +113,7 @@ impl Ledger {
             backing_off: BTreeMap::new(),
             rollbacks: BTreeMap::new(),
             registered: BTreeMap::new(),
+            shared: Vec::new(),
             released: BTreeSet::new(),
             ran: BTreeSet::new(),
             routed: BTreeMap::new(),
@@ -102,7 +131,11 @@ impl Ledger {
         self.registered.insert(order, pass);
     }
 
-    pub(crate) fn source_event(&mut self, number: u64, scope: Vec<u64>) {
+    pub(crate) fn source_event(&mut self, number: u64, orders: Vec<u64>) {
+        let scope = Held {
+            orders,
+            shared: Vec::new(),
+        };
         self.events.insert(
             number,
             Fact {
@@ -128,17 +161,48 @@ impl Ledger {
             self.failed += fact.weight;
         } else {
             self.filtered += fact.weight;
-            self.released.extend(fact.scope);
+            self.release(fact.scope);
+        }
+    }
+
+    /// What ended well is released, and what it held together with others once they all have.
+    fn release(&mut self, held: Held) {
+        self.released.extend(held.orders);
+        for id in held.shared {
+            let shared = &mut self.shared[id];
+            shared.well += 1;
+            if shared.well == shared.holders {
+                let held = std::mem::take(&mut shared.held);
+                self.release(held);
+            }
+        }
+    }
+
+    /// What each of `holders` outputs holds.
+    fn share(&mut self, held: Held, holders: usize) -> Held {
+        if holders < 2 {
+            return held;
+        }
+        if let (true, &[id]) = (held.orders.is_empty(), &held.shared[..]) {
+            self.shared[id].holders += holders - 1;
+            return held;
+        }
+        let id = self.shared.len();
+        self.shared.push(Shared {
+            held,
+            holders,
+            well: 0,
+        });
+        Held {
+            orders: Vec::new(),
+            shared: vec![id],
         }
     }
 
     /// The events of a unit become one value.
     pub(crate) fn sealed(&mut self, lane: LaneId, of: &[u64], number: u64) {
         let first = self.events[&of[0]].clone();
-        let scope = of
-            .iter()
-            .flat_map(|number| self.events[number].scope.clone())
-            .collect();
+        let scope = Held::of(of.iter().map(|number| self.events[number].scope.clone()));
         let weight = of.iter().map(|number| self.events[number].weight).sum();
         self.events.insert(
             number,
@@ -166,10 +230,10 @@ impl Ledger {
         assert!(self.in_flight <= self.max_in_flight, "T11: per pipeline");
         let scope: usize = numbers
             .iter()
-            .map(|number| self.events[number].scope.len())
+            .map(|number| self.events[number].scope.orders.len())
             .sum();
         assert_eq!(
-            unit.scope.as_ref().map_or(0, |scope| scope.len()),
+            unit.scope.as_ref().map_or(0, |scope| scope.steps().len()),
             scope,
             "C17: scope"
         );
@@ -214,10 +278,8 @@ impl Ledger {
         }
         self.in_flight -= 1;
         let numbers = numbers(unit);
-        let scope = numbers
-            .iter()
-            .flat_map(|number| self.events[number].scope.clone())
-            .collect();
+        let held = |number: &u64| self.events[number].scope.clone();
+        let scope = Held::of(numbers.iter().map(held));
         Handed {
             place: self.places[&numbers[0]],
             scope,
@@ -232,22 +294,25 @@ impl Ledger {
         registered: &[u64],
     ) {
         let weight = u64::from(unit.weight);
-        let mut scope = [&handed.scope, registered].concat();
+        let mut scope = handed.scope.clone();
+        scope.orders.extend(registered);
         if unit.leg + 1 == self.legs.len() {
             self.committed += weight;
-            self.released.extend(scope);
+            self.release(scope);
             return;
         }
         if outputs.is_empty() {
             self.filtered += weight;
-            self.released.extend(scope.drain(..));
+            self.release(scope);
+            return;
         }
+        let scope = self.share(scope, outputs.len());
         self.between += outputs.len();
         for (index, number) in outputs.iter().enumerate() {
             let fact = Fact {
                 offered: 0,
                 weight: if index == 0 { weight } else { 1 },
-                scope: std::mem::take(&mut scope),
+                scope: scope.clone(),
                 born: (handed.place, index),
             };
             self.events.insert(*number, fact);
