@@ -298,7 +298,9 @@ impl World {
             self.step(Move::Forward { branch: 0 });
             self.step(Move::Poll);
             if self.stops() {
+                // What it let go is still to be forwarded.
                 self.step(Move::Finish(Finish::Abort));
+                continue;
             }
             while (0..PORTS).any(|port| self.next(Port(port), false)) {}
             if self.hand.is_empty() {
