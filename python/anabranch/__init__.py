@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 from anabranch import _process as _process  # first: it is to be the last to run at exit
 from anabranch._core import Context, UndoAction, WindowInfo, __version__
 from anabranch._stages import StageInfo
+from anabranch.compensation import Compensation
 from anabranch.errors import (
     AnabranchError,
     ClosedError,
@@ -42,7 +43,7 @@ from anabranch.keys import AttrKey, ItemKey, attr, item
 from anabranch.local import PerThread, per_thread
 from anabranch.pipeline import Pipeline
 from anabranch.policy import Retry
-from anabranch.report import BranchReport, Compensation, Failure, Report
+from anabranch.report import BranchReport, Failure, Report
 from anabranch.sources import TcpLines, tcp_lines
 
 if TYPE_CHECKING:

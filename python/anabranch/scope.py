@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from anabranch._core import UndoAction
 from anabranch._playback import Played, arranging, new_scope, play, play_blocking
 from anabranch.errors import ClosedError, refused
-from anabranch.report import Compensation, compensation_of
+from anabranch.compensation import Compensation, compensation_of
 
 if TYPE_CHECKING:
     from datetime import timedelta

@@ -11,10 +11,12 @@
 //! - `run/slice.rs`: what a step does.
 //! - `run/flow.rs`: items from the source, through the pass and the routing, to the first leg.
 //! - `run/tracked.rs`: the same for items with a history.
+//! - `run/rollback.rs`: what is registered, and by which policy it is undone.
 //! - `run/holders.rs`: which of their outputs hold what undoes them.
 
 mod flow;
 mod holders;
+mod rollback;
 pub(super) mod slice;
 mod spec;
 mod tracked;
@@ -25,12 +27,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anabranch_core::branch::BranchId;
 use anabranch_core::clock::Time;
-use anabranch_core::compensation::{Scope, Step};
-use anabranch_core::engine::{Config, Engine, Level, Port, RollbackOptions};
+use anabranch_core::engine::{Config, Engine, Port, RollbackOptions};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
-use super::context::{Context, Wide};
 use super::domain::{FIRST_TASKS, PyDomain, Shared};
 use super::errors::{ClosedError, ForkedProcessError};
 use super::job::Job;
@@ -39,7 +39,6 @@ use super::leg::Leg;
 use super::native::NativeSource;
 use super::report;
 use super::source::Source;
-use super::undo::Undo;
 use super::work::{CallResult, InHand, LegFacts};
 use crate::wake::Wake;
 use spec::RunSpec;
@@ -255,6 +254,12 @@ impl Run {
         tenants.iter().map(|tenant| tenant.clone_ref(py)).collect()
     }
 
+    /// The run is left as it is: undo actions that have had no turn are stuck.
+    fn abandon(&self) {
+        let now = self.shared.now();
+        locked(&self.engine).abandon(now);
+    }
+
     /// What happened so far.
     fn report<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let outcome = if self.failed.load(Ordering::Acquire) {
@@ -333,41 +338,6 @@ impl Run {
     /// Whether the engine is gone.
     pub(crate) fn is_closed(&self) -> bool {
         locked(&self.legs).is_none()
-    }
-
-    /// The tenant of an undo action: its own, or, if it was registered before the fan-out, that of
-    /// the unit that is undone.
-    pub(crate) fn tenant_of(
-        &self,
-        py: Python<'_>,
-        undo: &Undo,
-        branch: BranchId,
-    ) -> Option<Py<PyAny>> {
-        match &undo.tenant {
-            Some(tenant) => Some(tenant.clone_ref(py)),
-            None => self.tenant(py, branch),
-        }
-    }
-
-    /// Ends a context: returns what goes with its unit, and hands the engine what does not.
-    pub(crate) fn registered(
-        &self,
-        context: Option<&Py<Context>>,
-        branch: BranchId,
-    ) -> Option<Box<Scope<Undo>>> {
-        let mut registered = context?.get().close();
-        for (wide, step) in registered.wide.drain(..) {
-            self.register(wide, branch, step);
-        }
-        registered.scope()
-    }
-
-    pub(crate) fn register(&self, wide: Wide, branch: BranchId, step: Step<Undo>) {
-        let level = match wide {
-            Wide::Branch => Level::Branch(branch),
-            Wide::Pipeline => Level::Pipeline,
-        };
-        locked(&self.engine).register(level, step);
     }
 
     pub(crate) fn legs(&self) -> PyResult<Arc<Vec<Leg>>> {

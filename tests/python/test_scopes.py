@@ -386,3 +386,38 @@ def test_c3_more_actions_than_samples_stay_stuck():
     report = go(pipeline(*range(300)).for_each(handler, inline=True))
     assert report.stuck == 300
     assert sum(action.action is not None for action in report.compensations) == 300
+
+
+@every_driver
+def test_c14_a_policy_arranges_what_is_undone_with_the_run_too(driver):
+    ran = []
+
+    def handler(n, ctx):
+        for name in "abc":
+            ctx.compensate(ran.append, name, level="pipeline")
+        raise Refused
+
+    options = {"rollback": reversed, "rollback_deadline": None, "on_error": "stop"}
+    report = go(pipeline(**options).for_each(handler, inline=True), driver)
+    assert (ran, report.compensated) == (["a", "b", "c"], 3)
+
+
+def test_e5_what_had_no_turn_when_the_run_is_left_is_stuck():
+    ran = []
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    def handler(n, ctx):
+        ctx.compensate(ran.append, "pipeline", level="pipeline")
+        ctx.compensate(ran.append, "unit")
+        ctx.compensate(interrupt)
+        interrupt()
+
+    stages = pipeline().for_each(handler, inline=True)
+    with pytest.raises(KeyboardInterrupt):
+        stages.run_blocking()
+    report = stages.last_report
+    assert ran == []
+    assert [action.name for action in report.compensations] == ["interrupt", "append", "append"]
+    assert report.stuck == 3

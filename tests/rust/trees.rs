@@ -73,12 +73,12 @@ impl Model {
                 }
             }
         }
-        let (over, left) = self.known.drain(..).partition(|it| it.holders.is_empty());
+        let (over, left): (Vec<_>, _) = self.known.drain(..).partition(|it| it.holders.is_empty());
         self.known = left;
-        self.play(over)
+        self.play(&over)
     }
 
-    fn play(&mut self, over: Vec<Known>) -> Vec<u64> {
+    fn play(&mut self, over: &[Known]) -> Vec<u64> {
         let due = over
             .iter()
             .filter(|it| it.failed && it.kind == Kind::Compensation);
@@ -124,11 +124,11 @@ impl Real {
                 self.scopes.push(Some(fork));
             }
             Event::Absorb(scope, other) => {
-                let other = self.scopes[other].take().unwrap();
+                let other = self.take(other);
                 self.open(scope).absorb(other);
             }
             Event::End(scope, well) => {
-                let ended = self.scopes[scope].take().unwrap().end(well);
+                let ended = self.take(scope).end(well);
                 return self.play(Rollback::of(ended, Policy::Sequential));
             }
         }
@@ -136,7 +136,11 @@ impl Real {
     }
 
     fn open(&mut self, scope: usize) -> &mut Scope<u64> {
-        self.scopes[scope].as_mut().unwrap()
+        self.scopes[scope].get_or_insert_default()
+    }
+
+    fn take(&mut self, scope: usize) -> Scope<u64> {
+        self.scopes[scope].take().unwrap_or_default()
     }
 
     fn play(&mut self, mut rollback: Rollback<u64>) -> Vec<u64> {
@@ -157,7 +161,7 @@ struct Chance(Random);
 
 impl Chance {
     fn below(&mut self, most: usize) -> usize {
-        (self.0.next_u64() % most as u64) as usize
+        usize::try_from(self.0.next_u64() % most as u64).unwrap_or_default()
     }
 
     /// The next event for these scopes, two of which may be the same.
@@ -175,6 +179,10 @@ impl Chance {
 }
 
 #[test]
+#[expect(
+    clippy::print_stdout,
+    reason = "the seed is for whoever runs it at length"
+)]
 fn c21_any_tree_of_scopes_and_any_failure_point_undo_what_the_reference_does() {
     let number = |name| {
         std::env::var(name)

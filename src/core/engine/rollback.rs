@@ -65,6 +65,11 @@ impl<D: Domain> Engine<D> {
         self.advance(id, now);
     }
 
+    /// Whether there is one for [`Engine::next_unarranged`].
+    pub fn has_unarranged(&self) -> bool {
+        !self.unarranged.is_empty()
+    }
+
     /// The compensations of a rollback that has begun, the last registered first, for the driver
     /// to arrange by its own policy; it gives them back through [`Engine::arrange`].
     pub fn next_unarranged(&mut self) -> Option<(RollbackId, Vec<Step<D::Undo>>)> {
@@ -131,7 +136,7 @@ impl<D: Domain> Engine<D> {
         }
     }
 
-    fn give_up_rollback(&mut self, id: RollbackId, now: Time) {
+    pub(super) fn give_up_rollback(&mut self, id: RollbackId, now: Time) {
         let Some(undoing) = self.rollbacks.get_mut(&id) else {
             return;
         };

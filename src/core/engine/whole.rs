@@ -122,6 +122,7 @@ impl<D: Domain> Engine<D> {
     /// Ends what ends with the run, once all else has.
     pub(super) fn settle_whole(&mut self, now: Time) {
         if !self.has_whole() {
+            self.whole.patience = None;
             return;
         }
         if !self.at_rest() {
@@ -137,13 +138,7 @@ impl<D: Domain> Engine<D> {
             }
         }
         self.whole.patience = None;
-        self.whole.wide = 0;
-        let mut scope = std::mem::take(&mut self.whole.scope);
-        for branch in &mut self.branches {
-            if let Some(of_branch) = branch.scope.take() {
-                scope.absorb(*of_branch);
-            }
-        }
+        let scope = self.take_whole();
         self.whole.rounds = self.whole.rounds.saturating_add(1);
         let mut ended = scope.end(self.ends_well());
         if self.whole.rounds > MAX_PASSES {
@@ -157,10 +152,35 @@ impl<D: Domain> Engine<D> {
         self.play(BranchId::TRUNK, ended, Then::Nothing, now);
     }
 
+    /// The run is left before all was undone: what has had no turn is stuck. Actions that run now
+    /// may still be given back.
+    pub fn abandon(&mut self, now: Time) {
+        for id in self.rollbacks.keys().copied().collect::<Vec<_>>() {
+            self.give_up_rollback(id, now);
+        }
+        let mut left = self.take_whole().end(false);
+        left.due.append(&mut left.finalizers);
+        for step in left.due {
+            self.log_undo(BranchId::TRUNK, step, Fate::Unrun, Duration::ZERO);
+        }
+    }
+
+    fn take_whole(&mut self) -> Scope<D::Undo> {
+        self.whole.wide = 0;
+        let mut scope = std::mem::take(&mut self.whole.scope);
+        for branch in &mut self.branches {
+            if let Some(of_branch) = branch.scope.take() {
+                scope.absorb(*of_branch);
+            }
+        }
+        scope
+    }
+
     /// Whether the run is good as a whole.
     fn ends_well(&self) -> bool {
         let broken = self.aborted() || self.stopping || self.whole.failed;
         let all_or_none = self.config.rollback.commit_at_end;
-        !broken && !(all_or_none && self.counts().failed > 0)
+        let incomplete = all_or_none && self.counts().failed > 0;
+        !broken && !incomplete
     }
 }

@@ -5,16 +5,13 @@ use std::time::Duration;
 
 use anabranch_core::branch::BranchId;
 use anabranch_core::clock::Time;
-use anabranch_core::compensation::Step;
-use anabranch_core::engine::{Outcome, RollbackId, Unit, Work};
+use anabranch_core::engine::{Outcome, Unit, Work};
 use pyo3::prelude::*;
 
-use super::super::action;
 use super::super::domain::{FIRST_TASKS, INLINE, POOL, PyDomain, UNDO};
 use super::super::job::Job;
 use super::super::leg::Role;
 use super::super::source::Source;
-use super::super::undo::Undo;
 use super::super::work::{CallResult, GivenBack, InHand, ends_the_process};
 use super::{FINISHED, Hand, IDLE, MORE, Run, locked};
 
@@ -67,7 +64,7 @@ impl Run {
                 let mut engine = locked(&self.engine);
                 engine.poll(now);
                 let pool = hand.pool.out < hand.pool.most && engine.has_work(POOL);
-                let more = engine.has_work(INLINE) || pool;
+                let more = engine.has_work(INLINE) || pool || engine.has_unarranged();
                 (
                     engine.finished(),
                     engine.stopping() && !engine.aborted(),
@@ -246,25 +243,6 @@ impl Run {
         }
         self.bury();
         Ok(fatal)
-    }
-
-    /// Has the user's policy arrange the rollbacks that have begun.
-    fn arrange(&self, py: Python<'_>, hand: &Hand) -> PyResult<bool> {
-        let Some(policy) = &hand.arrange else {
-            return Ok(false);
-        };
-        let mut progress = false;
-        while let Some((rollback, steps)) = self.next_unarranged() {
-            progress = true;
-            let (steps, skipped) = action::arranged(py, policy, steps, &self.shared)?;
-            let now = self.shared.now();
-            locked(&self.engine).arrange(rollback, steps, skipped, now);
-        }
-        Ok(progress)
-    }
-
-    fn next_unarranged(&self) -> Option<(RollbackId, Vec<Step<Undo>>)> {
-        locked(&self.engine).next_unarranged()
     }
 
     /// Whether a `def` callable has returned what should be awaited.

@@ -7,6 +7,7 @@ use anabranch_core::branch::{BranchId, WINDOW_OUTPUT};
 use anabranch_core::engine::{Config, Engine, LegOptions, RollbackId, Unit};
 
 use crate::driver::{Lab, Undo, numbers};
+use crate::held::{Held, Holding};
 
 pub(crate) type LaneId = (BranchId, usize);
 
@@ -20,33 +21,6 @@ struct Fact {
     scope: Held,
     /// Its parent's place in the order its lane handed units out, and its own among the outputs.
     born: (u64, usize),
-}
-
-/// The undo actions an event or a unit holds: alone, and together with others.
-#[derive(Debug, Default, Clone)]
-pub(crate) struct Held {
-    orders: Vec<u64>,
-    shared: Vec<usize>,
-}
-
-impl Held {
-    fn of(parts: impl IntoIterator<Item = Self>) -> Self {
-        let mut whole = Self::default();
-        for part in parts {
-            whole.orders.extend(part.orders);
-            whole.shared.extend(part.shared);
-        }
-        whole
-    }
-}
-
-/// What several outputs of one unit hold together.
-#[derive(Debug)]
-struct Shared {
-    held: Held,
-    holders: usize,
-    /// Holders that have ended well: when all have, it has.
-    well: usize,
 }
 
 /// What is known of one lane.
@@ -86,8 +60,7 @@ pub(crate) struct Ledger {
     backing_off: BTreeMap<u64, u64>,
     rollbacks: BTreeMap<RollbackId, (u32, u64)>,
     registered: BTreeMap<u64, u32>,
-    shared: Vec<Shared>,
-    released: BTreeSet<u64>,
+    holding: Holding,
     ran: BTreeSet<u64>,
     /// Items, as the report must count them.
     pub(crate) routed: BTreeMap<BranchId, u64>,
@@ -113,8 +86,7 @@ impl Ledger {
             backing_off: BTreeMap::new(),
             rollbacks: BTreeMap::new(),
             registered: BTreeMap::new(),
-            shared: Vec::new(),
-            released: BTreeSet::new(),
+            holding: Holding::default(),
             ran: BTreeSet::new(),
             routed: BTreeMap::new(),
             committed: 0,
@@ -132,10 +104,7 @@ impl Ledger {
     }
 
     pub(crate) fn source_event(&mut self, number: u64, orders: Vec<u64>) {
-        let scope = Held {
-            orders,
-            shared: Vec::new(),
-        };
+        let scope = Held::alone(orders);
         self.events.insert(
             number,
             Fact {
@@ -161,41 +130,7 @@ impl Ledger {
             self.failed += fact.weight;
         } else {
             self.filtered += fact.weight;
-            self.release(fact.scope);
-        }
-    }
-
-    /// What ended well is released, and what it held together with others once they all have.
-    fn release(&mut self, held: Held) {
-        self.released.extend(held.orders);
-        for id in held.shared {
-            let shared = &mut self.shared[id];
-            shared.well += 1;
-            if shared.well == shared.holders {
-                let held = std::mem::take(&mut shared.held);
-                self.release(held);
-            }
-        }
-    }
-
-    /// What each of `holders` outputs holds.
-    fn share(&mut self, held: Held, holders: usize) -> Held {
-        if holders < 2 {
-            return held;
-        }
-        if let (true, &[id]) = (held.orders.is_empty(), &held.shared[..]) {
-            self.shared[id].holders += holders - 1;
-            return held;
-        }
-        let id = self.shared.len();
-        self.shared.push(Shared {
-            held,
-            holders,
-            well: 0,
-        });
-        Held {
-            orders: Vec::new(),
-            shared: vec![id],
+            self.holding.release(fact.scope);
         }
     }
 
@@ -298,15 +233,15 @@ impl Ledger {
         scope.orders.extend(registered);
         if unit.leg + 1 == self.legs.len() {
             self.committed += weight;
-            self.release(scope);
+            self.holding.release(scope);
             return;
         }
         if outputs.is_empty() {
             self.filtered += weight;
-            self.release(scope);
+            self.holding.release(scope);
             return;
         }
-        let scope = self.share(scope, outputs.len());
+        let scope = self.holding.share(scope, outputs.len());
         self.between += outputs.len();
         for (index, number) in outputs.iter().enumerate() {
             let fact = Fact {
@@ -358,7 +293,7 @@ impl Ledger {
         let pass = self.registered[&undo.0];
         assert!(self.ran.insert(undo.0), "C5: {} runs twice", undo.0);
         assert!(
-            !self.released.contains(&undo.0),
+            !self.holding.released.contains(&undo.0),
             "C11: {} was committed",
             undo.0
         );
@@ -448,7 +383,10 @@ impl Ledger {
         assert_eq!(engine.counts().failed, self.failed);
         assert!(self.backing_off.is_empty());
         let registered: BTreeSet<_> = self.registered.keys().copied().collect();
-        let expected: BTreeSet<_> = registered.difference(&self.released).copied().collect();
+        let expected: BTreeSet<_> = registered
+            .difference(&self.holding.released)
+            .copied()
+            .collect();
         assert_eq!(
             self.ran, expected,
             "C9, C17: all that was not committed is undone"

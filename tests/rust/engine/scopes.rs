@@ -1,17 +1,13 @@
-//! Scopes wider than a unit, held by several outputs, and how rollbacks go about it: the rows C
-//! that `rollbacks.rs` does not have.
-
-use std::time::Duration;
+//! Scopes wider than a unit, or held by several outputs: more of the rows C.
 
 use anabranch_core::branch::BranchId;
-use anabranch_core::clock::Time;
-use anabranch_core::compensation::{Kind, Policy, Scope, Step};
-use anabranch_core::engine::{Config, Fate, Item, Level, Outcome, PATIENCE, RollbackOptions, Work};
+use anabranch_core::compensation::{Kind, Scope, Step};
+use anabranch_core::engine::{Config, Item, Level, Outcome, PATIENCE, RollbackOptions, Work};
 
 use crate::driver::{Driver, Error, Event, PORT, Undo, scope};
 use crate::options::{leg, ms, retried, size, windowed};
 
-fn with(rollback: RollbackOptions, stop_on_error: bool) -> Driver {
+pub(crate) fn with(rollback: RollbackOptions, stop_on_error: bool) -> Driver {
     Driver::new(Config {
         legs: vec![leg()],
         fan_leg: 0,
@@ -23,11 +19,11 @@ fn with(rollback: RollbackOptions, stop_on_error: bool) -> Driver {
     })
 }
 
-fn plain() -> Driver {
+pub(crate) fn plain() -> Driver {
     with(RollbackOptions::default(), false)
 }
 
-fn step(kind: Kind, order: u64) -> Step<Undo> {
+pub(crate) fn step(kind: Kind, order: u64) -> Step<Undo> {
     let undo = Undo::new(order, PORT);
     Step { order, kind, undo }
 }
@@ -38,12 +34,15 @@ fn register(driver: &mut Driver, level: Level, order: u64) {
 }
 
 /// A unit of a branch, in hand.
-fn in_hand(
+pub(crate) fn in_hand(
     driver: &mut Driver,
     branch: BranchId,
 ) -> anabranch_core::engine::Unit<crate::driver::Lab> {
     driver.give_to(branch, [1]);
-    driver.unit().expect("the item given")
+    let Some(unit) = driver.unit() else {
+        panic!("the item given is not handed out")
+    };
+    unit
 }
 
 #[test]
@@ -284,133 +283,6 @@ fn c15_finalizers_of_an_attempt_run_before_the_next_one() {
 }
 
 #[test]
-fn c8_a_rollback_gives_up_at_its_deadline_and_the_rest_is_stuck() {
-    let options = RollbackOptions {
-        deadline: Some(ms(100)),
-        ..RollbackOptions::default()
-    };
-    let mut driver = with(options, false);
-    let branch = driver.open();
-    let unit = in_hand(&mut driver, branch);
-    driver.fail(unit, [1, 2, 3]);
-    let turn = driver.turn();
-    assert_eq!(turn.deadline, Time::ZERO.after(ms(100)));
-    driver.undone(turn);
-    let slow = driver.turn();
-    driver.end();
-    assert_eq!(driver.engine().deadline(), Some(Time::ZERO.after(ms(100))));
-    driver.advance(ms(100));
-    assert!(!driver.finished(), "what runs is waited for");
-    assert_eq!(driver.engine().deadline(), None);
-    driver.undone(slow);
-    assert!(driver.finished());
-    let counts = driver.engine().undone_counts();
-    assert_eq!((counts.done, counts.failed), (2, 1));
-    let stuck = &driver.engine().stuck()[0];
-    assert_eq!(
-        (stuck.step.order, matches!(stuck.fate, Fate::Unrun)),
-        (1, true)
-    );
-}
-
-#[test]
-fn c8_what_waits_for_its_port_at_the_deadline_is_stuck_too() {
-    let options = RollbackOptions {
-        deadline: Some(ms(100)),
-        policy: Policy::Parallel,
-        ..RollbackOptions::default()
-    };
-    let mut driver = with(options, false);
-    let branch = driver.open();
-    let unit = in_hand(&mut driver, branch);
-    driver.fail(unit, [1, 2, 3]);
-    driver.end();
-    driver.advance(ms(100));
-    assert!(driver.finished());
-    assert_eq!(driver.engine().undone_counts().failed, 3);
-}
-
-#[test]
-fn c4_in_parallel_all_are_handed_out_and_every_failure_is_told() {
-    let options = RollbackOptions {
-        policy: Policy::Parallel,
-        ..RollbackOptions::default()
-    };
-    let mut driver = with(options, false);
-    let branch = driver.open();
-    let unit = in_hand(&mut driver, branch);
-    driver.fail(unit, [1, 2, 3]);
-    let turns = [driver.turn(), driver.turn(), driver.turn()];
-    for turn in turns {
-        let error = (turn.step.order != 2).then(|| Error::new("OSError", turn.step.order));
-        driver.call(|engine, now| engine.complete_undo(turn, error, None, now));
-    }
-    let counts = driver.engine().undone_counts();
-    assert_eq!((counts.done, counts.failed), (1, 2));
-    let stuck: Vec<_> = driver
-        .engine()
-        .stuck()
-        .iter()
-        .map(|it| it.step.order)
-        .collect();
-    assert_eq!(stuck, [3, 1]);
-}
-
-#[test]
-fn c13_the_policy_none_runs_finalizers_only_and_counts_the_others() {
-    let options = RollbackOptions {
-        policy: Policy::Skip,
-        ..RollbackOptions::default()
-    };
-    let mut driver = with(options, false);
-    let branch = driver.open();
-    let unit = in_hand(&mut driver, branch);
-    let mut scope = scope([1, 2]);
-    scope.push(step(Kind::Finalizer, 3));
-    let error = Error::new("Oops", 1);
-    let outcome = Outcome::Failed {
-        error,
-        retryable: false,
-    };
-    driver.complete(unit, outcome, Some(scope.into()));
-    assert_eq!(driver.undo_all(), [3]);
-    let counts = driver.engine().undone_counts();
-    assert_eq!((counts.skipped, counts.done, counts.failed), (2, 0, 0));
-}
-
-#[test]
-fn c14_a_custom_policy_is_asked_once_per_rollback() {
-    let options = RollbackOptions {
-        policy: Policy::Custom,
-        ..RollbackOptions::default()
-    };
-    let mut driver = with(options, false);
-    let branch = driver.open();
-    let unit = in_hand(&mut driver, branch);
-    driver.fail(unit, [1, 2, 3]);
-    assert_eq!(driver.undo_all(), []);
-    let (id, mut steps) = driver
-        .call(|engine, _| engine.next_unarranged())
-        .expect("a rollback to arrange");
-    assert_eq!(
-        steps.iter().map(|it| it.order).collect::<Vec<_>>(),
-        [3, 2, 1]
-    );
-    let skipped = vec![steps.remove(1)];
-    steps.reverse();
-    driver.call(|engine, now| engine.arrange(id, steps, skipped, now));
-    let turn = driver.turn();
-    assert_eq!(turn.step.order, 1);
-    let more = Some(scope([4, 5]).into());
-    driver.call(|engine, now| engine.complete_undo(turn, None, more, now));
-    assert_eq!(driver.undo_all(), [3, 5, 4]);
-    assert!(driver.call(|engine, _| engine.next_unarranged()).is_none());
-    assert_eq!(driver.engine().undone_counts().skipped, 1);
-    driver.end();
-    assert!(driver.finished());
-}
-
-#[test]
 fn c5_actions_that_register_wide_ones_for_ever_are_stopped() {
     let mut driver = plain();
     register(&mut driver, Level::Pipeline, 0);
@@ -451,20 +323,4 @@ fn c20_no_unit_has_a_scope_where_nothing_was_registered() {
         "a scope is one pointer"
     );
     assert_eq!(size_of::<Option<Box<Scope<Undo>>>>(), size_of::<usize>());
-}
-
-#[test]
-fn c8_without_a_deadline_a_rollback_takes_as_long_as_it_takes() {
-    let mut driver = plain();
-    let branch = driver.open();
-    let unit = in_hand(&mut driver, branch);
-    driver.fail(unit, [1, 2]);
-    let turn = driver.turn();
-    assert_eq!(
-        (turn.deadline, driver.engine().deadline()),
-        (Time::NEVER, None)
-    );
-    driver.advance(Duration::from_secs(1_000_000));
-    driver.undone(turn);
-    assert_eq!(driver.undo_all(), [1]);
 }
