@@ -34,7 +34,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help pythons run test test-rust bench lint fmt wheel clean FORCE
+.PHONY: help pythons run test test-rust trials bench lint fmt wheel clean FORCE
 
 help: ## list these verbs
 	@sed -n 's/^\([a-z-]*\):.* ## /\1#/p' $(firstword $(MAKEFILE_LIST)) | awk -F'#' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -55,6 +55,11 @@ test-rust:
 test-%: .venv-%/installed FORCE
 	@echo "== Python $* (found: $(VERSIONS))"
 	.venv-$*/bin/python -m pytest tests/python --doctest-modules --pyargs anabranch $(ARGS)
+
+# `TRIALS` and `SEED` choose; each run prints its seed.
+trials: export TRIALS ?= 1000000
+trials: ## the random tests at length: 1 000 000 trees of scopes
+	cargo test --release --package anabranch-core --test trees -- --nocapture
 
 bench: .venv-bench/installed ## measure against hand-written loops and other libraries
 	.venv-bench/bin/python tests/bench/run.py $(ARGS)

@@ -9,6 +9,7 @@
 //! - `context.rs`, `report.rs`: what handlers and callers are told.
 //! - `domain.rs`: what the engine carries; `time.rs`: the time of tests.
 
+mod action;
 mod channel;
 mod context;
 mod convert;
@@ -23,14 +24,18 @@ mod pass;
 mod plan;
 mod report;
 mod run;
+mod scope;
 mod source;
 mod time;
+mod undo;
 mod work;
 
 use pyo3::prelude::*;
 
 #[pymodule]
 mod _core {
+    #[pymodule_export]
+    use super::action::Action;
     #[pymodule_export]
     use super::channel::PyChannel;
     #[pymodule_export]
@@ -45,6 +50,8 @@ mod _core {
     use super::plan::{PyPlan, check_channel, check_retry, check_tcp};
     #[pymodule_export]
     use super::run::Run;
+    #[pymodule_export]
+    use super::scope::{Playback, PyScope};
     #[pymodule_export]
     use super::time::VirtualTime;
 

@@ -27,9 +27,10 @@ import importlib
 from typing import TYPE_CHECKING
 
 from anabranch import _process as _process  # first: it is to be the last to run at exit
-from anabranch._core import Context, WindowInfo, __version__
+from anabranch._core import Context, UndoAction, WindowInfo, __version__
 from anabranch._stages import StageInfo
 from anabranch.channel import Channel, ChannelStats
+from anabranch.compensation import Compensation
 from anabranch.errors import (
     AnabranchError,
     ChannelClosed,
@@ -47,12 +48,13 @@ from anabranch.keys import AttrKey, ItemKey, attr, item
 from anabranch.local import PerThread, per_thread
 from anabranch.pipeline import Pipeline
 from anabranch.policy import Retry
-from anabranch.report import BranchReport, Compensation, Failure, Report
+from anabranch.report import BranchReport, Failure, Report
 from anabranch.sources import TcpLines, tcp_lines
 
 if TYPE_CHECKING:
     from anabranch import testing
     from anabranch._running import Running
+    from anabranch.scope import CompensationScope, RollbackReport
 
 __all__ = [
     "AnabranchError",
@@ -66,6 +68,7 @@ __all__ = [
     "ClosedError",
     "Compensation",
     "CompensationError",
+    "CompensationScope",
     "ConfigError",
     "Context",
     "Failure",
@@ -77,10 +80,12 @@ __all__ = [
     "PipelineFailed",
     "Report",
     "Retry",
+    "RollbackReport",
     "Running",
     "SourceError",
     "StageInfo",
     "TcpLines",
+    "UndoAction",
     "WindowInfo",
     "__version__",
     "attr",
@@ -100,5 +105,9 @@ def __getattr__(name: str) -> object:
     if name == "testing":
         # Not `from anabranch import`: that would ask here again.
         return importlib.import_module("anabranch.testing")
+    if name in ("CompensationScope", "RollbackReport"):
+        from anabranch import scope
+
+        return getattr(scope, name)
     message = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(message)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from anabranch import _branches, _callables, _failures, _pass, _weave
+from anabranch._playback import arranging
 from anabranch._stages import Stage
 from anabranch.channel import Channel
 from anabranch.keys import AttrKey, ItemKey
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from anabranch import _core
+    from anabranch._core import UndoAction
     from anabranch._stages import Settings
     from anabranch._virtual import VirtualClock
     from anabranch.policy import Retry
@@ -89,6 +91,10 @@ class Spec:
     max_in_flight: int
     stop_on_error: bool
     seed: int
+    policy: str
+    rollback_deadline: float | None
+    commit_at_end: bool
+    arrange: Callable[[tuple[UndoAction, ...]], list[UndoAction]] | None
     threads: int
     target: _core.Channel | None
     grow: Callable[[], None]
@@ -270,6 +276,10 @@ def build(
         max_in_flight=settings.max_in_flight,
         stop_on_error=settings.on_error == "stop",
         seed=_seed(clock) if seed is None else seed,
+        policy=settings.rollback if settings.policy is None else "custom",
+        rollback_deadline=settings.rollback_deadline,
+        commit_at_end=settings.commit == "end",
+        arrange=None if settings.policy is None else arranging(settings.policy),
         threads=settings.threads,
         target=_target(stages[-1]),
         grow=grow,

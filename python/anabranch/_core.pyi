@@ -12,7 +12,10 @@ __all__ = [
     "Feed",
     "Job",
     "Plan",
+    "Playback",
     "Run",
+    "Scope",
+    "UndoAction",
     "VirtualTime",
     "WindowInfo",
     "__version__",
@@ -75,10 +78,11 @@ class Context:
         fn: Callable[..., object],
         /,
         *args: object,
-        level: Literal["unit"] = "unit",
+        level: Literal["unit", "branch", "pipeline"] = "unit",
+        when: bool = True,
         name: str | None = None,
         retries: int = 0,
-        timeout: float | None = None,
+        timeout: float | None = 30.0,
     ) -> None:
         """Register how to undo what the handler did, or is about to do.
 
@@ -87,19 +91,68 @@ class Context:
         If it succeeds they are released. Register before the effect: an undo of something that
         did not happen is usually harmless, a missing one is not.
 
+        What a unit with several outputs registered belongs to all of them: it runs once all have
+        ended, if one of them has failed, and after what they registered themselves.
+
         Args:
             fn: The undo action, `def` or `async def`. A `def` runs where the handler runs: on
                 the pool, or inline. One with a parameter `ctx` is given a Context, and what it
                 registers there runs in a next pass (at most 16).
             args: What to call it with; keywords go through `functools.partial`.
-            level: "unit".
+            level: "unit"; "branch": it stays when the unit has ended, and runs if the branch
+                fails, or the run fails or is aborted (before `fan_out`: the run); "pipeline": if
+                the run fails or is aborted.
+            when: False: check the arguments, and register nothing.
             name: What reports call it; the callable's name by default.
             retries: Further tries if it raises.
-            timeout: Seconds an `async def` action may take; a `def` cannot be stopped.
+            timeout: Seconds each try of an `async def` may take, None for no limit; a `def`
+                cannot be stopped.
 
         Raises:
             ConfigError: An argument is not allowed.
             ClosedError: The unit has ended.
+        """
+
+    def finalize(
+        self,
+        fn: Callable[..., object],
+        /,
+        *args: object,
+        level: Literal["unit", "branch", "pipeline"] = "unit",
+        when: bool = True,
+        name: str | None = None,
+        retries: int = 0,
+        timeout: float | None = 30.0,
+    ) -> None:
+        """Register what closes or releases something when the unit has ended, however it ends.
+
+        Finalizers run after the undo actions, which may still need what they close; the last one
+        registered runs first. Those of a failed attempt run before the next one.
+
+        Args:
+            fn: The finalizer, `def` or `async def`; as for `compensate`.
+            args: What to call it with; keywords go through `functools.partial`.
+            level: "unit"; "branch": it runs when the branch ends; "pipeline": when the run ends.
+            when: False: check the arguments, and register nothing.
+            name: What reports call it; the callable's name by default.
+            retries: Further tries if it raises.
+            timeout: Seconds each try of an `async def` may take, None for no limit; a `def`
+                cannot be stopped.
+
+        Raises:
+            ConfigError: An argument is not allowed.
+            ClosedError: The unit has ended.
+
+        Example:
+            >>> import anabranch as ab
+            >>> log = []
+            >>> def store(n: int, ctx: ab.Context) -> None:
+            ...     ctx.finalize(log.append, "closed")
+            ...     ctx.compensate(log.append, "undone")
+            ...     raise ValueError(n)
+            >>> report = ab.Pipeline("p").source([1]).for_each(store, inline=True).run_blocking()
+            >>> log, report.compensated, report.finalized
+            (['undone', 'closed'], 1, 1)
         """
 
 @final
@@ -156,6 +209,9 @@ class Plan:
         threads: object = 8,
         on_error: object = "continue",
         grace: object = 30.0,
+        commit: object = "unit",
+        rollback: object = "sequential",
+        rollback_deadline: object = 30.0,
         seed: object = None,
     ) -> Plan: ...
     def stage(self, kind: str, label: str | None, options: dict[str, object]) -> Plan: ...
@@ -194,6 +250,7 @@ class Run:
     def push(self, item: object) -> int: ...
     def has_room(self) -> bool: ...
     def source_ended(self, error: BaseException | None = None) -> None: ...
+    def abandon(self) -> None: ...
     def report(self) -> dict[str, Any]: ...
     def close(self) -> None: ...
 
@@ -234,6 +291,92 @@ class Job:
     def awaitable(self) -> Any: ...  # noqa: ANN401 - any awaitable, or None
     def done(self, result: object = None) -> None: ...
     def failed(self, error: BaseException) -> None: ...
+
+@final
+class UndoAction:
+    """An undo action or finalizer, as a rollback policy sees it."""
+
+    @property
+    def name(self) -> str:
+        """Its name; the function's if it was given none."""
+
+    @property
+    def stage(self) -> str | None:
+        """The stage that registered it; None for a scope by itself."""
+
+    @property
+    def tenant(self) -> Any:  # noqa: ANN401 - a key can be anything hashable
+        """The key of the branch it was registered in; None before `fan_out`."""
+
+    @property
+    def call(self) -> Callable[..., Any]:
+        """What is called."""
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """What it is called with."""
+
+    @property
+    def finalizer(self) -> bool:
+        """Whether it runs however its scope ends."""
+
+    @property
+    def is_async(self) -> bool:
+        """Whether it is an `async def`."""
+
+    @property
+    def takes_ctx(self) -> bool:
+        """Whether it takes `ctx`."""
+
+    @property
+    def retries(self) -> int:
+        """Further tries if it raises."""
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds each try may take; None for no limit."""
+
+    @property
+    def pending(self) -> bool:
+        """Whether it may be run: nobody has begun to."""
+
+    def context(self, attempt: int) -> Context | None:
+        """Make the context of one try, if it is from a run and takes one."""
+
+@final
+class Scope:
+    """What was registered with one `CompensationScope`."""
+
+    def __new__(cls, inspect: Callable[[Any], tuple[str, bool, bool]]) -> Scope: ...
+    def register(
+        self,
+        fn: Callable[..., object],
+        args: tuple[object, ...],
+        *,
+        finalizer: bool,
+        when: bool,
+        name: str | None,
+        retries: int,
+        timeout: float | None,
+    ) -> None: ...
+    def pending(self) -> tuple[int, int]: ...
+    def absorb(self, other: Scope) -> None: ...
+    def end(self, well: bool, policy: str) -> Playback: ...
+
+@final
+class Playback:
+    """The playback of a scope: what to run next."""
+
+    @staticmethod
+    def of(actions: list[UndoAction]) -> Playback: ...
+    def next(self) -> UndoAction | None: ...
+    def ran(self, registered: Scope | Context | None = None) -> None: ...
+    def unarranged(self) -> list[UndoAction]: ...
+    def arranged(self, actions: list[UndoAction]) -> None: ...
+    def give_up(self) -> None: ...
+    def abandoned(self) -> list[UndoAction]: ...
+    @property
+    def over(self) -> bool: ...
 
 @final
 class Contexts:

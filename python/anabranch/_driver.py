@@ -378,6 +378,7 @@ class Session(Generic[T]):
         return report
 
     def _end_quietly(self, run: _core.Run) -> Report[T]:
+        run.abandon()
         report: Report[T] = Report.from_core(run.report())
         self._pipeline._last_report = report  # noqa: SLF001 - the session is the pipeline's
         failures = report.failed and report.outcome != "aborted"

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from anabranch import _core
     from anabranch._callables import Call
     from anabranch._virtual import VirtualClock
+    from anabranch.scope import Policy
 
 Kind: TypeAlias = Literal[
     "source",
@@ -103,15 +104,22 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the pipeline as a whole was told; the arguments of `Pipeline`, grace in seconds."""
+    """What the pipeline as a whole was told; the arguments of `Pipeline`, times in seconds.
+
+    `policy` is the user's own, if `rollback` was one.
+    """
 
     name: str
     max_in_flight: int
     threads: int
     on_error: Literal["continue", "stop"]
     grace: float
+    commit: Literal["unit", "end"]
+    rollback: Literal["sequential", "parallel", "none"]
+    rollback_deadline: float | None
     seed: int | None
     clock: VirtualClock | None
+    policy: Policy | None = None
 
 
 def extend(

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from anabranch.channel import Channel
     from anabranch.policy import Retry
     from anabranch.report import Report
+    from anabranch.scope import Policy
     from anabranch.sources import TcpLines
 
 T = TypeVar("T")
@@ -61,6 +62,17 @@ class Pipeline(Generic[T]):
         on_error: "continue" goes on after a failure; "stop" takes in no more, undoes what is
             inside and ends the run as "failed".
         grace: Seconds that what is inside has to reach its end when the pipeline is drained.
+        commit: "unit" releases what undoes a unit as soon as the unit has succeeded; "end" keeps
+            it to the end of the run, which then commits as a whole, or, if an item has failed or
+            the run is aborted, is undone as a whole, last action first. Memory grows with the
+            number of undo actions.
+        rollback: How the undo actions of one rollback follow each other: "sequential" runs them
+            one after the other, the last registered first; "parallel" all at once; "none" runs
+            none of them. Or a function that is called once per rollback with the actions, the
+            last registered first, and returns those to run, in the order to run them in.
+            Finalizers always run, one after the other.
+        rollback_deadline: Seconds a rollback may take; then what has not run is stuck. None for
+            no limit.
         seed: Makes what is random (the jitter of retries) repeatable; None draws one.
         clock: What windows, retries and deadlines go by, for tests. None: the virtual clock of
             the event loop the pipeline runs in, if it is one of `anabranch.testing`; otherwise the
@@ -102,21 +114,28 @@ class Pipeline(Generic[T]):
         threads: int = 8,
         on_error: Literal["continue", "stop"] = "continue",
         grace: float | timedelta = 30.0,
+        commit: Literal["unit", "end"] = "unit",
+        rollback: Literal["sequential", "parallel", "none"] | Policy = "sequential",
+        rollback_deadline: float | timedelta | None = 30.0,
         seed: int | None = None,
         clock: VirtualClock | None = None,
     ) -> None:
         if clock is not None:
             _check_clock(clock, pipeline=name)
+        policy = rollback if callable(rollback) else None
         plan = _core.Plan(
             name,
             max_in_flight=max_in_flight,
             threads=threads,
             on_error=on_error,
             grace=grace,
+            commit=commit,
+            rollback="sequential" if policy is not None else rollback,
+            rollback_deadline=rollback_deadline,
             seed=seed,
         )
         settings: dict[str, Any] = plan.settings()
-        self._become(Settings(**settings, clock=clock), plan, ())
+        self._become(Settings(**settings, clock=clock, policy=policy), plan, ())
 
     def _become(self, settings: Settings, plan: _core.Plan, stages: tuple[Stage, ...]) -> None:
         self._settings = settings

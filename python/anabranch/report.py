@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
+from anabranch import _core
+from anabranch.compensation import Compensation, compensation, compensation_of
 from anabranch.errors import AnabranchError, CompensationError, HandlerError, PipelineFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+    from anabranch._playback import Played
 
 T = TypeVar("T")
 
@@ -96,27 +100,6 @@ class Failure:
     history: Sequence[BaseException] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Compensation:
-    """One undo action that was run.
-
-    Attributes:
-        name: Its name; the function's if it was given none.
-        stage: The stage that registered it.
-        tenant: The branch's key; None before `fan_out`.
-        outcome: "done", or "failed" if it raised.
-        seconds: How long it took.
-        error: What it raised, if it did.
-    """
-
-    name: str
-    stage: str
-    tenant: object
-    outcome: Literal["done", "failed"]
-    seconds: float
-    error: BaseException | None = None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False, eq=False)
 class Report(Counts, Generic[T]):
     """What a run did.
@@ -135,8 +118,12 @@ class Report(Counts, Generic[T]):
         codes: How many items failed, by code; exact.
         failures: The first failures; a sample where there are many.
         compensated: How many undo actions were run and succeeded.
-        stuck: How many undo actions failed.
-        compensations: The first undo actions; a sample where there are many.
+        stuck: How many undo actions and finalizers failed, or had no turn before the rollback's
+            deadline; see `retry_stuck`.
+        skipped: How many undo actions the rollback policy left out.
+        finalized: How many finalizers were run and succeeded.
+        compensations: The first undo actions; a sample where there are many. Those that are stuck
+            are all there, up to 10,000.
         items: What `collect()` collected, in order.
 
     Example:
@@ -155,6 +142,8 @@ class Report(Counts, Generic[T]):
     failures: tuple[Failure, ...] = ()
     compensated: int = 0
     stuck: int = 0
+    skipped: int = 0
+    finalized: int = 0
     compensations: tuple[Compensation, ...] = ()
     items: list[T] = field(default_factory=list[T])
 
@@ -172,7 +161,9 @@ class Report(Counts, Generic[T]):
             failures=tuple(Failure(**failure) for failure in data["failures"]),
             compensated=undone["done"],
             stuck=undone["failed"],
-            compensations=tuple(Compensation(**action) for action in undone["actions"]),
+            skipped=undone["skipped"],
+            finalized=undone["finalized"],
+            compensations=tuple(compensation(**action) for action in undone["actions"]),
             items=data["items"],
         )
 
@@ -236,6 +227,74 @@ class Report(Counts, Generic[T]):
             message += f", {_many(self.left, 'item')} left"
         return PipelineFailed(message, errors or [AnabranchError(message)])
 
+    async def retry_stuck(self, *, deadline: float | None = 30.0) -> Report[T]:
+        """Try the stuck undo actions again, the last registered first, in the running loop.
+
+        Each action that is stuck is tried again once by whoever asks first; those that fail again
+        can be retried from the report that is returned.
+
+        Args:
+            deadline: Seconds until what has not run is given up; None for no limit.
+
+        Returns:
+            A report in which those that worked are done.
+
+        Example:
+            >>> import asyncio
+            >>> import anabranch as ab
+            >>> disk = ["full"]
+            >>> def restore() -> None:
+            ...     if disk:
+            ...         raise OSError("disk full")
+            >>> def store(n: int, ctx: ab.Context) -> None:
+            ...     ctx.compensate(restore)
+            ...     raise ValueError(n)
+            >>> report = ab.Pipeline("p").source([1]).for_each(store, inline=True).run_blocking()
+            >>> report.stuck
+            1
+            >>> disk.clear()
+            >>> report = asyncio.run(report.retry_stuck())
+            >>> report.stuck, report.compensated
+            (0, 1)
+        """
+        # Here, for it imports asyncio.
+        from anabranch._playback import play
+
+        stuck = self._stuck()
+        playback = _core.Playback.of([it.action for it in stuck if it.action is not None])
+        played, cancelled = await play(playback, deadline=deadline)
+        report = self._retried(stuck, played)
+        if cancelled is not None:
+            raise cancelled
+        return report
+
+    def retry_stuck_blocking(self, *, deadline: float | None = 30.0) -> Report[T]:
+        """Try the stuck undo actions again, in this thread; see `retry_stuck`."""
+        # Here, for it imports asyncio.
+        from anabranch._playback import play_blocking
+
+        stuck = self._stuck()
+        playback = _core.Playback.of([it.action for it in stuck if it.action is not None])
+        return self._retried(stuck, play_blocking(playback, deadline=deadline))
+
+    def _stuck(self) -> list[Compensation]:
+        actions = self.compensations
+        return [it for it in actions if it.action is not None and it.action.pending]
+
+    def _retried(self, stuck: list[Compensation], played: list[Played]) -> Report[T]:
+        others = [it for it in self.compensations if it not in stuck]
+        again = [compensation_of(it) for it in played]
+        finalized = sum(it.outcome == "done" and it.action.finalizer for it in played)
+        done = sum(it.outcome == "done" for it in again)
+        failed = sum(it.outcome == "failed" for it in again)
+        return replace(
+            self,
+            compensations=(*others, *again),
+            compensated=self.compensated + done - finalized,
+            finalized=self.finalized + finalized,
+            stuck=self.stuck - len(stuck) + failed,
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return all but the items, in types that JSON has.
 
@@ -253,6 +312,8 @@ class Report(Counts, Generic[T]):
             "compensations": {
                 "done": self.compensated,
                 "failed": self.stuck,
+                "skipped": self.skipped,
+                "finalized": self.finalized,
                 "actions": [_plain(action) for action in self.compensations],
             },
         }
@@ -311,7 +372,7 @@ class Report(Counts, Generic[T]):
         error = HandlerError(
             f"{_place(action)}: undo {action.name!r}: {_described(action.error)}",
             code=type(action.error).__name__,
-            stage=action.stage,
+            stage=action.stage or "",
             tenant=action.tenant,
         )
         error.__cause__ = action.error
@@ -323,7 +384,8 @@ _COUNTS = tuple(Counts.__dataclass_fields__)
 
 def _plain(record: BranchReport | Failure | Compensation) -> dict[str, Any]:
     # Not `asdict`: it would copy tenants and exceptions.
-    plain = {name: _json(getattr(record, name)) for name in record.__dataclass_fields__}
+    names = [name for name in record.__dataclass_fields__ if name != "action"]
+    plain = {name: _json(getattr(record, name)) for name in names}
     if isinstance(record, Failure):
         plain["history"] = [_json(error) for error in record.history]
     return plain

@@ -11,6 +11,7 @@
 use std::collections::VecDeque;
 
 use crate::clock::Time;
+use crate::compensation::Scope;
 use crate::engine::{Domain, Item, LegOptions, Payload, Unit};
 use crate::report::Counts;
 use crate::window::Window;
@@ -40,6 +41,8 @@ pub struct Branch<D: Domain> {
     pub(crate) counts: Counts,
     /// Source items in units handed out, or on their way from one leg to the next.
     pub(crate) outside: u64,
+    /// What was registered for the branch as a whole.
+    pub(crate) scope: Option<Box<Scope<D::Undo>>>,
 }
 
 impl<D: Domain> Branch<D> {
@@ -51,6 +54,7 @@ impl<D: Domain> Branch<D> {
             first,
             counts: Counts::default(),
             outside: 0,
+            scope: None,
         }
     }
 

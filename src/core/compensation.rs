@@ -1,199 +1,286 @@
-//! Scopes of undo actions, and their playback in strict reverse order.
+//! Scopes of undo actions and finalizers: who holds them, and what becomes of them at the end.
 //!
-//! A [`Scope`] collects what a unit registered. When the unit fails, the scope becomes a
-//! [`Rollback`], which hands out one action at a time, the newest first, and takes in what the
-//! actions themselves register meanwhile. It runs nothing: the driver does.
+//! A [`Scope`] collects what a unit registered and travels with it from stage to stage. It ends
+//! once: well, and its compensations are released; or badly, and they are to be run. Its
+//! finalizers are to be run in either case. It runs nothing: a [`Rollback`] hands out one step
+//! after the other, and the driver runs them.
 //!
 //! ```text
-//! Scope --commit--> released       Scope --into_rollback--> Rollback --next/register--> done
+//!        fork (one scope, several holders)
+//!         |
+//! Scope --+-- end(well)  --> Ended { released, finalizers }
+//!         |
+//!         +-- end(badly) --> Ended { due, finalizers } --> Rollback --next, ran--> over
 //! ```
+//!
+//! # Several outputs of one unit
+//! What a unit registered belongs to all that comes of it: [`Scope::fork`] makes another holder.
+//! It ends with the last holder, and badly if any holder did. So nothing is undone under an
+//! output that is still on its way, and what an output registered itself is undone before what it
+//! stands on: along every path the order stays last in, first out. Rejected: to give the scope to
+//! the first output (a failure of the second undoes nothing), and to undo at the first failure
+//! (the other outputs would go on without what they stand on, and undo after it).
+//!
+//! Scopes that meet again, in a window, are merged: a holder that is the last one brings the
+//! steps with it, and they take their place in the order of registration.
 
-/// Passes over actions registered during playback before a rollback gives up.
-///
-/// An action that registers another one each time it runs would otherwise never end.
-pub const MAX_PASSES: u8 = 16;
+mod rollback;
 
-/// One undo action and its place in the order of registration, which is global to the pipeline.
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+pub use rollback::{MAX_PASSES, Policy, Rollback};
+
+/// When a step is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Undoes an effect: run if its scope ends badly.
+    Compensation,
+    /// Closes or releases something: run when its scope has ended, and after the compensations,
+    /// which may still need it.
+    Finalizer,
+}
+
+/// One undo action or finalizer and its place in the order of registration, which is global to
+/// the pipeline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step<U> {
     /// Later registrations have greater numbers; playback goes from the greatest down.
     pub order: u64,
-    /// What undoes the effect.
+    /// When it is run.
+    pub kind: Kind,
+    /// What is to be called.
     pub undo: U,
 }
 
-/// The undo actions registered for one unit of work.
-#[derive(Debug, PartialEq, Eq)]
+/// What was registered for one unit of work.
+#[derive(Debug)]
 pub struct Scope<U> {
     steps: Vec<Step<U>>,
+    /// Scopes this one holds together with others.
+    shared: Vec<Arc<Shared<U>>>,
+}
+
+/// A scope with several holders.
+#[derive(Debug)]
+struct Shared<U> {
+    scope: Scope<U>,
+    /// Whether a holder has ended badly.
+    failed: AtomicBool,
+}
+
+/// What is to become of the steps of a scope that has ended; in no order.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Ended<U> {
+    /// Compensations that are not needed any more.
+    pub released: Vec<Step<U>>,
+    /// Compensations to be run.
+    pub due: Vec<Step<U>>,
+    /// Finalizers to be run after them.
+    pub finalizers: Vec<Step<U>>,
+}
+
+impl<U> Default for Ended<U> {
+    fn default() -> Self {
+        Self {
+            released: Vec::new(),
+            due: Vec::new(),
+            finalizers: Vec::new(),
+        }
+    }
+}
+
+impl<U> Ended<U> {
+    /// Whether there is nothing to run.
+    pub const fn is_quiet(&self) -> bool {
+        self.due.is_empty() && self.finalizers.is_empty()
+    }
 }
 
 impl<U> Default for Scope<U> {
     fn default() -> Self {
-        Self { steps: Vec::new() }
+        Self::new(Vec::new())
     }
 }
 
 impl<U> Scope<U> {
     /// A scope of these steps.
     pub const fn new(steps: Vec<Step<U>>) -> Self {
-        Self { steps }
+        Self {
+            steps,
+            shared: Vec::new(),
+        }
     }
 
-    /// Adds one action.
+    /// Adds one compensation.
     pub fn register(&mut self, order: u64, undo: U) {
-        self.steps.push(Step { order, undo });
+        let kind = Kind::Compensation;
+        self.push(Step { order, kind, undo });
     }
 
-    /// How many actions are pending.
-    pub const fn len(&self) -> usize {
-        self.steps.len()
+    /// Adds one step.
+    pub fn push(&mut self, step: Step<U>) {
+        self.steps.push(step);
     }
 
-    /// Whether no action is pending.
+    /// The steps it holds alone, in the order they were added.
+    pub fn steps(&self) -> &[Step<U>] {
+        &self.steps
+    }
+
+    /// Whether it holds nothing, alone or together with others.
     pub const fn is_empty(&self) -> bool {
-        self.steps.is_empty()
+        self.steps.is_empty() && self.shared.is_empty()
     }
 
-    /// Takes in the actions of `other`; playback still follows the order of registration.
+    /// Takes in what `other` holds; playback still follows the order of registration.
     pub fn absorb(&mut self, other: Self) {
         self.steps.extend(other.steps);
+        self.shared.extend(other.shared);
     }
 
-    /// The actions, released: nothing will be undone.
-    pub fn commit(self) -> Vec<Step<U>> {
-        self.steps
-    }
-
-    /// Starts undoing.
-    pub fn into_rollback(mut self) -> Rollback<U> {
-        self.steps.sort_by_key(|step| step.order);
-        Rollback {
-            pending: self.steps,
-            registered: Vec::new(),
-            passes: 1,
+    /// Another holder of what this scope holds now. It ends with the last of its holders, and
+    /// badly if one of them does.
+    #[must_use]
+    pub fn fork(&mut self) -> Self {
+        if !self.steps.is_empty() || self.shared.len() > 1 {
+            let scope = std::mem::take(self);
+            let failed = AtomicBool::new(false);
+            self.shared.push(Arc::new(Shared { scope, failed }));
+        }
+        Self {
+            steps: Vec::new(),
+            shared: self.shared.clone(),
         }
     }
-}
 
-/// The playback of one scope.
-#[derive(Debug)]
-pub struct Rollback<U> {
-    /// Ascending by order; taken from the end.
-    pending: Vec<Step<U>>,
-    /// What actions registered while they ran: the next pass.
-    registered: Vec<Step<U>>,
-    passes: u8,
-}
-
-impl<U> Rollback<U> {
-    /// The next action to run, or `None` when all have been handed out or the passes are used up.
-    #[expect(
-        clippy::should_implement_trait,
-        reason = "actions may be registered between two calls"
-    )]
-    pub fn next(&mut self) -> Option<U> {
-        if self.pending.is_empty() && !self.registered.is_empty() && self.passes < MAX_PASSES {
-            self.passes += 1;
-            self.pending = std::mem::take(&mut self.registered);
-            self.pending.sort_by_key(|step| step.order);
+    /// Ends the scope, and with it those it was the last holder of.
+    pub fn end(self, well: bool) -> Ended<U> {
+        let mut ended = Ended::default();
+        // A loop: a chain of shared scopes may be as long as the pipeline.
+        let mut ending = vec![(self, well)];
+        while let Some((scope, well)) = ending.pop() {
+            for step in scope.steps {
+                match (step.kind, well) {
+                    (Kind::Finalizer, _) => ended.finalizers.push(step),
+                    (Kind::Compensation, true) => ended.released.push(step),
+                    (Kind::Compensation, false) => ended.due.push(step),
+                }
+            }
+            for shared in scope.shared {
+                if !well {
+                    // Relaxed: giving up the reference orders it before the last holder's load.
+                    shared.failed.store(true, Ordering::Relaxed);
+                }
+                if let Some(last) = Arc::into_inner(shared) {
+                    let failed = last.failed.into_inner();
+                    ending.push((last.scope, !failed));
+                }
+            }
         }
-        self.pending.pop().map(|step| step.undo)
-    }
-
-    /// Takes in what a running action registered: it runs in the next pass.
-    pub fn register(&mut self, scope: Scope<U>) {
-        self.registered.extend(scope.steps);
-    }
-
-    /// The actions that will not run because [`MAX_PASSES`] was reached.
-    pub fn abandoned(&mut self) -> Vec<U> {
-        self.registered.drain(..).map(|step| step.undo).collect()
+        ended
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
-    fn play<U>(mut rollback: Rollback<U>) -> Vec<U> {
-        std::iter::from_fn(|| rollback.next()).collect()
-    }
-
-    #[test]
-    fn c1_actions_run_in_reverse_order_of_registration() {
+    fn scope(orders: impl IntoIterator<Item = u64>) -> Scope<u64> {
         let mut scope = Scope::default();
-        for (order, undo) in [(1, "a"), (2, "b"), (3, "c")] {
-            scope.register(order, undo);
+        for order in orders {
+            scope.register(order, order);
         }
-        assert_eq!(play(scope.into_rollback()), ["c", "b", "a"]);
+        scope
     }
 
-    #[test]
-    fn c5_an_action_registered_during_playback_runs_in_the_next_pass_and_once() {
-        let mut scope = Scope::default();
-        scope.register(1, "a");
-        scope.register(2, "b");
-        let mut rollback = scope.into_rollback();
-        assert_eq!(rollback.next(), Some("b"));
-        rollback.register(Scope::new(vec![Step {
-            order: 3,
-            undo: "undo of b",
-        }]));
-        assert_eq!(play(rollback), ["a", "undo of b"]);
-    }
-
-    #[test]
-    fn c5_playback_gives_up_after_sixteen_passes_and_names_what_is_left() {
-        let mut scope = Scope::default();
-        scope.register(0, 0);
-        let mut rollback = scope.into_rollback();
-        let mut ran = 0;
-        while let Some(n) = rollback.next() {
-            ran += 1;
-            rollback.register(Scope::new(vec![Step {
-                order: n + 1,
-                undo: n + 1,
-            }]));
+    fn finalizer(order: u64) -> Step<u64> {
+        Step {
+            order,
+            kind: Kind::Finalizer,
+            undo: order,
         }
-        assert_eq!(ran, u64::from(MAX_PASSES));
-        assert_eq!(rollback.abandoned(), [16]);
+    }
+
+    fn numbers(steps: &[Step<u64>]) -> Vec<u64> {
+        let mut numbers: Vec<_> = steps.iter().map(|step| step.order).collect();
+        numbers.sort_unstable();
+        numbers
     }
 
     #[test]
     fn c6_an_empty_scope_undoes_nothing() {
-        let scope = Scope::<u8>::default();
-        assert!(scope.is_empty());
-        assert_eq!(play(scope.into_rollback()), []);
+        assert!(Scope::<u8>::default().is_empty());
+        assert!(Scope::<u8>::default().end(false).is_quiet());
     }
 
     #[test]
-    fn c11_commit_releases_the_actions() {
-        let mut scope = Scope::default();
-        scope.register(1, "a");
-        assert_eq!(
-            scope.commit(),
-            [Step {
-                order: 1,
-                undo: "a"
-            }]
-        );
+    fn c11_a_good_end_releases_the_compensations() {
+        let ended = scope([1, 2]).end(true);
+        assert!(ended.is_quiet());
+        assert_eq!(numbers(&ended.released), [1, 2]);
     }
 
-    proptest! {
-        #[test]
-        fn c1_absorbed_scopes_keep_the_global_order(owners in proptest::collection::vec(0_usize..4, 0..40)) {
-            let mut scopes: Vec<Scope<usize>> = (0..4).map(|_| Scope::default()).collect();
-            for (order, owner) in owners.iter().enumerate() {
-                scopes[*owner].register(order as u64, order);
-            }
-            let mut whole = Scope::default();
-            for scope in scopes {
-                whole.absorb(scope);
-            }
-            let expected: Vec<usize> = (0..owners.len()).rev().collect();
-            prop_assert_eq!(play(whole.into_rollback()), expected);
+    #[test]
+    fn c15_a_finalizer_is_due_however_the_scope_ends() {
+        for well in [true, false] {
+            let mut scope = scope([1]);
+            scope.push(finalizer(2));
+            assert_eq!(numbers(&scope.end(well).finalizers), [2]);
         }
+    }
+
+    #[test]
+    fn c17_a_forked_scope_ends_with_its_last_holder_and_badly_if_one_did() {
+        for (first, second) in [(true, true), (true, false), (false, true), (false, false)] {
+            let mut one = scope([1]);
+            let mut other = one.fork();
+            other.register(2, 2);
+            let early = other.end(first);
+            let own = if first { &early.released } else { &early.due };
+            assert_eq!(numbers(own), [2], "its own steps end at once");
+            let late = one.end(second);
+            let well = first && second;
+            let parts = (numbers(&late.released), numbers(&late.due));
+            let expected = if well {
+                (vec![1], vec![])
+            } else {
+                (vec![], vec![1])
+            };
+            assert_eq!(parts, expected, "{first} {second}");
+        }
+    }
+
+    #[test]
+    fn c17_holders_that_meet_again_end_together() {
+        let mut one = scope([1]);
+        let other = one.fork();
+        one.absorb(other);
+        assert_eq!(numbers(&one.end(false).due), [1]);
+    }
+
+    #[test]
+    fn c17_a_fork_of_a_fork_fails_what_is_above_it_but_not_its_siblings() {
+        let mut root = scope([1]);
+        let mut left = root.fork();
+        left.register(2, 2);
+        let mut left_child = left.fork();
+        left_child.register(3, 3);
+        let mut right = root;
+        right.register(4, 4);
+        assert_eq!(numbers(&left_child.end(false).due), [3]);
+        assert_eq!(numbers(&left.end(true).due), [2], "its child has failed");
+        let ended = right.end(true);
+        assert_eq!(numbers(&ended.released), [4], "what it did itself is kept");
+        assert_eq!(numbers(&ended.due), [1], "what all stand on is not");
+    }
+
+    #[test]
+    fn a_scope_without_steps_of_its_own_is_not_wrapped_again() {
+        let mut scope = scope([1]);
+        let forks: Vec<_> = (0..3).map(|_| scope.fork()).collect();
+        assert_eq!(Arc::strong_count(&scope.shared[0]), 4);
+        assert!(forks.iter().all(|fork| fork.shared.len() == 1));
+        assert!(Scope::<u8>::default().fork().is_empty());
     }
 }

@@ -17,6 +17,7 @@
 //! - `engine/lanes.rs`: how items move through the lanes, and who holds up whom.
 //! - `engine/outcome.rs`: success, failure, retry.
 //! - `engine/rollback.rs`: what failed units did is undone.
+//! - `engine/whole.rs`: what is undone with a branch, or with the run as a whole.
 //! - `engine/end.rs`: the source's end, drain and abort.
 
 mod batch;
@@ -25,26 +26,34 @@ mod lanes;
 mod outcome;
 mod rollback;
 mod unit;
+mod whole;
 
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::time::Duration;
 
 pub use batch::Batch;
 pub use unit::{
-    Domain, Failed, Graveyard, History, Item, Origin, Outcome, Payload, Port, RollbackId, Undone,
-    Unit, Work,
+    Domain, Failed, Fate, Graveyard, History, Item, Origin, Outcome, Payload, Port, RollbackId,
+    Turn, Undone, Unit, Work,
 };
+pub use whole::{Level, PATIENCE};
 
 use crate::branch::{Branch, BranchId};
 use crate::clock::Time;
+use crate::compensation::{Policy, Step};
 use crate::report::Counts;
 use crate::retry::{Random, Retry};
 use crate::window::WindowOptions;
 use end::Phase;
 use rollback::Undoing;
 use unit::{Alarm, Timer};
+use whole::Whole;
 
 /// Failures and undo actions kept as samples; the counts beside them are exact.
 pub const MAX_SAMPLES: usize = 100;
+
+/// Stuck undo actions kept to be tried again; the count beside them is exact.
+pub const MAX_STUCK: usize = 10_000;
 
 /// One handler and what stands in front of it.
 #[derive(Debug, Clone)]
@@ -86,6 +95,19 @@ pub struct Config {
     pub stop_on_error: bool,
     /// Seed of the jitter.
     pub seed: u64,
+    /// How failed units are undone.
+    pub rollback: RollbackOptions,
+}
+
+/// How rollbacks go about it.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct RollbackOptions {
+    /// How the compensations of one rollback follow each other.
+    pub policy: Policy,
+    /// How long a rollback may take before it gives up; `None`: as long as it takes.
+    pub deadline: Option<Duration>,
+    /// Whether units that succeeded are committed only when the run has ended, all or none.
+    pub commit_at_end: bool,
 }
 
 /// The state of one run.
@@ -101,7 +123,7 @@ pub struct Engine<D: Domain> {
     /// Units whose back-off is over, per port.
     again: Vec<VecDeque<Unit<D>>>,
     /// Undo actions whose turn has come, per port.
-    undos: Vec<VecDeque<(RollbackId, D::Undo)>>,
+    undos: Vec<VecDeque<(RollbackId, Step<D::Undo>)>>,
     /// Outputs on their way to the leg: the driver runs the stages in between and offers them.
     arrivals: Vec<Vec<(BranchId, Item<D>)>>,
     timers: BinaryHeap<Timer<D>>,
@@ -115,23 +137,32 @@ pub struct Engine<D: Domain> {
     load: Vec<u64>,
     /// Units with a handler now.
     in_flight: usize,
+    /// Ascending by their deadlines, too: all have the same time.
     rollbacks: BTreeMap<RollbackId, Undoing<D>>,
+    /// Rollbacks whose first pass the driver is to arrange.
+    unarranged: VecDeque<RollbackId>,
+    whole: Whole<D>,
     random: Random,
     stopping: bool,
     failures: Vec<Failed<D>>,
     codes: BTreeMap<String, u64>,
     undone: Vec<Undone<D>>,
+    stuck: Vec<Undone<D>>,
     undone_counts: UndoneCounts,
     graveyard: Graveyard<D>,
 }
 
-/// How many undo actions succeeded and failed.
+/// What became of the undo actions and finalizers, in numbers.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct UndoneCounts {
-    /// Ran to the end.
+    /// Undo actions that ran to the end.
     pub done: u64,
-    /// Raised, or never ran because the passes were used up.
+    /// Those, and finalizers, that raised, or had no turn before the deadline or the last pass.
     pub failed: u64,
+    /// Undo actions the policy left out.
+    pub skipped: u64,
+    /// Finalizers that ran to the end.
+    pub finalized: u64,
 }
 
 impl<D: Domain> Engine<D> {
@@ -159,11 +190,14 @@ impl<D: Domain> Engine<D> {
             load: vec![0; legs],
             in_flight: 0,
             rollbacks: BTreeMap::new(),
+            unarranged: VecDeque::new(),
+            whole: Whole::default(),
             random: Random::new(config.seed),
             stopping: false,
             failures: Vec::new(),
             codes: BTreeMap::new(),
             undone: Vec::new(),
+            stuck: Vec::new(),
             undone_counts: UndoneCounts::default(),
             graveyard: Graveyard::default(),
             config,
@@ -241,11 +275,17 @@ impl<D: Domain> Engine<D> {
             }
         }
         self.close_legs(now);
+        self.give_up_rollbacks(now);
+        self.settle_whole(now);
     }
 
     /// When [`Engine::poll`] has something to do next.
     pub fn deadline(&self) -> Option<Time> {
-        self.timers.peek().map(|timer| timer.at)
+        let timer = self.timers.peek().map(|timer| timer.at);
+        [timer, self.rollback_deadline(), self.whole.patience()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// What died inside since the last call.
@@ -295,8 +335,18 @@ impl<D: Domain> Engine<D> {
         &self.codes
     }
 
-    /// The first undo actions that ran, as samples, and how many did.
-    pub fn undone(&self) -> (&[Undone<D>], UndoneCounts) {
-        (&self.undone, self.undone_counts)
+    /// The first undo actions that are done or were left out, as samples.
+    pub fn undone(&self) -> &[Undone<D>] {
+        &self.undone
+    }
+
+    /// The undo actions and finalizers that are stuck, the first [`MAX_STUCK`] of them.
+    pub fn stuck(&self) -> &[Undone<D>] {
+        &self.stuck
+    }
+
+    /// What became of the undo actions and finalizers, in numbers.
+    pub const fn undone_counts(&self) -> UndoneCounts {
+        self.undone_counts
     }
 }

@@ -142,8 +142,9 @@ impl Stage {
 impl Plan {
     /// A plan without stages.
     ///
-    /// `settings` may hold `max_in_flight` (units), `threads`, `on_error`, `grace` (seconds) and
-    /// `seed`; what is not there gets its default.
+    /// `settings` may hold `max_in_flight` (units), `threads`, `on_error`, `grace` (seconds),
+    /// `commit`, `rollback`, `rollback_deadline` (seconds) and `seed`; what is not there gets its
+    /// default.
     ///
     /// # Errors
     /// [`PlanError`] if the name is not a text with something in it, or a setting is not allowed.

@@ -5,16 +5,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anabranch_core::clock::Time;
-use anabranch_core::compensation::{Scope, Step};
+use anabranch_core::compensation::{Kind, Scope, Step};
 use anabranch_core::engine::Port;
 use anabranch_core::window::Cut;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::PyTuple;
 
-use super::domain::{POOL, Shared, UNDO, Undo};
-use super::errors::{ClosedError, ConfigError};
+use super::domain::{POOL, Shared};
+use super::errors::ClosedError;
 use super::run::locked;
+use super::undo::{Passed, Registrar, Undo};
 
 /// The window a handler was given.
 #[pyclass(frozen, get_all, module = "anabranch._core")]
@@ -63,7 +64,33 @@ pub(crate) struct Context {
     /// Where `def` undo actions run: beside their handler.
     port: Port,
     /// What was registered; `None` once the attempt has ended.
-    steps: Mutex<Option<Vec<Step<Undo>>>>,
+    registered: Mutex<Option<Registered>>,
+}
+
+/// A level wider than the unit.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Wide {
+    Branch,
+    Pipeline,
+}
+
+/// What a handler has registered. Without a registration nothing is allocated.
+#[derive(Debug, Default)]
+pub(crate) struct Registered {
+    unit: Vec<Step<Undo>>,
+    pub(crate) wide: Vec<(Wide, Step<Undo>)>,
+}
+
+impl Registered {
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.unit.is_empty() && self.wide.is_empty()
+    }
+
+    /// What goes with the unit, if anything does.
+    pub(crate) fn scope(&mut self) -> Option<Box<Scope<Undo>>> {
+        let steps = std::mem::take(&mut self.unit);
+        (!steps.is_empty()).then(|| Box::new(Scope::new(steps)))
+    }
 }
 
 impl Context {
@@ -74,7 +101,7 @@ impl Context {
         attempt: u32,
         port: Port,
     ) -> Self {
-        let steps = Mutex::new(Some(Vec::new()));
+        let registered = Mutex::new(Some(Registered::default()));
         Self {
             shared,
             tenant,
@@ -83,7 +110,7 @@ impl Context {
             deadline: None,
             window: None,
             port,
-            steps,
+            registered,
         }
     }
 
@@ -92,14 +119,14 @@ impl Context {
         Ok(self)
     }
 
-    /// Ends the attempt: what was registered, if anything was. Later registrations are refused.
-    pub(crate) fn close(&self) -> Option<Box<Scope<Undo>>> {
-        let steps = locked(&self.steps).take().unwrap_or_default();
-        if steps.is_empty() {
-            None
-        } else {
-            Some(Box::new(Scope::new(steps)))
-        }
+    /// Ends the attempt: what was registered. Later registrations are refused.
+    pub(crate) fn close(&self) -> Registered {
+        locked(&self.registered).take().unwrap_or_default()
+    }
+
+    /// The key of the branch, if it is known.
+    pub(crate) const fn key(&self) -> Option<&Py<PyAny>> {
+        self.tenant.as_ref()
     }
 }
 
@@ -158,20 +185,33 @@ impl Context {
     /// succeeds they are released. Register before the effect: an undo of something that did not
     /// happen is usually harmless, a missing one is not.
     ///
+    /// What a unit with several outputs registered belongs to all of them: it runs once all have
+    /// ended, if one of them has failed, and after what they registered themselves.
+    ///
     /// Args:
     ///     fn: The undo action, `def` or `async def`. A `def` runs where the handler runs: on the
     ///         pool, or inline. One with a parameter `ctx` is given a Context, and what it
     ///         registers there runs in a next pass (at most 16).
     ///     args: What to call it with; keywords go through `functools.partial`.
-    ///     level: "unit".
+    ///     level: "unit"; "branch": it stays when the unit has ended, and runs if the branch fails,
+    ///         or the run fails or is aborted (before `fan_out`: the run); "pipeline": if the run
+    ///         fails or is aborted.
+    ///     when: False: check the arguments, and register nothing.
     ///     name: What reports call it; the callable's name by default.
     ///     retries: Further tries if it raises.
-    ///     timeout: Seconds an `async def` action may take; a `def` cannot be stopped.
+    ///     timeout: Seconds each try of an `async def` may take, None for no limit; a `def`
+    ///         cannot be stopped.
     ///
     /// Raises:
     ///     ConfigError: An argument is not allowed.
     ///     ClosedError: The unit has ended.
-    #[pyo3(signature = (r#fn, /, *args, level="unit", name=None, retries=0, timeout=None))]
+    #[pyo3(
+        signature = (
+            r#fn, /, *args, level="unit", when=true, name=None, retries=0, timeout=Some(30.0)
+        ),
+        text_signature = "(self, fn, /, *args, level='unit', when=True, name=None, retries=0, \
+                          timeout=30.0)"
+    )]
     #[expect(
         clippy::too_many_arguments,
         reason = "the keywords of the Python method"
@@ -182,52 +222,69 @@ impl Context {
         r#fn: Bound<'_, PyAny>,
         args: Bound<'_, PyTuple>,
         level: &str,
+        when: bool,
         name: Option<String>,
         retries: i64,
         timeout: Option<f64>,
     ) -> PyResult<()> {
-        if !r#fn.is_callable() {
-            return Err(self.refused(py, "fn", r#fn.clone(), "a callable"));
-        }
-        if level != "unit" {
-            let value = level.into_pyobject(py)?.into_any();
-            return Err(self.refused(py, "level", value, "'unit'"));
-        }
-        let Ok(tries) = u32::try_from(retries) else {
-            let value = retries.into_pyobject(py)?.into_any();
-            return Err(self.refused(py, "retries", value, "an int >= 0"));
-        };
-        if let Some(seconds) = timeout
-            && !(seconds > 0.0 && seconds.is_finite())
-        {
-            let value = seconds.into_pyobject(py)?.into_any();
-            return Err(self.refused(py, "timeout", value, "None or seconds > 0"));
-        }
-        let (own_name, asynchronous, takes_ctx): (String, bool, bool) =
-            self.shared.inspect.bind(py).call1((&r#fn,))?.extract()?;
-        let name = name.unwrap_or(own_name);
-        let port = if asynchronous { UNDO } else { self.port };
-        let undo = Undo {
-            call: r#fn.unbind(),
-            args: args.unbind(),
+        let passed = Passed {
+            function: r#fn,
+            args,
             name,
-            stage: self.stage,
-            port,
-            retries: tries,
+            retries,
             timeout,
-            takes_ctx,
         };
-        let order = self.shared.next_order();
-        if let Some(steps) = locked(&self.steps).as_mut() {
-            steps.push(Step { order, undo });
-            return Ok(());
-        }
-        Err(ClosedError::new_err(format!(
-            "pipeline '{}', stage '{}': compensate() was called after its unit had ended; \
-             register an undo before the handler returns",
-            self.shared.pipeline,
-            self.stage()
-        )))
+        self.register(py, Kind::Compensation, level, when, passed)
+    }
+
+    /// Register what closes or releases something when the unit has ended, however it ends.
+    ///
+    /// Finalizers run after the undo actions, which may still need what they close; the last one
+    /// registered runs first. Those of a failed attempt run before the next one.
+    ///
+    /// Args:
+    ///     fn: The finalizer, `def` or `async def`; as for `compensate`.
+    ///     args: What to call it with; keywords go through `functools.partial`.
+    ///     level: "unit"; "branch": it runs when the branch ends; "pipeline": when the run ends.
+    ///     when: False: check the arguments, and register nothing.
+    ///     name: What reports call it; the callable's name by default.
+    ///     retries: Further tries if it raises.
+    ///     timeout: Seconds each try of an `async def` may take, None for no limit; a `def`
+    ///         cannot be stopped.
+    ///
+    /// Raises:
+    ///     ConfigError: An argument is not allowed.
+    ///     ClosedError: The unit has ended.
+    #[pyo3(
+        signature = (
+            r#fn, /, *args, level="unit", when=true, name=None, retries=0, timeout=Some(30.0)
+        ),
+        text_signature = "(self, fn, /, *args, level='unit', when=True, name=None, retries=0, \
+                          timeout=30.0)"
+    )]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the keywords of the Python method"
+    )]
+    fn finalize(
+        &self,
+        py: Python<'_>,
+        r#fn: Bound<'_, PyAny>,
+        args: Bound<'_, PyTuple>,
+        level: &str,
+        when: bool,
+        name: Option<String>,
+        retries: i64,
+        timeout: Option<f64>,
+    ) -> PyResult<()> {
+        let passed = Passed {
+            function: r#fn,
+            args,
+            name,
+            retries,
+            timeout,
+        };
+        self.register(py, Kind::Finalizer, level, when, passed)
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
@@ -246,8 +303,11 @@ impl Context {
             visit.call(tenant)?;
         }
         // The collector may come while a registration holds the lock: it comes again.
-        if let Ok(steps) = self.steps.try_lock() {
-            for step in steps.iter().flatten() {
+        if let Ok(registered) = self.registered.try_lock()
+            && let Some(registered) = registered.as_ref()
+        {
+            let wide = registered.wide.iter().map(|(_, step)| step);
+            for step in registered.unit.iter().chain(wide) {
                 visit.call(&step.undo.call)?;
                 visit.call(&step.undo.args)?;
             }
@@ -257,34 +317,55 @@ impl Context {
 }
 
 impl Context {
-    fn refused(
+    fn register(
         &self,
         py: Python<'_>,
-        argument: &str,
-        value: Bound<'_, PyAny>,
-        allowed: &str,
-    ) -> PyErr {
-        let shown = value
-            .repr()
-            .map_or_else(|_| "?".to_owned(), |repr| repr.to_string());
-        let message = format!(
-            "pipeline '{}', stage '{}': compensate: {argument} must be {allowed}, got {shown}",
-            self.shared.pipeline,
-            self.stage()
-        );
-        let error = ConfigError::new_err(message);
-        let set = || -> PyResult<()> {
-            let attributes = PyDict::new(py);
-            attributes.set_item("pipeline", &self.shared.pipeline)?;
-            attributes.set_item("stage", self.stage())?;
-            attributes.set_item("argument", argument)?;
-            attributes.set_item("value", value)?;
-            for (name, value) in attributes {
-                error.value(py).setattr(name.extract::<String>()?, value)?;
-            }
-            Ok(())
+        kind: Kind,
+        level: &str,
+        when: bool,
+        passed: Passed<'_>,
+    ) -> PyResult<()> {
+        let registrar = Registrar {
+            verb: match kind {
+                Kind::Compensation => "compensate",
+                Kind::Finalizer => "finalize",
+            },
+            home: Some(&self.shared),
+            stage: self.stage,
+            tenant: self.tenant.as_ref(),
+            port: self.port,
+            inspect: &self.shared.inspect,
         };
-        set().err().unwrap_or(error)
+        let wide = match level {
+            "unit" => None,
+            "branch" => Some(Wide::Branch),
+            "pipeline" => Some(Wide::Pipeline),
+            _ => {
+                let value = level.into_pyobject(py)?.into_any();
+                let allowed = "'unit', 'branch' or 'pipeline'";
+                return Err(registrar.refused(py, "level", value, allowed));
+            }
+        };
+        let undo = registrar.undo(py, passed)?;
+        if !when {
+            return Ok(());
+        }
+        let order = self.shared.next_order();
+        let step = Step { order, kind, undo };
+        if let Some(registered) = locked(&self.registered).as_mut() {
+            match wide {
+                None => registered.unit.push(step),
+                Some(wide) => registered.wide.push((wide, step)),
+            }
+            return Ok(());
+        }
+        Err(ClosedError::new_err(format!(
+            "pipeline '{}', stage '{}': {}() was called after its unit had ended; \
+             register before the handler returns",
+            self.shared.pipeline,
+            self.stage(),
+            registrar.verb,
+        )))
     }
 }
 

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use anabranch_core::clock::Time;
 use anabranch_core::engine::{Domain, Port};
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
 
 use super::run::locked;
+use super::undo::Undo;
 use super::work::ends_the_process;
 use crate::clock::Clock;
 
@@ -47,21 +47,6 @@ pub(crate) struct Failure {
     pub(crate) error: Py<PyAny>,
     pub(crate) code: String,
     pub(crate) stage: usize,
-}
-
-/// An undo action a handler registered.
-#[derive(Debug)]
-pub(crate) struct Undo {
-    pub(crate) call: Py<PyAny>,
-    pub(crate) args: Py<PyTuple>,
-    pub(crate) name: String,
-    pub(crate) stage: usize,
-    pub(crate) port: Port,
-    /// Further tries after the first.
-    pub(crate) retries: u32,
-    /// Seconds.
-    pub(crate) timeout: Option<f64>,
-    pub(crate) takes_ctx: bool,
 }
 
 /// What every context of a run reads: names, the clock, the order of registration.

@@ -108,7 +108,7 @@ impl Feed {
             // begins.
             Some(Current::Plain(unit)) if !self.time_is_up(&mut state) => {
                 let mut engine = locked(&run.engine);
-                let handled = engine.complete_last(unit);
+                let handled = engine.complete_last(unit, run.now());
                 let work = engine.next(self.port, run.now());
                 // Now: taking it may have made room, too.
                 run.unstarve(&engine);

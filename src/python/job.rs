@@ -2,6 +2,7 @@
 
 use std::sync::Mutex;
 
+use anabranch_core::clock::Time;
 use pyo3::exceptions::asyncio::CancelledError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -72,7 +73,8 @@ impl Job {
         let work = locked(&self.work);
         let keywords = PyDict::new(py);
         let (call, arguments, context) = match work.as_ref() {
-            Some(InHand::Undo { undo, context, .. }) => {
+            Some(InHand::Undo { turn, context, .. }) => {
+                let undo = &turn.step.undo;
                 (undo.call.clone_ref(py), undo.args.bind(py).clone(), context)
             }
             Some(InHand::Unit {
@@ -106,13 +108,16 @@ impl Job {
         awaitable
     }
 
-    /// Seconds an undo action may take.
+    /// Seconds an undo action may take: by its own timeout, and until its rollback gives up.
     #[getter]
     fn timeout(&self) -> Option<f64> {
-        match locked(&self.work).as_ref() {
-            Some(InHand::Undo { undo, .. }) => undo.timeout,
-            _ => None,
-        }
+        let (own, deadline) = match locked(&self.work).as_ref() {
+            Some(InHand::Undo { turn, .. }) => (turn.step.undo.timeout, turn.deadline),
+            _ => return None,
+        };
+        let left = (deadline < Time::NEVER)
+            .then(|| deadline.since(self.run.get().shared.now()).as_secs_f64());
+        [own, left].into_iter().flatten().reduce(f64::min)
     }
 
     /// Whether it is an undo action, which is never cancelled.

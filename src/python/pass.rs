@@ -4,16 +4,17 @@
 //! loses no earlier result and runs nothing twice: the pass resumes at the next item of the
 //! iterator held here.
 
+use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use anabranch_core::branch::BranchId;
-use anabranch_core::compensation::Scope;
 use anabranch_core::engine::Item;
 use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyList};
 
-use super::context::Context;
-use super::domain::{INLINE, PyDomain, Shared, Undo};
+use super::context::{Context, Registered};
+use super::domain::{INLINE, PyDomain, Shared};
 use super::leg::PassSpec;
 use super::run::locked;
 use super::work::ends_the_process;
@@ -25,7 +26,67 @@ pub(crate) struct Contexts {
     shared: Arc<Shared>,
     /// By index, where the tenant is known before the pass.
     tenants: Vec<Option<Py<PyAny>>>,
-    made: Mutex<Vec<(usize, Py<Context>)>>,
+    made: Mutex<Vec<Made>>,
+    /// The outputs and the failures so far: a context covers what comes from here on. Let go with
+    /// the pass: the traceback of a failure leads back here.
+    so_far: Mutex<Option<(Py<PyList>, Py<PyList>)>>,
+}
+
+/// One context, and where the pass stood when it was made.
+#[derive(Debug)]
+struct Made {
+    index: usize,
+    stage: usize,
+    outputs: usize,
+    failures: usize,
+    context: Py<Context>,
+}
+
+/// What one callable registered for one item, and what came of that item.
+#[derive(Debug)]
+pub(crate) struct Noted {
+    /// The input.
+    pub(crate) index: usize,
+    pub(crate) stage: usize,
+    /// Among these outputs, those of the input came of the item.
+    pub(crate) outputs: Range<usize>,
+    /// Among these failures, those of the input at this stage or behind it did.
+    pub(crate) failures: Range<usize>,
+    /// The key of its branch, if it is known.
+    pub(crate) tenant: Option<Py<PyAny>>,
+    pub(crate) registered: Registered,
+}
+
+impl Contexts {
+    /// Ends the contexts: what was registered with them, in order.
+    ///
+    /// Each item of a stage that takes `ctx` has one, so what follows one of a stage up to the
+    /// next one of the same stage came of its item.
+    fn close(&self, py: Python<'_>) -> Vec<Noted> {
+        let so_far = locked(&self.so_far).take();
+        drop(so_far);
+        let mut next = HashMap::new();
+        let mut noted = Vec::new();
+        for made in std::mem::take(&mut *locked(&self.made)).into_iter().rev() {
+            let begin = (made.outputs, made.failures);
+            let end = next
+                .insert((made.index, made.stage), begin)
+                .unwrap_or((usize::MAX, usize::MAX));
+            let registered = made.context.get().close();
+            if !registered.is_empty() {
+                noted.push(Noted {
+                    index: made.index,
+                    stage: made.stage,
+                    outputs: begin.0..end.0,
+                    failures: begin.1..end.1,
+                    tenant: made.context.get().key().map(|key| key.clone_ref(py)),
+                    registered,
+                });
+            }
+        }
+        noted.reverse();
+        noted
+    }
 }
 
 #[pymethods]
@@ -48,7 +109,18 @@ impl Contexts {
             py,
             Context::new(self.shared.clone(), tenant, stage, 1, INLINE),
         )?;
-        locked(&self.made).push((index, context.clone_ref(py)));
+        let (outputs, failures) = match locked(&self.so_far).as_ref() {
+            Some((out, failures)) => (out.bind(py).len(), failures.bind(py).len()),
+            None => (0, 0),
+        };
+        let made = Made {
+            index,
+            stage,
+            outputs,
+            failures,
+            context: context.clone_ref(py),
+        };
+        locked(&self.made).push(made);
         Ok(context)
     }
 }
@@ -61,6 +133,8 @@ pub(crate) struct FailedItem<'py> {
     pub(crate) key: Option<Bound<'py, PyAny>>,
     /// Which input it was; plain passes do not know.
     pub(crate) index: Option<usize>,
+    /// Its place among the failures.
+    pub(crate) place: usize,
 }
 
 /// What a pass made of a chunk.
@@ -75,8 +149,8 @@ pub(crate) struct Passed<'py> {
     pub(crate) produced: u64,
     /// The same by input; tracked passes.
     pub(crate) grown: Vec<(usize, u64)>,
-    /// What the stages registered, by input.
-    pub(crate) scopes: Vec<(usize, Box<Scope<Undo>>)>,
+    /// What the stages registered.
+    pub(crate) noted: Vec<Noted>,
     /// What cut the pass short, and how many inputs it did not finish.
     pub(crate) interrupted: Option<(PyErr, usize)>,
 }
@@ -91,7 +165,7 @@ impl<'py> Passed<'py> {
             failed: Vec::new(),
             produced: 0,
             grown: Vec::new(),
-            scopes: Vec::new(),
+            noted: Vec::new(),
             interrupted: None,
         }
     }
@@ -141,6 +215,7 @@ pub(crate) fn run<'py>(
             shared: shared.clone(),
             tenants,
             made: Mutex::default(),
+            so_far: Mutex::new(Some((out.clone().unbind(), failures.clone().unbind()))),
         })
         .map(|contexts| Bound::new(py, contexts))
         .transpose()?;
@@ -168,9 +243,10 @@ pub(crate) fn run<'py>(
             stage,
             key: None,
             index,
+            place: failures.len(),
         });
     }
-    for failure in &failures {
+    for (place, failure) in failures.iter().enumerate() {
         let (error, key, index): (Bound<'py, PyAny>, Bound<'py, PyAny>, Option<usize>) =
             failure.extract()?;
         let error = PyErr::from_value(error);
@@ -181,14 +257,10 @@ pub(crate) fn run<'py>(
             stage,
             key,
             index,
+            place,
         });
     }
-    let mut scopes = Vec::new();
-    if let Some(contexts) = contexts {
-        for (index, context) in locked(&contexts.get().made).drain(..) {
-            scopes.extend(context.get().close().map(|scope| (index, scope)));
-        }
-    }
+    let noted = contexts.map_or_else(Vec::new, |contexts| contexts.get().close(py));
     Ok(Passed {
         at: at.map(|at| at.extract()).transpose()?.unwrap_or_default(),
         keys,
@@ -201,7 +273,7 @@ pub(crate) fn run<'py>(
             Some(tally) if spec.tracked => tally.extract()?,
             _ => Vec::new(),
         },
-        scopes,
+        noted,
         interrupted,
         out,
     })
@@ -241,7 +313,7 @@ impl Input {
         (filtered + carried, self.produced)
     }
 
-    /// Whether nothing has come of it yet: what comes first carries its weight and its scope.
+    /// Whether nothing has come of it yet: what comes first carries its weight.
     pub(crate) const fn fresh(&self) -> bool {
         self.outputs == 0 && self.failures == 0
     }

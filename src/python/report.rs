@@ -1,10 +1,18 @@
 //! The report of a run as plain Python values; `anabranch.report` makes it readable.
 
+use std::time::Duration;
+
+use anabranch_core::branch::BranchId;
+use anabranch_core::compensation::Step;
+use anabranch_core::engine::{Fate, Undone};
 use anabranch_core::report::Counts;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
+use super::action::Action;
+use super::domain::PyDomain;
 use super::run::{Run, locked};
+use super::undo::Undo;
 
 fn counts<'py>(py: Python<'py>, counts: &Counts) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
@@ -24,6 +32,59 @@ fn counts<'py>(py: Python<'py>, counts: &Counts) -> PyResult<Bound<'py, PyDict>>
         dict.set_item(name, value)?;
     }
     Ok(dict)
+}
+
+/// An undo action and what became of it, copied out of the engine.
+struct Told {
+    number: u64,
+    branch: BranchId,
+    outcome: &'static str,
+    took: Duration,
+    error: Option<Py<PyAny>>,
+    step: Step<Undo>,
+}
+
+impl Told {
+    fn new(py: Python<'_>, undone: &Undone<PyDomain>) -> Self {
+        let Step { order, kind, undo } = &undone.step;
+        Self {
+            number: undone.number,
+            branch: undone.branch,
+            outcome: match undone.fate {
+                Fate::Done => "done",
+                Fate::Failed(_) => "failed",
+                Fate::Unrun => "unrun",
+                Fate::Skipped => "skipped",
+            },
+            took: undone.took,
+            error: undone
+                .fate
+                .error()
+                .map(|failure| failure.error.clone_ref(py)),
+            step: Step {
+                order: *order,
+                kind: *kind,
+                undo: undo.clone_ref(py),
+            },
+        }
+    }
+
+    fn row<'py>(mut self, py: Python<'py>, run: &Run) -> PyResult<Bound<'py, PyDict>> {
+        let undo = &mut self.step.undo;
+        undo.tenant = run.tenant_of(py, undo, self.branch);
+        let row = PyDict::new(py);
+        row.set_item("name", &undo.name)?;
+        row.set_item("stage", undo.stage_name())?;
+        row.set_item("tenant", &undo.tenant)?;
+        row.set_item("outcome", self.outcome)?;
+        row.set_item("seconds", self.took.as_secs_f64())?;
+        row.set_item("error", self.error)?;
+        // Only what may be tried again is kept alive by the report.
+        let stuck = matches!(self.outcome, "failed" | "unrun");
+        let action = stuck.then(|| Action::new(py, self.step));
+        row.set_item("action", action)?;
+        Ok(row)
+    }
 }
 
 /// Builds the report.
@@ -61,22 +122,12 @@ pub(crate) fn build<'py>(
             )
         })
         .collect();
-    let (undone, undone_counts) = engine.undone();
-    let actions: Vec<_> = undone
+    let undone_counts = engine.undone_counts();
+    let mut actions: Vec<_> = engine
+        .undone()
         .iter()
-        .map(|undone| {
-            let error = undone
-                .error
-                .as_ref()
-                .map(|failure| failure.error.clone_ref(py));
-            (
-                undone.branch,
-                undone.undo.name.clone(),
-                undone.undo.stage,
-                undone.took,
-                error,
-            )
-        })
+        .chain(engine.stuck())
+        .map(|undone| Told::new(py, undone))
         .collect();
     drop(engine);
 
@@ -112,16 +163,12 @@ pub(crate) fn build<'py>(
     let compensations = PyDict::new(py);
     compensations.set_item("done", undone_counts.done)?;
     compensations.set_item("failed", undone_counts.failed)?;
+    compensations.set_item("skipped", undone_counts.skipped)?;
+    compensations.set_item("finalized", undone_counts.finalized)?;
+    actions.sort_by_key(|told| told.number);
     let rows = PyList::empty(py);
-    for (branch, name, stage, took, error) in actions {
-        let row = PyDict::new(py);
-        row.set_item("name", name)?;
-        row.set_item("stage", stage_name(stage))?;
-        row.set_item("tenant", run.tenant(py, branch))?;
-        row.set_item("outcome", if error.is_some() { "failed" } else { "done" })?;
-        row.set_item("seconds", took.as_secs_f64())?;
-        row.set_item("error", error)?;
-        rows.append(row)?;
+    for told in actions {
+        rows.append(told.row(py, run)?)?;
     }
     compensations.set_item("actions", rows)?;
     report.set_item("compensations", compensations)?;

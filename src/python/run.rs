@@ -12,8 +12,12 @@
 //! - `run/flow.rs`: items from the source, through the pass and the routing, to the first leg.
 //! - `run/target.rs`: units into the channel at the end.
 //! - `run/tracked.rs`: the same for items with a history.
+//! - `run/rollback.rs`: what is registered, and by which policy it is undone.
+//! - `run/holders.rs`: which of their outputs hold what undoes them.
 
 mod flow;
+mod holders;
+mod rollback;
 pub(super) mod slice;
 mod spec;
 mod target;
@@ -25,7 +29,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anabranch_core::branch::BranchId;
 use anabranch_core::clock::Time;
-use anabranch_core::engine::{Config, Engine, Port};
+use anabranch_core::engine::{Config, Engine, Port, RollbackOptions};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
@@ -81,6 +85,8 @@ struct Hand {
     /// Whether an awaitable is one, where a handler returned something.
     is_awaitable: Py<PyAny>,
     flush_on_abort: bool,
+    /// The user's own policy: arranges the undo actions of a rollback.
+    arrange: Option<Py<PyAny>>,
 }
 
 /// Items an async source has pushed.
@@ -253,6 +259,12 @@ impl Run {
         tenants.iter().map(|tenant| tenant.clone_ref(py)).collect()
     }
 
+    /// The run is left as it is: undo actions that have had no turn are stuck.
+    fn abandon(&self) {
+        let now = self.shared.now();
+        locked(&self.engine).abandon(now);
+    }
+
     /// What happened so far.
     fn report<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let outcome = if self.failed.load(Ordering::Acquire) {
@@ -300,6 +312,7 @@ impl Run {
             max_in_flight: 0,
             stop_on_error: false,
             seed: 0,
+            rollback: RollbackOptions::default(),
         });
         let engine = std::mem::replace(&mut *locked(&self.engine), empty);
         drop((

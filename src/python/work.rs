@@ -1,15 +1,16 @@
 //! Work in someone's hand: a unit or an undo action, from being handed out to being given back.
 
 use anabranch_core::compensation::Scope;
-use anabranch_core::engine::{Outcome, Payload, RollbackId, Unit};
+use anabranch_core::engine::{Outcome, Payload, Turn, Unit};
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
 use super::context::{Context, undo_port};
-use super::domain::{Failure, PyDomain, Undo};
+use super::domain::{Failure, PyDomain};
 use super::leg::{Leg, Role};
 use super::run::Run;
+use super::undo::Undo;
 
 /// Whether an exception ends the process rather than a unit.
 pub(crate) fn ends_the_process(py: Python<'_>, error: &PyErr) -> bool {
@@ -28,8 +29,7 @@ pub(crate) enum InHand {
     },
     /// An undo action.
     Undo {
-        rollback: RollbackId,
-        undo: Undo,
+        turn: Turn<PyDomain>,
         /// Tries made before this one.
         tried: u32,
         context: Option<Py<Context>>,
@@ -42,9 +42,9 @@ pub(crate) type CallResult = PyResult<Py<PyAny>>;
 /// What goes back to the engine.
 pub(crate) enum GivenBack {
     Unit(Unit<PyDomain>, Outcome<PyDomain>, Option<Box<Scope<Undo>>>),
-    Undo(RollbackId, Undo, Option<Failure>, Option<Box<Scope<Undo>>>),
+    Undo(Turn<PyDomain>, Option<Failure>, Option<Box<Scope<Undo>>>),
     /// An undo action that is to be tried again.
-    Again(RollbackId, Undo, u32),
+    Again(Turn<PyDomain>, u32),
 }
 
 impl InHand {
@@ -115,20 +115,20 @@ impl InHand {
     pub(crate) fn undo(
         py: Python<'_>,
         run: &Run,
-        rollback: RollbackId,
-        undo: Undo,
+        turn: Turn<PyDomain>,
         tried: u32,
     ) -> PyResult<Self> {
+        let undo = &turn.step.undo;
         let context = if undo.takes_ctx {
             let port = undo_port(undo.port);
-            let context = Context::new(run.shared.clone(), None, undo.stage, tried + 1, port);
+            let tenant = run.tenant_of(py, undo, turn.branch);
+            let context = Context::new(run.shared.clone(), tenant, undo.stage, tried + 1, port);
             Some(Py::new(py, context)?)
         } else {
             None
         };
         Ok(Self::Undo {
-            rollback,
-            undo,
+            turn,
             tried,
             context,
         })
@@ -157,7 +157,7 @@ impl InHand {
                 value,
                 context,
             } => {
-                let registered = context.as_ref().and_then(|context| context.get().close());
+                let registered = run.registered(context.as_ref(), unit.branch);
                 let leg = &run.facts[unit.leg];
                 let result = result.and_then(|result| {
                     let outputs = leg.role.outputs(value.bind(py), result.into_bound(py));
@@ -188,20 +188,25 @@ impl InHand {
                 GivenBack::Unit(unit, outcome, registered)
             }
             Self::Undo {
-                rollback,
-                undo,
+                turn,
                 tried,
                 context,
             } => {
-                let registered = context.as_ref().and_then(|context| context.get().close());
-                match result {
-                    Ok(_) => GivenBack::Undo(rollback, undo, None, registered),
-                    Err(_) if tried < undo.retries => GivenBack::Again(rollback, undo, tried + 1),
-                    Err(error) => {
-                        let failure = run.shared.failure(py, &error, undo.stage, None, None);
-                        GivenBack::Undo(rollback, undo, Some(failure), registered)
+                let registered = run.registered(context.as_ref(), turn.branch);
+                let undo = &turn.step.undo;
+                let error = match result {
+                    Ok(_) => None,
+                    // What a try registered and did not need is not kept for the next one.
+                    Err(_) if tried < undo.retries && run.shared.now() < turn.deadline => {
+                        return GivenBack::Again(turn, tried + 1);
                     }
-                }
+                    Err(error) => {
+                        let tenant = run.tenant_of(py, undo, turn.branch);
+                        let (stage, tenant) = (undo.stage, tenant.as_ref());
+                        Some(run.shared.failure(py, &error, stage, tenant, None))
+                    }
+                };
+                GivenBack::Undo(turn, error, registered)
             }
         }
     }
@@ -210,15 +215,19 @@ impl InHand {
     pub(crate) fn call(&self, py: Python<'_>, leg: Option<&Leg>) -> CallResult {
         match self {
             Self::Undo {
-                undo,
+                turn,
                 context: None,
                 ..
-            } => undo.call.call1(py, undo.args.clone_ref(py)),
+            } => {
+                let undo = &turn.step.undo;
+                undo.call.call1(py, undo.args.clone_ref(py))
+            }
             Self::Undo {
-                undo,
+                turn,
                 context: Some(context),
                 ..
             } => {
+                let undo = &turn.step.undo;
                 let keywords = PyDict::new(py);
                 keywords.set_item(pyo3::intern!(py, "ctx"), context)?;
                 undo.call.call(py, undo.args.clone_ref(py), Some(&keywords))

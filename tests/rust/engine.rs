@@ -7,10 +7,13 @@
 //! - `engine/branches.rs`: the rows B, T and the order and number of what is in flight.
 //! - `engine/outcomes.rs`: the rows R.
 //! - `engine/rollbacks.rs`: the rows C.
+//! - `engine/scopes.rs`: more of them: scopes wider than a unit, or held by several outputs.
+//! - `engine/policies.rs`: those about how a rollback goes about it.
 //! - `engine/endings.rs`: the rows of all letters about end, drain and abort.
 //! - `engine/conservation.rs`: random pipelines, of which nothing is ever lost.
 //! - `engine/world.rs`: one such pipeline, and what happens to it.
-//! - `engine/model.rs`: what must come of it, written down without the engine.
+//! - `engine/model.rs`: what must come of it, written down without the engine; `engine/held.rs`:
+//!   who holds its undo actions.
 
 #[path = "engine/batches.rs"]
 mod batches;
@@ -22,14 +25,20 @@ mod conservation;
 mod driver;
 #[path = "engine/endings.rs"]
 mod endings;
+#[path = "engine/held.rs"]
+mod held;
 #[path = "engine/model.rs"]
 mod model;
 #[path = "engine/options.rs"]
 mod options;
 #[path = "engine/outcomes.rs"]
 mod outcomes;
+#[path = "engine/policies.rs"]
+mod policies;
 #[path = "engine/rollbacks.rs"]
 mod rollbacks;
+#[path = "engine/scopes.rs"]
+mod scopes;
 #[path = "engine/windows.rs"]
 mod windows;
 #[path = "engine/world.rs"]

@@ -165,6 +165,8 @@ async def channels(events: ab.Pipeline[Event]) -> None:
 
     assert_type(ab.Pipeline("typed").source(channel), ab.Pipeline[Event])
     assert_type(events.to_channel(channel, close=False), ab.Pipeline[None])
+
+
 @ab.testing.virtual_time
 async def decorated(clock: ab.testing.VirtualClock) -> int:
     """Be a test."""

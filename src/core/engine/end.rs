@@ -69,6 +69,11 @@ impl<D: Domain> Engine<D> {
     /// Whether all that went in has ended and all that had to be undone is. What ends last may
     /// let a leg close: the driver calls [`Engine::poll`] before it asks.
     pub fn finished(&self) -> bool {
+        self.at_rest() && !self.has_whole()
+    }
+
+    /// Whether no item is inside, and no rollback is under way.
+    pub(super) fn at_rest(&self) -> bool {
         self.phase != Phase::Running
             && self.closed == self.config.legs.len()
             && self.load.iter().all(|load| *load == 0)

@@ -82,9 +82,8 @@ impl<D: Domain> Engine<D> {
     /// The next piece of work for `port`, if there is one.
     pub fn next(&mut self, port: Port, now: Time) -> Option<Work<D>> {
         let Port(port) = port;
-        if let Some((rollback, undo)) = self.undos[port].pop_front() {
-            self.undo_begins(rollback, now);
-            return Some(Work::Undo { rollback, undo });
+        if let Some(turn) = self.next_undo(port, now) {
+            return Some(Work::Undo(turn));
         }
         if self.pauses() {
             return None;

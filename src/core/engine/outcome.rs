@@ -35,7 +35,7 @@ impl<D: Domain> Engine<D> {
             }
             Outcome::Done(values) => {
                 self.graveyard.items.extend(values);
-                self.commit(unit, registered);
+                self.commit(unit, registered, now);
             }
             Outcome::Failed { error, retryable } => {
                 self.fail_attempt(unit, error, retryable, registered, now);
@@ -53,8 +53,12 @@ impl<D: Domain> Engine<D> {
     ///
     /// Returns its item, if it is a single one, to be dropped as soon as the engine is not
     /// borrowed: in the [`Graveyard`](super::Graveyard) its memory would grow cold.
-    pub fn complete_last(&mut self, mut unit: Unit<D>) -> Option<D::Item> {
+    pub fn complete_last(&mut self, mut unit: Unit<D>, now: Time) -> Option<D::Item> {
         self.in_flight -= 1;
+        if unit.scope.is_some() {
+            self.commit(unit, None, now);
+            return None;
+        }
         self.came_back(&unit).committed += u64::from(unit.weight);
         let (branch, leg, entries) = (unit.branch, unit.leg, unit.payload.entries());
         let value = match std::mem::replace(&mut unit.payload, Payload::Many(Vec::new())) {
@@ -96,23 +100,14 @@ impl<D: Domain> Engine<D> {
         self.undo(branch, scope, Then::Nothing, now);
     }
 
-    /// Releases the undo actions of items that ended well in a stage of the driver's.
-    pub fn release_scope(&mut self, scope: Option<Box<Scope<D::Undo>>>) {
-        if let Some(scope) = scope {
-            self.graveyard.bury_scope(*scope);
-        }
-    }
-
-    fn commit(&mut self, unit: Unit<D>, registered: Option<Box<Scope<D::Undo>>>) {
+    fn commit(&mut self, mut unit: Unit<D>, registered: Option<Box<Scope<D::Undo>>>, now: Time) {
         self.came_back(&unit).committed += u64::from(unit.weight);
-        let (branch, leg, entries) = (unit.branch, unit.leg, unit.payload.entries());
-        self.bury(unit);
-        self.release_scope(registered);
-        self.release(branch, leg, entries as u64);
+        let scope = merged(unit.scope.take(), registered);
+        self.end_well(unit.branch, scope, Then::Release(unit), now);
     }
 
     /// Sends a unit's outputs to the next leg. The first one stands in for the unit: it carries
-    /// its weight, its origin and what undoes it.
+    /// its weight and its origin. What undoes the unit belongs to all of them.
     fn pass_on(
         &mut self,
         mut unit: Unit<D>,
@@ -124,18 +119,24 @@ impl<D: Domain> Engine<D> {
         let counts = self.came_back(&unit);
         if values.is_empty() {
             counts.filtered += u64::from(unit.weight);
-            self.release_scope(scope.take());
+            self.end_well(unit.branch, scope.take(), Then::Nothing, now);
         } else {
             counts.produced += values.len() as u64 - 1;
         }
+        let mut left = values.len();
         let origin = unit.origins.first().copied().unwrap_or(Origin::UNKNOWN);
         let mut weight = unit.weight;
         let outputs = values.into_iter().map(|value| {
             let weight = std::mem::replace(&mut weight, 1);
+            left -= 1;
+            let scope = match &mut scope {
+                Some(scope) if left > 0 => Some(Box::new(scope.fork())),
+                scope => scope.take(),
+            };
             Item {
                 value,
                 origin,
-                scope: scope.take(),
+                scope,
                 weight,
                 bytes: 0,
             }
@@ -280,7 +281,7 @@ impl<D: Domain> Engine<D> {
             Payload::One(value) => self.graveyard.items.push(value),
             payload => self.graveyard.bury_payload(payload),
         }
-        self.release_scope(unit.scope);
+        debug_assert!(unit.scope.is_none(), "its scope has ended before it");
         if let Some(history) = unit.history {
             self.graveyard.errors.extend(history.errors);
         }

@@ -1,17 +1,22 @@
 //! Rollbacks under way: what a unit did is undone, then the unit is tried again or let go.
+//!
+//! A unit that succeeds may have one, too: its finalizers, and what it held together with other
+//! outputs of which one has failed.
 
-use super::unit::{Alarm, Timer};
-use super::{Domain, Engine, MAX_SAMPLES, Port, RollbackId, Undone, Unit};
+use std::time::Duration;
+
+use super::unit::{Alarm, Fate, Timer};
+use super::{Domain, Engine, MAX_SAMPLES, MAX_STUCK, Port, RollbackId, Turn, Undone, Unit};
 use crate::branch::BranchId;
 use crate::clock::Time;
-use crate::compensation::{Rollback, Scope};
+use crate::compensation::{Ended, Policy, Rollback, Scope, Step};
 
 /// What follows a rollback.
 #[derive(Debug)]
 pub(super) enum Then<D: Domain> {
     /// The unit is tried again, not before this time.
     Retry(Unit<D>, Time),
-    /// The unit has failed; its lane goes on.
+    /// The unit has ended; its lane goes on.
     Release(Unit<D>),
     /// The item was in no handler.
     Nothing,
@@ -23,61 +28,182 @@ pub(super) struct Undoing<D: Domain> {
     rollback: Rollback<D::Undo>,
     then: Then<D>,
     branch: BranchId,
-    /// When the action under way was handed out.
-    started: Time,
+    deadline: Time,
+    /// Whether the deadline has passed.
+    late: bool,
 }
 
 impl<D: Domain> Engine<D> {
     /// Takes back an undo action that ran, with what it registered meanwhile.
     pub fn complete_undo(
         &mut self,
-        rollback: RollbackId,
-        undo: D::Undo,
+        turn: Turn<D>,
         error: Option<D::Error>,
         registered: Option<Box<Scope<D::Undo>>>,
         now: Time,
     ) {
-        let Some(undoing) = self.rollbacks.get_mut(&rollback) else {
-            self.graveyard.undos.push(undo);
+        let id = turn.rollback;
+        let Some(undoing) = self.rollbacks.get_mut(&id) else {
+            self.graveyard.undos.push(turn.step.undo);
             self.graveyard.errors.extend(error);
-            self.release_scope(registered);
+            if let Some(scope) = registered {
+                let ended = scope.end(true);
+                self.graveyard.bury_steps(ended.released);
+                self.graveyard.bury_steps(ended.finalizers);
+            }
             return;
         };
-        if let Some(scope) = registered {
-            undoing.rollback.register(*scope);
+        undoing.rollback.ran(registered.map(|scope| *scope));
+        // What was cancelled at the deadline may come back before anyone has looked at the clock.
+        undoing.late |= now >= undoing.deadline;
+        if undoing.late {
+            undoing.rollback.give_up();
         }
-        let (branch, took) = (undoing.branch, now.since(undoing.started));
-        self.log_undo(Undone {
-            branch,
-            undo,
-            error,
-            took,
-        });
+        let fate = error.map_or(Fate::Done, Fate::Failed);
+        let took = now.since(turn.began);
+        self.log_undo(turn.branch, turn.step, fate, took);
+        self.advance(id, now);
+    }
+
+    /// Whether there is one for [`Engine::next_unarranged`].
+    pub fn has_unarranged(&self) -> bool {
+        !self.unarranged.is_empty()
+    }
+
+    /// The compensations of a rollback that has begun, the last registered first, for the driver
+    /// to arrange by its own policy; it gives them back through [`Engine::arrange`].
+    pub fn next_unarranged(&mut self) -> Option<(RollbackId, Vec<Step<D::Undo>>)> {
+        let id = self.unarranged.pop_front()?;
+        let undoing = self.rollbacks.get_mut(&id)?;
+        Some((id, undoing.rollback.unarranged()))
+    }
+
+    /// Takes back the compensations of a rollback: `steps` are run in this order, `skipped` are
+    /// not.
+    pub fn arrange(
+        &mut self,
+        rollback: RollbackId,
+        steps: Vec<Step<D::Undo>>,
+        skipped: Vec<Step<D::Undo>>,
+        now: Time,
+    ) {
+        let Some(undoing) = self.rollbacks.get_mut(&rollback) else {
+            self.graveyard.bury_steps(steps);
+            self.graveyard.bury_steps(skipped);
+            return;
+        };
+        undoing.rollback.arranged(steps);
+        if undoing.late {
+            undoing.rollback.give_up();
+        }
+        let branch = undoing.branch;
+        for step in skipped {
+            self.log_undo(branch, step, Fate::Skipped, Duration::ZERO);
+        }
         self.advance(rollback, now);
     }
 
-    /// An undo action is handed out.
-    pub(super) fn undo_begins(&mut self, rollback: RollbackId, now: Time) {
-        if let Some(undoing) = self.rollbacks.get_mut(&rollback) {
-            undoing.started = now;
+    /// Hands out the next undo action for a port.
+    pub(super) fn next_undo(&mut self, port: usize, now: Time) -> Option<Turn<D>> {
+        let (rollback, step) = self.undos[port].pop_front()?;
+        let (branch, deadline) = match self.rollbacks.get(&rollback) {
+            Some(undoing) => (undoing.branch, undoing.deadline),
+            None => (BranchId::TRUNK, Time::NEVER),
+        };
+        Some(Turn {
+            rollback,
+            step,
+            branch,
+            began: now,
+            deadline,
+        })
+    }
+
+    /// When the next rollback gives up.
+    pub(super) fn rollback_deadline(&self) -> Option<Time> {
+        let next = self.rollbacks.values().find(|undoing| !undoing.late)?;
+        (next.deadline < Time::NEVER).then_some(next.deadline)
+    }
+
+    /// Rollbacks whose time is up hand out nothing more; what runs is waited for.
+    pub(super) fn give_up_rollbacks(&mut self, now: Time) {
+        while self.rollback_deadline().is_some_and(|at| at <= now) {
+            let next = self.rollbacks.iter().find(|(_, undoing)| !undoing.late);
+            let Some(id) = next.map(|(id, _)| *id) else {
+                return;
+            };
+            self.give_up_rollback(id, now);
         }
     }
 
-    fn log_undo(&mut self, undone: Undone<D>) {
-        if undone.error.is_some() {
-            self.undone_counts.failed += 1;
-        } else {
-            self.undone_counts.done += 1;
+    pub(super) fn give_up_rollback(&mut self, id: RollbackId, now: Time) {
+        let Some(undoing) = self.rollbacks.get_mut(&id) else {
+            return;
+        };
+        undoing.late = true;
+        undoing.rollback.give_up();
+        let branch = undoing.branch;
+        for port in 0..self.undos.len() {
+            let waiting = std::mem::take(&mut self.undos[port]);
+            for (of, step) in waiting {
+                if of != id {
+                    self.undos[port].push_back((of, step));
+                    continue;
+                }
+                if let Some(undoing) = self.rollbacks.get_mut(&id) {
+                    undoing.rollback.ran(None);
+                }
+                self.log_undo(branch, step, Fate::Unrun, Duration::ZERO);
+            }
         }
-        if self.undone.len() < MAX_SAMPLES {
-            self.undone.push(undone);
+        self.advance(id, now);
+    }
+
+    pub(super) fn log_undo(
+        &mut self,
+        branch: BranchId,
+        step: Step<D::Undo>,
+        fate: Fate<D::Error>,
+        took: Duration,
+    ) {
+        let counts = &mut self.undone_counts;
+        let (list, most) = match &fate {
+            Fate::Done if step.is_finalizer() => {
+                // Only counted: units that succeed have them, too.
+                counts.finalized += 1;
+                self.graveyard.undos.push(step.undo);
+                return;
+            }
+            Fate::Done => {
+                counts.done += 1;
+                (&mut self.undone, MAX_SAMPLES)
+            }
+            Fate::Skipped => {
+                counts.skipped += 1;
+                (&mut self.undone, MAX_SAMPLES)
+            }
+            Fate::Failed(_) | Fate::Unrun => {
+                counts.failed += 1;
+                (&mut self.stuck, MAX_STUCK)
+            }
+        };
+        if list.len() < most {
+            list.push(Undone {
+                number: counts.done + counts.skipped + counts.failed,
+                branch,
+                step,
+                fate,
+                took,
+            });
         } else {
-            self.graveyard.undos.push(undone.undo);
-            self.graveyard.errors.extend(undone.error);
+            self.graveyard.undos.push(step.undo);
+            if let Fate::Failed(error) = fate {
+                self.graveyard.errors.push(error);
+            }
         }
     }
 
-    /// Starts a rollback, or goes on at once if there is nothing to undo.
+    /// A scope ends badly: it is undone, or joins what is undone with the run as a whole.
     pub(super) fn undo(
         &mut self,
         branch: BranchId,
@@ -85,38 +211,107 @@ impl<D: Domain> Engine<D> {
         then: Then<D>,
         now: Time,
     ) {
-        let Some(scope) = scope.filter(|scope| !scope.is_empty()) else {
+        match scope {
+            None => self.proceed(then, now),
+            Some(scope) if self.joins_whole(&then) => {
+                self.whole.join(*scope);
+                self.proceed(then, now);
+            }
+            Some(scope) => self.play(branch, scope.end(false), then, now),
+        }
+    }
+
+    /// A scope ends well: its compensations are released, or kept to the end of the run.
+    pub(super) fn end_well(
+        &mut self,
+        branch: BranchId,
+        scope: Option<Box<Scope<D::Undo>>>,
+        then: Then<D>,
+        now: Time,
+    ) {
+        let Some(scope) = scope else {
             self.proceed(then, now);
             return;
         };
+        let mut ended = scope.end(true);
+        let mut owner = branch;
+        if self.config.rollback.commit_at_end {
+            ended.due.append(&mut ended.released);
+            self.whole.join(Scope::new(std::mem::take(&mut ended.due)));
+        } else if !ended.due.is_empty() {
+            // It was held together with an output that has failed, of whichever branch.
+            owner = BranchId::TRUNK;
+            if self.joins_whole(&then) {
+                self.whole.join(Scope::new(std::mem::take(&mut ended.due)));
+            }
+        }
+        self.graveyard.bury_steps(ended.released);
+        ended.released = Vec::new();
+        self.play(owner, ended, then, now);
+    }
+
+    /// Releases what undoes items that ended well in a stage of the driver's.
+    pub fn release_scope(
+        &mut self,
+        branch: BranchId,
+        scope: Option<Box<Scope<D::Undo>>>,
+        now: Time,
+    ) {
+        self.end_well(branch, scope, Then::Nothing, now);
+    }
+
+    /// Starts a rollback, or goes on at once if there is nothing to run.
+    pub(super) fn play(
+        &mut self,
+        branch: BranchId,
+        ended: Ended<D::Undo>,
+        then: Then<D>,
+        now: Time,
+    ) {
+        debug_assert!(
+            ended.released.is_empty(),
+            "the caller buries what is released"
+        );
+        if ended.is_quiet() {
+            self.proceed(then, now);
+            return;
+        }
+        let options = self.config.rollback;
         self.sequence += 1;
         let id = RollbackId(self.sequence);
-        let rollback = scope.into_rollback();
-        self.rollbacks.insert(
-            id,
-            Undoing {
-                rollback,
-                then,
-                branch,
-                started: now,
-            },
-        );
-        self.advance(id, now);
+        let arranges = options.policy == Policy::Custom && !ended.due.is_empty();
+        let undoing = Undoing {
+            rollback: Rollback::of(ended, options.policy),
+            then,
+            branch,
+            deadline: options.deadline.map_or(Time::NEVER, |most| now.after(most)),
+            late: false,
+        };
+        self.rollbacks.insert(id, undoing);
+        if arranges {
+            self.unarranged.push_back(id);
+        } else {
+            self.advance(id, now);
+        }
     }
 
     fn advance(&mut self, id: RollbackId, now: Time) {
         let Some(undoing) = self.rollbacks.get_mut(&id) else {
             return;
         };
-        if let Some(undo) = undoing.rollback.next() {
-            let Port(port) = D::port(&undo);
-            self.undos[port].push_back((id, undo));
-            return;
+        while let Some(step) = undoing.rollback.next() {
+            let Port(port) = D::port(&step.undo);
+            self.undos[port].push_back((id, step));
         }
-        let abandoned = undoing.rollback.abandoned();
-        self.undone_counts.failed += abandoned.len() as u64;
-        self.graveyard.undos.extend(abandoned);
-        if let Some(undoing) = self.rollbacks.remove(&id) {
+        let (over, branch) = (undoing.rollback.is_over(), undoing.branch);
+        for step in undoing.rollback.abandoned() {
+            let fate = match self.config.rollback.policy {
+                Policy::Skip => Fate::Skipped,
+                _ => Fate::Unrun,
+            };
+            self.log_undo(branch, step, fate, Duration::ZERO);
+        }
+        if over && let Some(undoing) = self.rollbacks.remove(&id) {
             self.proceed(undoing.then, now);
         }
     }

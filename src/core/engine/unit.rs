@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::branch::BranchId;
 use crate::clock::Time;
-use crate::compensation::Scope;
+use crate::compensation::{Scope, Step};
 use crate::window::{Contents, Cut};
 
 /// The types a driver puts into the engine, which treats them as opaque.
@@ -14,7 +14,7 @@ pub trait Domain: Debug + Sized {
     type Item: Debug;
     /// Why an attempt failed.
     type Error: Debug;
-    /// One undo action.
+    /// One undo action or finalizer.
     type Undo: Debug;
 
     /// The code a failure is counted under.
@@ -178,13 +178,26 @@ pub struct RollbackId(pub(crate) u64);
 pub enum Work<D: Domain> {
     /// A handler call.
     Unit(Unit<D>),
-    /// One undo action.
-    Undo {
-        /// The rollback it belongs to.
-        rollback: RollbackId,
-        /// The action.
-        undo: D::Undo,
-    },
+    /// One undo action or finalizer.
+    Undo(Turn<D>),
+}
+
+/// An undo action or finalizer whose turn has come.
+///
+/// Moved like a unit: whoever holds it gives it back through
+/// [`Engine::complete_undo`](crate::engine::Engine::complete_undo).
+#[derive(Debug)]
+pub struct Turn<D: Domain> {
+    /// The rollback it belongs to.
+    pub rollback: RollbackId,
+    /// What to call.
+    pub step: Step<D::Undo>,
+    /// Whose unit it was registered for, or the trunk.
+    pub branch: BranchId,
+    /// When it was handed out.
+    pub began: Time,
+    /// When the rollback gives up: no further try begins then, and what can be cancelled is.
+    pub deadline: Time,
 }
 
 /// How an attempt ended.
@@ -220,17 +233,42 @@ pub struct Failed<D: Domain> {
     pub history: Vec<D::Error>,
 }
 
-/// An undo action that ran.
+/// An undo action or finalizer whose rollback is done with it.
 #[derive(Debug)]
 pub struct Undone<D: Domain> {
-    /// Whose unit.
+    /// Its place among all of the run.
+    pub number: u64,
+    /// Whose unit, or the trunk.
     pub branch: BranchId,
     /// The action.
-    pub undo: D::Undo,
-    /// Why it failed, if it did.
-    pub error: Option<D::Error>,
+    pub step: Step<D::Undo>,
+    /// What became of it.
+    pub fate: Fate<D::Error>,
     /// How long it took.
     pub took: Duration,
+}
+
+/// What became of an undo action.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate<E> {
+    /// It ran to the end.
+    Done,
+    /// It failed: it is stuck.
+    Failed(E),
+    /// The deadline came, or the passes were used up, before its turn: it is stuck, too.
+    Unrun,
+    /// The policy left it out.
+    Skipped,
+}
+
+impl<E> Fate<E> {
+    /// Why it failed, if it did.
+    pub const fn error(&self) -> Option<&E> {
+        match self {
+            Self::Failed(error) => Some(error),
+            Self::Done | Self::Unrun | Self::Skipped => None,
+        }
+    }
 }
 
 /// What died inside the engine: dropping it may run foreign code, which the driver does once it
@@ -268,9 +306,8 @@ impl<D: Domain> Graveyard<D> {
         }
     }
 
-    pub(crate) fn bury_scope(&mut self, scope: Scope<D::Undo>) {
-        self.undos
-            .extend(scope.commit().into_iter().map(|step| step.undo));
+    pub(crate) fn bury_steps(&mut self, steps: Vec<Step<D::Undo>>) {
+        self.undos.extend(steps.into_iter().map(|step| step.undo));
     }
 }
 

@@ -32,6 +32,17 @@ pub(super) static SETTINGS: &[Field] = &[
     )
     .always(),
     Field::new("grace", Rule::Seconds, Value::Float(30.0)).always(),
+    Field::new("commit", Rule::Choice(&["unit", "end"]), text("unit")),
+    Field::new(
+        "rollback",
+        Rule::Choice(&["sequential", "parallel", "none"]),
+        text("sequential"),
+    ),
+    Field::new(
+        "rollback_deadline",
+        Rule::Maybe(&Rule::PositiveSeconds),
+        Value::Float(30.0),
+    ),
     SEED,
 ];
 

@@ -70,6 +70,9 @@ fn a_plan_keeps_settings_and_options_filled_in() -> Result<(), PlanError> {
         ("threads", Value::Int(8)),
         ("on_error", "continue".into()),
         ("grace", Value::Float(30.0)),
+        ("commit", "unit".into()),
+        ("rollback", "sequential".into()),
+        ("rollback_deadline", Value::Float(30.0)),
         ("seed", Value::None),
     ];
     assert_eq!(*plan.settings(), given(&settings));
@@ -160,7 +163,8 @@ fn settings_out_of_range_are_refused() {
         (
             "grase",
             Value::Int(1),
-            "unknown argument 'grase', allowed: max_in_flight, threads, on_error, grace, seed"
+            "unknown argument 'grase', allowed: max_in_flight, threads, on_error, grace, commit, \
+             rollback, rollback_deadline, seed"
                 .to_owned(),
         ),
     ];

@@ -144,7 +144,9 @@ impl Run {
         "source.failed".clone_into(&mut failure.code);
         self.failed.store(true, Ordering::Release);
         let now = self.shared.now();
-        locked(&self.engine).fail_item(BranchId::TRUNK, failure, 0, None, now);
+        let mut engine = locked(&self.engine);
+        engine.fail();
+        engine.fail_item(BranchId::TRUNK, failure, 0, None, now);
     }
 
     /// Sends fresh items to the first leg.

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use anabranch_core::branch::BranchId;
 use anabranch_core::clock::Time;
-use anabranch_core::engine::{Outcome, RollbackId, Unit, Work};
+use anabranch_core::engine::{Outcome, Unit, Work};
 use pyo3::prelude::*;
 
-use super::super::domain::{FIRST_TASKS, INLINE, POOL, PyDomain, UNDO, Undo};
+use super::super::domain::{FIRST_TASKS, INLINE, POOL, PyDomain, UNDO};
 use super::super::job::Job;
 use super::super::leg::Role;
 use super::super::source::Source;
@@ -49,6 +49,7 @@ impl Run {
             // Each time, not only once a slice: nothing new begins after a signal has aborted.
             self.obey(py, hand, self.shared.now());
             let mut progress = self.take_back(this, hand)?;
+            progress |= self.arrange(py, hand)?;
             progress |= self.run_inline(this, hand, start)?;
             progress |= self.feed_pool(this, hand)?;
             progress |= self.feed_channel(this, hand, start)?;
@@ -73,7 +74,7 @@ impl Run {
                 let mut engine = locked(&self.engine);
                 engine.poll(now);
                 let pool = hand.pool.out < hand.pool.most && engine.has_work(POOL);
-                let more = engine.has_work(INLINE) || pool;
+                let more = engine.has_work(INLINE) || pool || engine.has_unarranged();
                 (
                     engine.finished(),
                     engine.stopping() && !engine.aborted(),
@@ -203,23 +204,12 @@ impl Run {
                         self.call_here(this, hand, work)?;
                     }
                 },
-                Work::Undo { rollback, undo } => {
-                    self.undo_here(this, hand, rollback, undo, 0)?;
+                Work::Undo(turn) => {
+                    let work = InHand::undo(py, self, turn, 0)?;
+                    self.call_here(this, hand, work)?;
                 }
             }
         }
-    }
-
-    fn undo_here(
-        &self,
-        this: &Bound<'_, Self>,
-        hand: &mut Hand,
-        rollback: RollbackId,
-        undo: Undo,
-        tried: u32,
-    ) -> PyResult<()> {
-        let work = InHand::undo(this.py(), self, rollback, undo, tried)?;
-        self.call_here(this, hand, work)
     }
 
     fn call_here(&self, this: &Bound<'_, Self>, hand: &mut Hand, work: InHand) -> PyResult<()> {
@@ -261,12 +251,12 @@ impl Run {
                 let now = self.shared.now();
                 locked(&self.engine).complete(unit, outcome, registered, now);
             }
-            GivenBack::Undo(rollback, undo, error, registered) => {
+            GivenBack::Undo(turn, error, registered) => {
                 let now = self.shared.now();
-                locked(&self.engine).complete_undo(rollback, undo, error, registered, now);
+                locked(&self.engine).complete_undo(turn, error, registered, now);
             }
-            GivenBack::Again(rollback, undo, tried) => {
-                let work = InHand::undo(py, self, rollback, undo, tried)?;
+            GivenBack::Again(turn, tried) => {
+                let work = InHand::undo(py, self, turn, tried)?;
                 self.hand_on(this, work)?;
             }
         }
@@ -293,7 +283,7 @@ impl Run {
     fn hand_on(&self, this: &Bound<'_, Self>, work: InHand) -> PyResult<()> {
         let py = this.py();
         let result = match &work {
-            InHand::Undo { undo, .. } if undo.port == UNDO => {
+            InHand::Undo { turn, .. } if turn.step.undo.port == UNDO => {
                 let job = Py::new(py, Job::new(this.clone().unbind(), work, false))?;
                 locked(&self.adopted).push_back(job);
                 return Ok(());
@@ -344,7 +334,7 @@ impl Run {
                     let facts = self.facts[unit.leg];
                     InHand::unit(py, self, &facts, unit)?
                 }
-                Work::Undo { rollback, undo } => InHand::undo(py, self, rollback, undo, 0)?,
+                Work::Undo(turn) => InHand::undo(py, self, turn, 0)?,
             };
             let job = Py::new(py, Job::new(this.clone().unbind(), work, true))?;
             // First: a job that is not put gives itself back.
@@ -363,10 +353,10 @@ impl Run {
         }
         let now = self.shared.now();
         let work = locked(&self.engine).next(UNDO, now);
-        let Some(Work::Undo { rollback, undo }) = work else {
+        let Some(Work::Undo(turn)) = work else {
             return Ok(None);
         };
-        let work = InHand::undo(py, self, rollback, undo, 0)?;
+        let work = InHand::undo(py, self, turn, 0)?;
         Ok(Some(Py::new(
             py,
             Job::new(this.clone().unbind(), work, false),

@@ -2,9 +2,11 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anabranch_core::clock::Time;
-use anabranch_core::engine::{Config, Engine};
+use anabranch_core::compensation::Policy;
+use anabranch_core::engine::{Config, Engine, RollbackOptions};
 use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyList, PySequence, PyString};
 
@@ -37,6 +39,10 @@ pub(super) struct RunSpec {
     max_in_flight: usize,
     stop_on_error: bool,
     seed: u64,
+    policy: String,
+    rollback_deadline: Option<f64>,
+    commit_at_end: bool,
+    arrange: Option<Py<PyAny>>,
     threads: usize,
     target: Option<Py<PyChannel>>,
     grow: Py<PyAny>,
@@ -108,6 +114,18 @@ impl RunSpec {
             max_in_flight: self.max_in_flight,
             stop_on_error: self.stop_on_error,
             seed: self.seed,
+            rollback: RollbackOptions {
+                policy: match self.policy.as_str() {
+                    "parallel" => Policy::Parallel,
+                    "none" => Policy::Skip,
+                    "custom" => Policy::Custom,
+                    _ => Policy::Sequential,
+                },
+                deadline: self
+                    .rollback_deadline
+                    .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
+                commit_at_end: self.commit_at_end,
+            },
         });
         let hand = Hand {
             source,
@@ -129,6 +147,7 @@ impl RunSpec {
             other_threads: self.other_threads,
             is_awaitable: self.is_awaitable,
             flush_on_abort,
+            arrange: self.arrange,
         };
         Ok(Run {
             shared,

@@ -193,8 +193,8 @@ impl Run {
                     };
                     (work, result)
                 }
-                Work::Undo { rollback, undo } => {
-                    let work = InHand::undo(py, self, rollback, undo, 0)?;
+                Work::Undo(turn) => {
+                    let work = InHand::undo(py, self, turn, 0)?;
                     let result = work.call(py, None);
                     (work, result)
                 }

@@ -7,9 +7,11 @@ use anabranch_core::engine::Item;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
-use super::super::domain::{Failure, PyDomain, Undo};
+use super::super::domain::{Failure, PyDomain};
 use super::super::leg::Leg;
 use super::super::pass::{self, Input, Passed};
+use super::super::undo::Undo;
+use super::holders::Holders;
 use super::{Hand, Run, locked};
 
 /// Why an item did not get to its leg.
@@ -69,14 +71,6 @@ impl Run {
             }
             None => Passed::untouched(values),
         };
-        for (at, scope) in passed.scopes.drain(..) {
-            if let Some(input) = inputs.get_mut(at) {
-                match &mut input.item.scope {
-                    Some(upstream) => upstream.absorb(*scope),
-                    None => input.item.scope = Some(scope),
-                }
-            }
-        }
         for (at, produced) in passed.grown.drain(..) {
             if let Some(input) = inputs.get_mut(at) {
                 input.produced += produced;
@@ -85,7 +79,9 @@ impl Run {
         let interrupted = passed.interrupted.take();
         // From the first input the pass did not finish on, all are left, whatever came of them.
         let reached = inputs.len() - interrupted.as_ref().map_or(0, |(_, left)| *left);
-        let mut strays = self.failed_items(py, hand, index, &mut passed, &mut inputs);
+        self.register_wide(py, hand, index, &mut passed, &inputs);
+        let mut holders = Holders::find(&mut inputs, &mut passed, reached);
+        let mut strays = self.failed_items(py, hand, index, &mut passed, &mut inputs, &mut holders);
         let routed = self.route_tracked(
             py,
             hand,
@@ -95,6 +91,7 @@ impl Run {
             &mut inputs,
             reached,
             &mut strays,
+            &mut holders,
         );
         let now = self.shared.now();
         // Dropped only when the engine is no longer borrowed.
@@ -105,7 +102,7 @@ impl Run {
                 if at < reached {
                     let (filtered, produced) = input.balance();
                     engine.passed(input.branch, filtered, produced);
-                    engine.release_scope(input.item.scope.take());
+                    engine.release_scope(input.branch, input.item.scope.take(), now);
                     done.push(input.item.value);
                 } else {
                     engine.passed(input.branch, 0, input.outputs + input.failures);
@@ -114,6 +111,9 @@ impl Run {
             }
             for (branch, item) in routed {
                 engine.offer(index, branch, item, now);
+            }
+            for (branch, scope) in holders.released() {
+                engine.release_scope(branch, Some(scope), now);
             }
             for stray in strays {
                 let (branch, weight, scope) = (stray.branch, stray.weight, stray.scope);
@@ -134,6 +134,33 @@ impl Run {
         Ok(interrupted.map(|(error, _)| error))
     }
 
+    /// What was registered at a wider level than the item's.
+    fn register_wide(
+        &self,
+        py: Python<'_>,
+        hand: &mut Hand,
+        leg: usize,
+        passed: &mut Passed<'_>,
+        inputs: &[Input],
+    ) {
+        for noted in &mut passed.noted {
+            let Some(input) = inputs.get(noted.index) else {
+                continue;
+            };
+            for (wide, step) in noted.registered.wide.drain(..) {
+                let branch = match &noted.tenant {
+                    Some(key) if leg == hand.fan_leg => {
+                        let key = key.bind(py);
+                        let branch = hand.router.branch(key, || self.open_branch(key));
+                        branch.unwrap_or(input.branch)
+                    }
+                    _ => input.branch,
+                };
+                self.register(wide, branch, step);
+            }
+        }
+    }
+
     /// The failures of a pass, each with what it carries.
     fn failed_items(
         &self,
@@ -142,9 +169,10 @@ impl Run {
         index: usize,
         passed: &mut Passed<'_>,
         inputs: &mut [Input],
+        holders: &mut Holders,
     ) -> Vec<Stray> {
         let mut strays = Vec::new();
-        for failed in passed.failed.drain(..) {
+        for (place, failed) in passed.failed.drain(..).enumerate() {
             let Some(input) = failed.index.and_then(|at| inputs.get_mut(at)) else {
                 continue;
             };
@@ -165,7 +193,7 @@ impl Run {
                 branch,
                 fate: Fate::Failed(failure),
                 weight,
-                scope: input.item.scope.take(),
+                scope: holders.of_failure(place),
             });
         }
         strays
@@ -186,6 +214,7 @@ impl Run {
         inputs: &mut [Input],
         reached: usize,
         strays: &mut Vec<Stray>,
+        holders: &mut Holders,
     ) -> Vec<(BranchId, Item<PyDomain>)> {
         let mut routed = Vec::with_capacity(passed.out.len());
         for (position, (value, at)) in passed.out.iter().zip(&passed.at).enumerate() {
@@ -195,7 +224,7 @@ impl Run {
             let first = input.fresh() && *at < reached;
             input.outputs += 1;
             let weight = if first { input.item.weight } else { 1 };
-            let scope = if first { input.item.scope.take() } else { None };
+            let scope = holders.of_output(position);
             let (branch, stage) = if index == hand.fan_leg {
                 let branch = self.branch_of(hand, &value, passed.keys.as_ref(), position);
                 (branch, hand.fan_stage)

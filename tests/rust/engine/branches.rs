@@ -1,7 +1,7 @@
 //! Branches, back-pressure, order and the number of units in flight: the rows B, T4, T11, E8.
 
 use anabranch_core::branch::BranchId;
-use anabranch_core::engine::{Config, Engine, Item, LegOptions, Port, Work};
+use anabranch_core::engine::{Config, Engine, Item, LegOptions, Port, RollbackOptions, Work};
 use anabranch_core::retry::Random;
 
 use crate::driver::{Driver, Error, Event, PORT, numbers};
@@ -156,6 +156,7 @@ fn t4_the_first_failure_stops_what_follows_until_the_driver_aborts() {
             max_in_flight: 1,
             stop_on_error,
             seed: 0,
+            rollback: RollbackOptions::default(),
         });
         driver.give([1, 2]);
         assert!(!driver.engine().stopping());
@@ -187,7 +188,7 @@ fn t11_no_branch_has_more_in_flight_than_its_concurrency() {
         driver.fail(unit, [1]);
         assert_eq!(driver.call(|engine, _| engine.in_flight()), units.len());
         let undo = driver.call(|engine, now| engine.next(PORT, now));
-        assert!(matches!(undo, Some(Work::Undo { .. })));
+        assert!(matches!(undo, Some(Work::Undo(_))));
         assert!(driver.unit().is_none());
         drop(units);
     }
@@ -205,6 +206,7 @@ fn t11_no_pipeline_has_more_in_flight_than_max_in_flight() {
         max_in_flight: 5,
         stop_on_error: false,
         seed: 0,
+        rollback: RollbackOptions::default(),
     });
     for _ in 0..10 {
         let branch = driver.open();
@@ -313,6 +315,7 @@ fn work_for_one_port_never_waits_behind_work_for_another() {
         max_in_flight: 8,
         stop_on_error: false,
         seed: 0,
+        rollback: RollbackOptions::default(),
     });
     let now = anabranch_core::clock::Time::ZERO;
     engine.offer(0, BranchId::TRUNK, Item::new(Event::new(1)), now);

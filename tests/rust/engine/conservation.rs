@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use anabranch_core::engine::{Config, LegOptions, Port};
+use anabranch_core::engine::{Config, LegOptions, Port, RollbackOptions};
 use anabranch_core::retry::{Backoff, Jitter, Retry};
 use anabranch_core::window::{Partial, WindowOptions};
 use proptest::prelude::*;
@@ -138,6 +138,7 @@ fn configs() -> impl Strategy<Value = Config> {
                 max_in_flight,
                 stop_on_error,
                 seed,
+                rollback: RollbackOptions::default(),
             }
         },
     )

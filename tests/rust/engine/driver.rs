@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use anabranch_core::branch::BranchId;
 use anabranch_core::clock::Time;
-use anabranch_core::compensation::{Scope, Step};
+use anabranch_core::compensation::Scope;
 use anabranch_core::engine::{
-    Config, Domain, Engine, Graveyard, Item, LegOptions, Outcome, Payload, Port, Unit, Work,
+    Config, Domain, Engine, Graveyard, Item, LegOptions, Outcome, Payload, Port, RollbackOptions,
+    Turn, Unit, Work,
 };
 use anabranch_core::window::{Cut, Reason};
 
@@ -83,11 +84,11 @@ impl Domain for Lab {
 
 /// A scope of actions with these numbers.
 pub(crate) fn scope(numbers: impl IntoIterator<Item = u64>) -> Scope<Undo> {
-    let step = |order| Step {
-        order,
-        undo: Undo::new(order, PORT),
-    };
-    Scope::new(numbers.into_iter().map(step).collect())
+    let mut scope = Scope::default();
+    for order in numbers {
+        scope.register(order, Undo::new(order, PORT));
+    }
+    scope
 }
 
 /// The numbers of a unit's events.
@@ -130,6 +131,7 @@ impl Driver {
             max_in_flight: 256,
             stop_on_error: false,
             seed: 7,
+            rollback: RollbackOptions::default(),
         })
     }
 
@@ -182,7 +184,7 @@ impl Driver {
         }
         match self.call(|engine, now| engine.next(PORT, now))? {
             Work::Unit(unit) => Some(unit),
-            Work::Undo { undo, .. } => panic!("{undo:?} comes before the next unit"),
+            Work::Undo(turn) => panic!("{turn:?} comes before the next unit"),
         }
     }
 
@@ -213,14 +215,27 @@ impl Driver {
         self.call(|engine, now| engine.complete(unit, outcome, registered, now));
     }
 
+    /// The next undo action; there must be one, and no unit.
+    pub(crate) fn turn(&mut self) -> Turn<Lab> {
+        match self.call(|engine, now| engine.next(PORT, now)) {
+            Some(Work::Undo(turn)) => turn,
+            work => panic!("{work:?}"),
+        }
+    }
+
+    /// An undo action has run to its end, having registered nothing.
+    pub(crate) fn undone(&mut self, turn: Turn<Lab>) {
+        self.call(|engine, now| engine.complete_undo(turn, None, None, now));
+    }
+
     /// Runs the undo actions whose turn has come, and those that come after them.
     pub(crate) fn undo_all(&mut self) -> Vec<u64> {
         let mut ran = Vec::new();
         loop {
             match self.call(|engine, now| engine.next(PORT, now)) {
-                Some(Work::Undo { rollback, undo }) => {
-                    ran.push(undo.0);
-                    self.call(|engine, now| engine.complete_undo(rollback, undo, None, None, now));
+                Some(Work::Undo(turn)) => {
+                    ran.push(turn.step.undo.0);
+                    self.undone(turn);
                 }
                 Some(Work::Unit(unit)) => {
                     self.ahead = Some(unit);

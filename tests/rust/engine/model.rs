@@ -7,6 +7,7 @@ use anabranch_core::branch::{BranchId, WINDOW_OUTPUT};
 use anabranch_core::engine::{Config, Engine, LegOptions, RollbackId, Unit};
 
 use crate::driver::{Lab, Undo, numbers};
+use crate::held::{Held, Holding};
 
 pub(crate) type LaneId = (BranchId, usize);
 
@@ -17,7 +18,7 @@ struct Fact {
     offered: u64,
     weight: u64,
     /// Undo actions that travel with it.
-    scope: Vec<u64>,
+    scope: Held,
     /// Its parent's place in the order its lane handed units out, and its own among the outputs.
     born: (u64, usize),
 }
@@ -40,7 +41,7 @@ struct LaneFact {
 #[derive(Debug)]
 pub(crate) struct Handed {
     place: u64,
-    scope: Vec<u64>,
+    scope: Held,
 }
 
 #[derive(Debug)]
@@ -59,7 +60,7 @@ pub(crate) struct Ledger {
     backing_off: BTreeMap<u64, u64>,
     rollbacks: BTreeMap<RollbackId, (u32, u64)>,
     registered: BTreeMap<u64, u32>,
-    released: BTreeSet<u64>,
+    holding: Holding,
     ran: BTreeSet<u64>,
     /// Items, as the report must count them.
     pub(crate) routed: BTreeMap<BranchId, u64>,
@@ -85,7 +86,7 @@ impl Ledger {
             backing_off: BTreeMap::new(),
             rollbacks: BTreeMap::new(),
             registered: BTreeMap::new(),
-            released: BTreeSet::new(),
+            holding: Holding::default(),
             ran: BTreeSet::new(),
             routed: BTreeMap::new(),
             committed: 0,
@@ -102,7 +103,8 @@ impl Ledger {
         self.registered.insert(order, pass);
     }
 
-    pub(crate) fn source_event(&mut self, number: u64, scope: Vec<u64>) {
+    pub(crate) fn source_event(&mut self, number: u64, orders: Vec<u64>) {
+        let scope = Held::alone(orders);
         self.events.insert(
             number,
             Fact {
@@ -128,17 +130,14 @@ impl Ledger {
             self.failed += fact.weight;
         } else {
             self.filtered += fact.weight;
-            self.released.extend(fact.scope);
+            self.holding.release(fact.scope);
         }
     }
 
     /// The events of a unit become one value.
     pub(crate) fn sealed(&mut self, lane: LaneId, of: &[u64], number: u64) {
         let first = self.events[&of[0]].clone();
-        let scope = of
-            .iter()
-            .flat_map(|number| self.events[number].scope.clone())
-            .collect();
+        let scope = Held::of(of.iter().map(|number| self.events[number].scope.clone()));
         let weight = of.iter().map(|number| self.events[number].weight).sum();
         self.events.insert(
             number,
@@ -166,10 +165,10 @@ impl Ledger {
         assert!(self.in_flight <= self.max_in_flight, "T11: per pipeline");
         let scope: usize = numbers
             .iter()
-            .map(|number| self.events[number].scope.len())
+            .map(|number| self.events[number].scope.orders.len())
             .sum();
         assert_eq!(
-            unit.scope.as_ref().map_or(0, |scope| scope.len()),
+            unit.scope.as_ref().map_or(0, |scope| scope.steps().len()),
             scope,
             "C17: scope"
         );
@@ -214,10 +213,8 @@ impl Ledger {
         }
         self.in_flight -= 1;
         let numbers = numbers(unit);
-        let scope = numbers
-            .iter()
-            .flat_map(|number| self.events[number].scope.clone())
-            .collect();
+        let held = |number: &u64| self.events[number].scope.clone();
+        let scope = Held::of(numbers.iter().map(held));
         Handed {
             place: self.places[&numbers[0]],
             scope,
@@ -232,22 +229,25 @@ impl Ledger {
         registered: &[u64],
     ) {
         let weight = u64::from(unit.weight);
-        let mut scope = [&handed.scope, registered].concat();
+        let mut scope = handed.scope.clone();
+        scope.orders.extend(registered);
         if unit.leg + 1 == self.legs.len() {
             self.committed += weight;
-            self.released.extend(scope);
+            self.holding.release(scope);
             return;
         }
         if outputs.is_empty() {
             self.filtered += weight;
-            self.released.extend(scope.drain(..));
+            self.holding.release(scope);
+            return;
         }
+        let scope = self.holding.share(scope, outputs.len());
         self.between += outputs.len();
         for (index, number) in outputs.iter().enumerate() {
             let fact = Fact {
                 offered: 0,
                 weight: if index == 0 { weight } else { 1 },
-                scope: std::mem::take(&mut scope),
+                scope: scope.clone(),
                 born: (handed.place, index),
             };
             self.events.insert(*number, fact);
@@ -293,7 +293,7 @@ impl Ledger {
         let pass = self.registered[&undo.0];
         assert!(self.ran.insert(undo.0), "C5: {} runs twice", undo.0);
         assert!(
-            !self.released.contains(&undo.0),
+            !self.holding.released.contains(&undo.0),
             "C11: {} was committed",
             undo.0
         );
@@ -383,7 +383,10 @@ impl Ledger {
         assert_eq!(engine.counts().failed, self.failed);
         assert!(self.backing_off.is_empty());
         let registered: BTreeSet<_> = self.registered.keys().copied().collect();
-        let expected: BTreeSet<_> = registered.difference(&self.released).copied().collect();
+        let expected: BTreeSet<_> = registered
+            .difference(&self.holding.released)
+            .copied()
+            .collect();
         assert_eq!(
             self.ran, expected,
             "C9, C17: all that was not committed is undone"

@@ -106,10 +106,10 @@ fn t6_counts_by_code_are_exact_and_samples_capped() {
     let engine = driver.engine();
     assert_eq!(engine.codes().get("Oops"), Some(&many));
     assert_eq!(
-        (engine.failures().len(), engine.undone().0.len()),
+        (engine.failures().len(), engine.undone().len()),
         (MAX_SAMPLES, MAX_SAMPLES)
     );
-    assert_eq!(engine.undone().1.done, many);
+    assert_eq!(engine.undone_counts().done, many);
     let dead = driver.graveyard();
     assert_eq!((dead.errors.len(), dead.undos.len()), (50, 50));
 }

@@ -1,10 +1,11 @@
 //! What failed units did is undone: the rows C.
 
 use anabranch_core::branch::BranchId;
-use anabranch_core::compensation::MAX_PASSES;
-use anabranch_core::engine::{Item, Outcome, UndoneCounts, Work};
+use anabranch_core::clock::Time;
+use anabranch_core::compensation::{Kind, MAX_PASSES, Step};
+use anabranch_core::engine::{Item, Outcome, Turn, Undone, UndoneCounts, Work};
 
-use crate::driver::{Driver, Error, Event, PORT, Undo, scope};
+use crate::driver::{Driver, Error, Event, Lab, PORT, Undo, scope};
 use crate::options::{leg, ms, retried, size, windowed};
 
 #[test]
@@ -23,15 +24,12 @@ fn c1_an_action_waits_for_the_one_before_it() {
     let mut driver = Driver::of([leg()]);
     let unit = driver.give_and_take();
     driver.fail(unit, [1, 2]);
-    let work = driver.call(|engine, now| engine.next(PORT, now));
-    let Some(Work::Undo { rollback, undo }) = work else {
-        panic!("{work:?}")
-    };
-    assert_eq!(undo.0, 2);
+    let turn = driver.turn();
+    assert_eq!(turn.step.undo.0, 2);
     assert!(!driver.engine().has_work(PORT));
     driver.end();
     assert!(!driver.finished(), "an action is under way");
-    driver.call(|engine, now| engine.complete_undo(rollback, undo, None, None, now));
+    driver.undone(turn);
     assert_eq!(driver.undo_all(), [1]);
     assert!(driver.finished());
 }
@@ -41,21 +39,26 @@ fn c3_a_failed_action_does_not_stop_the_others() {
     let mut driver = Driver::of([leg()]);
     let unit = driver.give_and_take();
     driver.fail(unit, [1, 2]);
-    let work = driver.call(|engine, now| engine.next(PORT, now));
-    let Some(Work::Undo { rollback, undo }) = work else {
-        panic!("{work:?}")
-    };
+    let turn = driver.turn();
     driver.pass(ms(30));
     let error = Some(Error::new("OSError", 0));
-    driver.call(|engine, now| engine.complete_undo(rollback, undo, error, None, now));
+    driver.call(|engine, now| engine.complete_undo(turn, error, None, now));
     assert_eq!(driver.undo_all(), [1]);
-    let (actions, counts) = driver.engine().undone();
+    let engine = driver.engine();
+    let counts = engine.undone_counts();
     assert_eq!((counts.done, counts.failed), (1, 1));
-    let outcomes: Vec<_> = actions
-        .iter()
-        .map(|it| (it.undo.0, it.error.as_ref().map(|e| e.0), it.took))
-        .collect();
-    assert_eq!(outcomes, [(2, Some("OSError"), ms(30)), (1, None, ms(0))]);
+    let told = |it: &Undone<Lab>| {
+        (
+            it.number,
+            it.step.undo.0,
+            it.fate.error().map(|e| e.0),
+            it.took,
+        )
+    };
+    let stuck: Vec<_> = engine.stuck().iter().map(told).collect();
+    let done: Vec<_> = engine.undone().iter().map(told).collect();
+    assert_eq!(stuck, [(1, 2, Some("OSError"), ms(30))]);
+    assert_eq!(done, [(2, 1, None, ms(0))]);
 }
 
 #[test]
@@ -63,12 +66,9 @@ fn c5_actions_registered_during_playback_run_in_the_next_pass_and_each_once() {
     let mut driver = Driver::of([leg()]);
     let unit = driver.give_and_take();
     driver.fail(unit, [1, 2]);
-    let work = driver.call(|engine, now| engine.next(PORT, now));
-    let Some(Work::Undo { rollback, undo }) = work else {
-        panic!("{work:?}")
-    };
+    let turn = driver.turn();
     driver.call(|engine, now| {
-        engine.complete_undo(rollback, undo, None, Some(scope([3, 4]).into()), now);
+        engine.complete_undo(turn, None, Some(scope([3, 4]).into()), now);
     });
     assert_eq!(driver.undo_all(), [1, 4, 3]);
 }
@@ -80,24 +80,21 @@ fn c5_after_sixteen_passes_what_is_left_is_counted_and_the_unit_let_go() {
     driver.fail(unit, [0]);
     let mut passes = 0;
     while let Some(work) = driver.call(|engine, now| engine.next(PORT, now)) {
-        let Work::Undo { rollback, undo } = work else {
+        let Work::Undo(turn) = work else {
             panic!("{work:?}")
         };
         passes += 1;
-        let more = Some(scope([undo.0 + 1]).into());
-        driver.call(|engine, now| engine.complete_undo(rollback, undo, None, more, now));
+        let more = Some(scope([turn.step.undo.0 + 1]).into());
+        driver.call(|engine, now| engine.complete_undo(turn, None, more, now));
     }
     assert_eq!(passes, u64::from(MAX_PASSES));
+    let stuck = driver.engine().stuck();
+    assert_eq!(stuck.len(), 1);
     assert_eq!(
-        driver
-            .graveyard()
-            .undos
-            .iter()
-            .map(|undo| undo.0)
-            .collect::<Vec<_>>(),
-        [passes]
+        (stuck[0].step.undo.0, &stuck[0].fate.error().is_none()),
+        (passes, &true)
     );
-    assert_eq!(driver.engine().undone().1.failed, 1);
+    assert_eq!(driver.engine().undone_counts().failed, 1);
     driver.end();
     assert!(driver.finished());
 }
@@ -107,15 +104,23 @@ fn c5_an_action_given_back_after_its_rollback_is_over_is_buried() {
     let mut driver = Driver::of([leg()]);
     let unit = driver.give_and_take();
     driver.fail(unit, [1]);
-    let work = driver.call(|engine, now| engine.next(PORT, now));
-    let Some(Work::Undo { rollback, undo }) = work else {
-        panic!("{work:?}")
-    };
-    driver.call(|engine, now| engine.complete_undo(rollback, undo, None, None, now));
+    let turn = driver.turn();
+    let rollback = turn.rollback;
+    driver.undone(turn);
     driver.graveyard();
-    let late = Undo::new(1, PORT);
+    let late = Turn {
+        step: Step {
+            order: 1,
+            kind: Kind::Compensation,
+            undo: Undo::new(1, PORT),
+        },
+        rollback,
+        branch: BranchId::TRUNK,
+        began: Time::ZERO,
+        deadline: Time::NEVER,
+    };
     let (error, more) = (Some(Error::new("Late", 0)), Some(scope([2]).into()));
-    driver.call(|engine, now| engine.complete_undo(rollback, late, error, more, now));
+    driver.call(|engine, now| engine.complete_undo(late, error, more, now));
     let dead = driver.graveyard();
     assert_eq!((dead.undos.len(), dead.errors.len()), (2, 1));
     assert_eq!(driver.undo_all(), []);
@@ -132,8 +137,8 @@ fn c6_with_nothing_registered_nothing_runs() {
         };
         driver.complete(unit, outcome, registered);
         assert_eq!(driver.undo_all(), []);
-        let (actions, counts) = driver.engine().undone();
-        assert_eq!((actions.len(), counts), (0, UndoneCounts::default()));
+        assert!(driver.engine().undone().is_empty());
+        assert_eq!(driver.engine().undone_counts(), UndoneCounts::default());
         driver.end();
         assert!(driver.finished());
         assert_eq!(driver.engine().codes().get("Oops"), Some(&1));
@@ -151,7 +156,7 @@ fn c7_the_failure_stays_what_it_was() {
         (failure.error.0, failure.items, failure.attempts),
         ("Oops", 1, 1)
     );
-    assert_eq!(driver.engine().undone().0[0].undo.0, 1);
+    assert_eq!(driver.engine().undone()[0].step.undo.0, 1);
     assert_eq!(driver.engine().codes().get("Oops"), Some(&1));
 }
 

@@ -2,7 +2,7 @@
 
 use anabranch_core::branch::BranchId;
 use anabranch_core::compensation::Scope;
-use anabranch_core::engine::{Config, Item, Outcome, Payload, Port, RollbackId, Unit, Work};
+use anabranch_core::engine::{Config, Item, Outcome, Payload, Port, Turn, Unit, Work};
 
 use crate::conservation::{Fate, Finish, Move};
 use crate::driver::{Driver, Error, Event, Lab, Undo, numbers};
@@ -13,11 +13,7 @@ pub(crate) const PORTS: usize = 2;
 #[derive(Debug)]
 enum InHand {
     Unit(Unit<Lab>),
-    Undo {
-        rollback: RollbackId,
-        undo: Undo,
-        passes: u32,
-    },
+    Undo { turn: Turn<Lab>, passes: u32 },
 }
 
 /// The engine, who drives it, and who writes down what must come of it.
@@ -148,7 +144,7 @@ impl World {
                         engine.fail_item(branch, error, 1, scope, now);
                     } else {
                         engine.passed(branch, 1, 0);
-                        engine.release_scope(scope);
+                        engine.release_scope(branch, scope, now);
                     }
                 });
                 self.dropped += 1;
@@ -213,18 +209,14 @@ impl World {
         let has_work = self.driver.engine().has_work(port);
         match self.driver.call(|engine, now| engine.next(port, now)) {
             None => return false,
-            Some(Work::Undo { rollback, undo }) => {
+            Some(Work::Undo(turn)) => {
                 let busy = self.hand.iter().any(|work| match work {
                     InHand::Unit(_) => false,
-                    InHand::Undo { rollback: of, .. } => *of == rollback,
+                    InHand::Undo { turn: other, .. } => other.rollback == turn.rollback,
                 });
                 assert!(!busy, "C13: one action of a rollback at a time");
-                let passes = self.ledger.undoing(rollback, &undo);
-                self.hand.push(InHand::Undo {
-                    rollback,
-                    undo,
-                    passes,
-                });
+                let passes = self.ledger.undoing(turn.rollback, &turn.step.undo);
+                self.hand.push(InHand::Undo { turn, passes });
             }
             Some(Work::Unit(mut unit)) => {
                 assert!(!self.stops(), "T4: nothing begins after the first failure");
@@ -249,16 +241,12 @@ impl World {
     fn end(&mut self, work: InHand, fate: Fate, registered: usize, port: Port) {
         let unit = match work {
             InHand::Unit(unit) => unit,
-            InHand::Undo {
-                rollback,
-                undo,
-                passes,
-            } => {
+            InHand::Undo { turn, passes } => {
                 let registered = if passes < 3 { registered } else { 0 };
                 let scope = self.actions(registered, port, passes);
                 let error = matches!(fate, Fate::Failed { .. }).then(|| self.error());
                 self.driver.call(|engine, now| {
-                    engine.complete_undo(rollback, undo, error, scope, now);
+                    engine.complete_undo(turn, error, scope, now);
                 });
                 return;
             }
@@ -310,7 +298,9 @@ impl World {
             self.step(Move::Forward { branch: 0 });
             self.step(Move::Poll);
             if self.stops() {
+                // What it let go is still to be forwarded.
                 self.step(Move::Finish(Finish::Abort));
+                continue;
             }
             while (0..PORTS).any(|port| self.next(Port(port), false)) {}
             if self.hand.is_empty() {
@@ -338,18 +328,17 @@ impl World {
         let dead = self.driver.graveyard();
         assert_eq!((dead.items.len() + self.dropped) as u64, self.made);
         let engine = self.driver.engine();
-        let (undone, counts) = engine.undone();
-        assert_eq!((dead.undos.len() + undone.len()) as u64, self.orders);
+        let (undone, stuck) = (engine.undone(), engine.stuck());
+        let kept = undone.len() + stuck.len();
+        assert_eq!((dead.undos.len() + kept) as u64, self.orders);
+        let counts = engine.undone_counts();
         assert_eq!(counts.done + counts.failed, self.ledger.undone());
         let kept = engine
             .failures()
             .iter()
             .map(|failed| 1 + failed.history.len())
             .sum::<usize>()
-            + undone
-                .iter()
-                .filter(|undone| undone.error.is_some())
-                .count();
+            + stuck.len();
         assert_eq!((dead.errors.len() + kept) as u64, self.errors);
     }
 }

@@ -1,0 +1,347 @@
+"""Compensation scopes by themselves: what a block of code did is undone if the block fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Self, TypeAlias, cast
+
+from anabranch._core import UndoAction
+from anabranch._playback import Played, arranging, new_scope, play, play_blocking
+from anabranch.compensation import Compensation, compensation_of
+from anabranch.errors import ClosedError, refused
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+    from types import TracebackType
+
+    from anabranch import _core
+
+Policy: TypeAlias = Callable[[Sequence[UndoAction]], Iterable[UndoAction]]
+"""A rollback policy of one's own: called once per rollback with its undo actions, the last
+registered first; returns those to run, in the order to run them in."""
+
+_POLICIES = ("sequential", "parallel", "none")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RollbackReport:
+    """What a rollback, or a commit with finalizers, did.
+
+    Attributes:
+        actions: What ran, in order, then what did not.
+    """
+
+    actions: tuple[Compensation, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether no action is stuck."""
+        return self.stuck == 0
+
+    @property
+    def done(self) -> int:
+        """How many undo actions and finalizers ran to the end."""
+        return sum(action.outcome == "done" for action in self.actions)
+
+    @property
+    def stuck(self) -> int:
+        """How many failed, or had no turn before the deadline."""
+        return sum(action.outcome == "failed" for action in self.actions)
+
+    @property
+    def skipped(self) -> int:
+        """How many the policy left out."""
+        return sum(action.outcome == "skipped" for action in self.actions)
+
+
+class CompensationScope:
+    """Collects undo actions, and runs them, the last registered first, unless it is committed.
+
+    As a context manager, plain or `async`, it commits when the block ends well and rolls back
+    when it raises; the exception goes on, and `report` tells what was undone. The rollback is
+    shielded: a cancellation that caused it, or comes meanwhile, goes on when it has ended.
+
+    Used plainly, a scope has no pool: a `def` runs where `rollback` is called.
+
+    Example:
+        >>> import anabranch as ab
+        >>> rows = []
+        >>> try:
+        ...     with ab.CompensationScope() as scope:
+        ...         scope.compensate(rows.remove, "a")
+        ...         rows.append("a")
+        ...         raise ValueError("no")
+        ... except ValueError:
+        ...     print(rows, scope.report.done)
+        [] 1
+    """
+
+    def __init__(self) -> None:
+        self._core = new_scope()
+        self._closed = False
+        self._report: RollbackReport | None = None
+
+    @property
+    def has_actions(self) -> bool:
+        """Whether an undo action or a finalizer is pending."""
+        return self._core.pending() != (0, 0)
+
+    @property
+    def pending(self) -> int:
+        """How many undo actions and finalizers are pending."""
+        return sum(self._core.pending())
+
+    @property
+    def report(self) -> RollbackReport | None:
+        """What the latest commit or rollback did; None before the first."""
+        return self._report
+
+    def compensate(
+        self,
+        fn: Callable[..., object],
+        /,
+        *args: object,
+        when: bool = True,
+        name: str | None = None,
+        retries: int = 0,
+        timeout: float | None = 30.0,
+    ) -> None:
+        """Register how to undo an effect: run by `rollback`, released by `commit`.
+
+        Args:
+            fn: The undo action, `def` or `async def`. One with a parameter `ctx` is given a
+                CompensationScope, and what it registers there runs in a next pass (at most 16).
+            args: What to call it with; keywords go through `functools.partial`.
+            when: False: check the arguments, and register nothing.
+            name: What reports call it; the callable's name by default.
+            retries: Further tries if it raises.
+            timeout: Seconds each try of an `async def` may take, None for no limit.
+
+        Raises:
+            ConfigError: An argument is not allowed.
+            ClosedError: The scope's block has been left.
+
+        Example:
+            >>> import anabranch as ab
+            >>> scope = ab.CompensationScope()
+            >>> scope.compensate(print, "undone")
+            >>> scope.compensate(print, "never", when=False)
+            >>> scope.pending
+            1
+        """
+        self._register(
+            fn, args, finalizer=False, when=when, name=name, retries=retries, timeout=timeout
+        )
+
+    def finalize(
+        self,
+        fn: Callable[..., object],
+        /,
+        *args: object,
+        when: bool = True,
+        name: str | None = None,
+        retries: int = 0,
+        timeout: float | None = 30.0,
+    ) -> None:
+        """Register what is run when the scope ends, however it ends, after the undo actions.
+
+        The arguments and errors are those of `compensate`.
+
+        Example:
+            >>> import anabranch as ab
+            >>> with ab.CompensationScope() as scope:
+            ...     scope.finalize(print, "closed")
+            ...     scope.compensate(print, "undone")
+            closed
+        """
+        self._register(
+            fn, args, finalizer=True, when=when, name=name, retries=retries, timeout=timeout
+        )
+
+    def absorb(self, other: CompensationScope) -> None:
+        """Take over what `other` holds; the order of registration stays, over all scopes.
+
+        Raises:
+            ClosedError: The scope's block has been left.
+        """
+        self._check_open()
+        self._core.absorb(other._core)
+
+    async def commit(self) -> RollbackReport:
+        """Release the undo actions, and run the finalizers, in the running loop."""
+        return await self._play(self._end())
+
+    def commit_blocking(self) -> RollbackReport:
+        """Release the undo actions, and run the finalizers, in this thread.
+
+        Example:
+            >>> import anabranch as ab
+            >>> scope = ab.CompensationScope()
+            >>> scope.compensate(print, "undone")
+            >>> scope.commit_blocking().ok, scope.has_actions
+            (True, False)
+        """
+        return self._told(play_blocking(self._end(), child=CompensationScope))
+
+    async def rollback(
+        self,
+        *,
+        policy: Literal["sequential", "parallel", "none"] | Policy = "sequential",
+        deadline: float | timedelta | None = 30.0,
+    ) -> RollbackReport:
+        """Run the undo actions, then the finalizers, in the running loop.
+
+        An action that raises does not stop the others; the report tells of all. A cancellation
+        waits until the rollback has ended, or its deadline has come, and then goes on.
+
+        Args:
+            policy: "sequential": one after the other, the last registered first; "parallel": all
+                at once; "none": no undo action runs, finalizers do; or a function that is called
+                once with the actions, the last registered first, and returns those to run, in
+                order.
+            deadline: Seconds until what has not run is given up, and stuck; None for no limit.
+
+        Raises:
+            ConfigError: An argument is not allowed.
+        """
+        limit = _seconds(deadline)
+        playback, skipped, parallel = self._begin(policy)
+        return await self._play(playback, skipped, parallel=parallel, deadline=limit)
+
+    def rollback_blocking(
+        self,
+        *,
+        policy: Literal["sequential", "parallel", "none"] | Policy = "sequential",
+        deadline: float | timedelta | None = 30.0,
+    ) -> RollbackReport:
+        """Run the undo actions, then the finalizers, in this thread, one at a time.
+
+        The arguments and errors are those of `rollback`; "parallel" is "sequential" here. An
+        `async def` gets an event loop of its own: where one is running, use `rollback`.
+
+        Example:
+            >>> import anabranch as ab
+            >>> scope = ab.CompensationScope()
+            >>> for name in "abc":
+            ...     scope.compensate(print, name)
+            >>> scope.rollback_blocking().done
+            c
+            b
+            a
+            3
+        """
+        limit = _seconds(deadline)
+        playback, skipped, _ = self._begin(policy)
+        played = play_blocking(playback, deadline=limit, child=CompensationScope)
+        return self._told(played, skipped)
+
+    def __enter__(self) -> Self:
+        """Begin the block."""
+        self._check_open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Commit, or roll back if the block has raised."""
+        self._closed = True
+        if error is None:
+            self.commit_blocking()
+        else:
+            self._note(error, self.rollback_blocking())
+
+    async def __aenter__(self) -> Self:
+        """Begin the block."""
+        return self.__enter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Commit, or roll back if the block has raised."""
+        self._closed = True
+        if error is None:
+            await self.commit()
+        else:
+            self._note(error, await self.rollback())
+
+    def _register(
+        self,
+        fn: Callable[..., object],
+        args: tuple[object, ...],
+        *,
+        finalizer: bool,
+        when: bool,
+        name: str | None,
+        retries: int,
+        timeout: float | None,
+    ) -> None:
+        self._check_open()
+        self._core.register(
+            fn, args, finalizer=finalizer, when=when, name=name, retries=retries, timeout=timeout
+        )
+
+    def _check_open(self) -> None:
+        if self._closed:
+            message = "the scope was used after its block had been left"
+            raise ClosedError(message)
+
+    def _begin(self, policy: object) -> tuple[_core.Playback, list[Played], bool]:
+        if callable(policy):
+            playback = self._core.end(False, "custom")  # noqa: FBT003 - private
+            actions = playback.unarranged()
+            chosen = arranging(cast("Policy", policy))(tuple(actions)) if actions else []
+            skipped = [action for action in actions if action not in chosen]
+            playback.arranged(chosen)
+        elif policy in _POLICIES:
+            playback = self._core.end(False, str(policy))  # noqa: FBT003 - private
+            skipped = playback.abandoned()
+        else:
+            allowed = "'sequential', 'parallel', 'none' or a callable"
+            raise refused("policy", policy, allowed, subject="rollback")
+        played = [Played(action, "skipped", 0.0, None) for action in skipped]
+        return playback, played, policy == "parallel"
+
+    def _end(self) -> _core.Playback:
+        return self._core.end(True, "sequential")  # noqa: FBT003 - private
+
+    async def _play(
+        self,
+        playback: _core.Playback,
+        skipped: Sequence[Played] = (),
+        *,
+        parallel: bool = False,
+        deadline: float | None = None,
+    ) -> RollbackReport:
+        played, cancelled = await play(
+            playback, parallel=parallel, deadline=deadline, child=CompensationScope
+        )
+        report = self._told(played, skipped)
+        if cancelled is not None:
+            raise cancelled
+        return report
+
+    def _told(self, played: list[Played], skipped: Sequence[Played] = ()) -> RollbackReport:
+        actions = [compensation_of(it) for it in (*played, *skipped)]
+        self._report = RollbackReport(actions=tuple(actions))
+        return self._report
+
+    def _note(self, error: BaseException, report: RollbackReport) -> None:
+        if not report.ok:
+            stuck = ", ".join(it.name for it in report.actions if it.outcome == "failed")
+            error.add_note(f"anabranch: undo actions are stuck: {stuck}")
+
+
+def _seconds(deadline: float | timedelta | None) -> float | None:
+    if deadline is None:
+        return None
+    seconds = deadline if isinstance(deadline, int | float) else deadline.total_seconds()
+    if not seconds >= 0:
+        raise refused("deadline", deadline, "None or seconds >= 0", subject="rollback")
+    return float(seconds)

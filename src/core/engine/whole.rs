@@ -1,0 +1,186 @@
+//! What is undone with a branch, or with the run as a whole: actions registered at those levels,
+//! and what joins them so that all is undone in one order.
+//!
+//! Units that fail are undone by themselves, at once. But when the run itself fails or is aborted
+//! while something is registered at a wider level, what its units did is part of the same tree of
+//! scopes: it joins the others, and one rollback undoes all, last in, first out. It begins when
+//! no unit is left. Units still with a handler may yet register, and are waited for, but not
+//! longer than [`PATIENCE`]: one that is stuck would keep everything from being undone. It is then
+//! undone by itself when it comes back.
+//!
+//! With `commit_at_end` units join when they succeed, too, and the run commits as one.
+
+use std::time::Duration;
+
+use super::rollback::Then;
+use super::{Domain, Engine, Fate};
+use crate::branch::BranchId;
+use crate::clock::Time;
+use crate::compensation::{MAX_PASSES, Scope, Step};
+
+/// How long the rollback of an aborted run waits for units that are with a handler.
+pub const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What an action belongs to, if not to a unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// It ends with the branch, or with the run: badly if one of them does.
+    Branch(BranchId),
+    /// It ends with the run.
+    Pipeline,
+}
+
+/// What ends with the run.
+#[derive(Debug)]
+pub(super) struct Whole<D: Domain> {
+    scope: Scope<D::Undo>,
+    /// Actions registered at a level wider than the unit, here and in the branches.
+    wide: u64,
+    /// Whether the source has failed.
+    failed: bool,
+    /// Until when units with a handler are waited for.
+    patience: Option<Time>,
+    /// Rollbacks of the whole so far.
+    rounds: u8,
+}
+
+impl<D: Domain> Default for Whole<D> {
+    fn default() -> Self {
+        Self {
+            scope: Scope::default(),
+            wide: 0,
+            failed: false,
+            patience: None,
+            rounds: 0,
+        }
+    }
+}
+
+impl<D: Domain> Whole<D> {
+    pub(super) fn join(&mut self, scope: Scope<D::Undo>) {
+        self.scope.absorb(scope);
+    }
+
+    pub(super) const fn patience(&self) -> Option<Time> {
+        self.patience
+    }
+}
+
+impl<D: Domain> Engine<D> {
+    /// Registers an action at a level wider than the unit. It stays, whatever becomes of the unit.
+    pub fn register(&mut self, level: Level, step: Step<D::Undo>) {
+        self.whole.wide += 1;
+        match level {
+            Level::Pipeline => self.whole.scope.push(step),
+            Level::Branch(branch) => self.branches[branch.index()]
+                .scope
+                .get_or_insert_default()
+                .push(step),
+        }
+    }
+
+    /// The run has failed, though none of its items has: its source did.
+    pub const fn fail(&mut self) {
+        self.whole.failed = true;
+    }
+
+    /// A branch has failed: what was registered for it is undone.
+    pub fn undo_branch(&mut self, branch: BranchId, now: Time) {
+        let scope = self.take_branch(branch);
+        self.undo(branch, scope, Then::Nothing, now);
+    }
+
+    /// A branch has closed well: what was registered for it is released.
+    pub fn commit_branch(&mut self, branch: BranchId, now: Time) {
+        let scope = self.take_branch(branch);
+        self.end_well(branch, scope, Then::Nothing, now);
+    }
+
+    fn take_branch(&mut self, branch: BranchId) -> Option<Box<Scope<D::Undo>>> {
+        let scope = self.branches[branch.index()].scope.take()?;
+        self.whole.wide -= scope.steps().len() as u64;
+        Some(scope)
+    }
+
+    /// Whether there is something that ends with the run.
+    pub(super) const fn has_whole(&self) -> bool {
+        self.whole.wide > 0 || !self.whole.scope.is_empty()
+    }
+
+    /// Whether a scope that ends now is undone with the run rather than by itself.
+    pub(super) fn joins_whole(&self, then: &Then<D>) -> bool {
+        let ends = self.aborted() || self.stopping;
+        match then {
+            // What an attempt did is undone before the next one.
+            Then::Retry(..) => self.aborted() && self.whole.wide > 0,
+            Then::Release(_) | Then::Nothing => {
+                self.config.rollback.commit_at_end || (ends && self.whole.wide > 0)
+            }
+        }
+    }
+
+    /// Ends what ends with the run, once all else has.
+    pub(super) fn settle_whole(&mut self, now: Time) {
+        if !self.has_whole() {
+            self.whole.patience = None;
+            return;
+        }
+        if !self.at_rest() {
+            if !self.aborted() {
+                return;
+            }
+            let until = *self
+                .whole
+                .patience
+                .get_or_insert_with(|| now.after(PATIENCE));
+            if now < until {
+                return;
+            }
+        }
+        self.whole.patience = None;
+        let scope = self.take_whole();
+        self.whole.rounds = self.whole.rounds.saturating_add(1);
+        let mut ended = scope.end(self.ends_well());
+        if self.whole.rounds > MAX_PASSES {
+            // Undo actions that register further ones at this level each time they run.
+            for step in ended.due.drain(..) {
+                self.log_undo(BranchId::TRUNK, step, Fate::Unrun, Duration::ZERO);
+            }
+        }
+        self.graveyard
+            .bury_steps(std::mem::take(&mut ended.released));
+        self.play(BranchId::TRUNK, ended, Then::Nothing, now);
+    }
+
+    /// The run is left before all was undone: what has had no turn is stuck. Actions that run now
+    /// may still be given back.
+    pub fn abandon(&mut self, now: Time) {
+        for id in self.rollbacks.keys().copied().collect::<Vec<_>>() {
+            self.give_up_rollback(id, now);
+        }
+        let mut left = self.take_whole().end(false);
+        left.due.append(&mut left.finalizers);
+        for step in left.due {
+            self.log_undo(BranchId::TRUNK, step, Fate::Unrun, Duration::ZERO);
+        }
+    }
+
+    fn take_whole(&mut self) -> Scope<D::Undo> {
+        self.whole.wide = 0;
+        let mut scope = std::mem::take(&mut self.whole.scope);
+        for branch in &mut self.branches {
+            if let Some(of_branch) = branch.scope.take() {
+                scope.absorb(*of_branch);
+            }
+        }
+        scope
+    }
+
+    /// Whether the run is good as a whole.
+    fn ends_well(&self) -> bool {
+        let broken = self.aborted() || self.stopping || self.whole.failed;
+        let all_or_none = self.config.rollback.commit_at_end;
+        let incomplete = all_or_none && self.counts().failed > 0;
+        !broken && !incomplete
+    }
+}

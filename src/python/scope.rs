@@ -1,0 +1,216 @@
+//! `Scope` and `Playback`: compensation scopes by themselves, and the playback of their actions.
+//!
+//! The rules are the core's; `anabranch.scope` calls the actions.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anabranch_core::compensation::{Ended, Kind, Policy, Rollback, Scope, Step};
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+use super::action::Action;
+use super::context::Context;
+use super::domain::INLINE;
+use super::run::locked;
+use super::undo::{Passed, Registrar, Undo};
+
+/// Numbers the actions of all scopes of the process: one may absorb another.
+static ORDER: AtomicU64 = AtomicU64::new(0);
+
+/// What was registered with one scope.
+#[pyclass(frozen, module = "anabranch._core", name = "Scope")]
+#[derive(Debug)]
+pub(crate) struct PyScope {
+    inspect: Py<PyAny>,
+    scope: Mutex<Scope<Undo>>,
+}
+
+#[pymethods]
+impl PyScope {
+    #[new]
+    fn new(inspect: Py<PyAny>) -> Self {
+        let scope = Mutex::default();
+        Self { inspect, scope }
+    }
+
+    #[pyo3(signature = (r#fn, args, *, finalizer, when, name, retries, timeout))]
+    #[expect(clippy::too_many_arguments, reason = "those of `compensate`")]
+    fn register(
+        &self,
+        py: Python<'_>,
+        r#fn: Bound<'_, PyAny>,
+        args: Bound<'_, PyTuple>,
+        finalizer: bool,
+        when: bool,
+        name: Option<String>,
+        retries: i64,
+        timeout: Option<f64>,
+    ) -> PyResult<()> {
+        let kind = if finalizer {
+            Kind::Finalizer
+        } else {
+            Kind::Compensation
+        };
+        let registrar = Registrar {
+            verb: if finalizer { "finalize" } else { "compensate" },
+            home: None,
+            stage: 0,
+            tenant: None,
+            port: INLINE,
+            inspect: &self.inspect,
+        };
+        let passed = Passed {
+            function: r#fn,
+            args,
+            name,
+            retries,
+            timeout,
+        };
+        let undo = registrar.undo(py, passed)?;
+        if when {
+            let order = ORDER.fetch_add(1, Ordering::Relaxed);
+            locked(&self.scope).push(Step { order, kind, undo });
+        }
+        Ok(())
+    }
+
+    /// Compensations and finalizers pending.
+    fn pending(&self) -> (usize, usize) {
+        let scope = locked(&self.scope);
+        let finalizers = scope.steps().iter().filter(|step| step.is_finalizer());
+        let finalizers = finalizers.count();
+        (scope.steps().len() - finalizers, finalizers)
+    }
+
+    /// Takes over what `other` holds.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "PyO3 hands arguments over by value"
+    )]
+    fn absorb(&self, other: PyRef<'_, Self>) {
+        let taken = other.take();
+        locked(&self.scope).absorb(taken);
+    }
+
+    /// Ends what was registered so far; what is to be run is in the playback.
+    fn end(&self, well: bool, policy: &str) -> Playback {
+        let Ended {
+            released,
+            due,
+            finalizers,
+        } = self.take().end(well);
+        let policy = match policy {
+            "parallel" => Policy::Parallel,
+            "none" => Policy::Skip,
+            "custom" => Policy::Custom,
+            _ => Policy::Sequential,
+        };
+        // Outside the lock: dropping runs foreign code.
+        drop(released);
+        Playback::new(Rollback::new(due, finalizers, policy))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if let Ok(scope) = self.scope.try_lock() {
+            for step in scope.steps() {
+                visit.call(&step.undo.call)?;
+                visit.call(&step.undo.args)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn __clear__(&self) {
+        drop(self.take());
+    }
+}
+
+impl PyScope {
+    fn take(&self) -> Scope<Undo> {
+        std::mem::take(&mut *locked(&self.scope))
+    }
+}
+
+/// A playback: what to run next.
+#[pyclass(frozen, module = "anabranch._core")]
+#[derive(Debug)]
+pub(crate) struct Playback {
+    rollback: Mutex<Rollback<Undo>>,
+}
+
+impl Playback {
+    const fn new(rollback: Rollback<Undo>) -> Self {
+        let rollback = Mutex::new(rollback);
+        Self { rollback }
+    }
+}
+
+#[pymethods]
+impl Playback {
+    /// The playback of actions that got stuck; those that are playing elsewhere are left out.
+    #[staticmethod]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "PyO3 hands arguments over by value"
+    )]
+    fn of(actions: Vec<Py<Action>>) -> Self {
+        let steps = actions.iter().filter_map(|action| action.get().take());
+        let (finalizers, due) = steps.partition(Step::is_finalizer);
+        Self::new(Rollback::new(due, finalizers, Policy::Sequential))
+    }
+
+    /// The next action; None while it must wait for those that run, or when it is over.
+    fn next(&self, py: Python<'_>) -> Option<Action> {
+        let step = locked(&self.rollback).next()?;
+        Some(Action::new(py, step))
+    }
+
+    /// An action has run, and this is what it registered with.
+    #[pyo3(signature = (registered=None))]
+    fn ran(&self, registered: Option<Bound<'_, PyAny>>) {
+        let scope = registered.and_then(|it| {
+            if let Ok(scope) = it.cast::<PyScope>() {
+                return Some(scope.get().take());
+            }
+            let context = it.cast::<Context>().ok()?;
+            context.get().close().scope().map(|scope| *scope)
+        });
+        locked(&self.rollback).ran(scope);
+    }
+
+    /// The first pass, for a policy to arrange.
+    fn unarranged(&self, py: Python<'_>) -> Vec<Action> {
+        let steps = locked(&self.rollback).unarranged();
+        let actions = steps.into_iter();
+        actions.map(|step| Action::new(py, step)).collect()
+    }
+
+    /// Takes back what of the first pass is to be run, in this order.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "PyO3 hands arguments over by value"
+    )]
+    fn arranged(&self, actions: Vec<Py<Action>>) {
+        let steps = actions.iter().filter_map(|action| action.get().take());
+        locked(&self.rollback).arranged(steps.collect());
+    }
+
+    /// Hands out nothing more.
+    fn give_up(&self) {
+        locked(&self.rollback).give_up();
+    }
+
+    /// The actions that will not run.
+    fn abandoned(&self, py: Python<'_>) -> Vec<Action> {
+        let steps = locked(&self.rollback).abandoned();
+        let actions = steps.into_iter();
+        actions.map(|step| Action::new(py, step)).collect()
+    }
+
+    #[getter]
+    fn over(&self) -> bool {
+        locked(&self.rollback).is_over()
+    }
+}

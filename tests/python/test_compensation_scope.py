@@ -1,0 +1,253 @@
+"""`ab.CompensationScope` by itself."""
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import anabranch as ab
+
+every_form = pytest.mark.parametrize("form", ["blocking", "async"])
+
+
+def roll_back(scope, form="blocking", **options):
+    if form == "blocking":
+        return scope.rollback_blocking(**options)
+    return asyncio.run(scope.rollback(**options))
+
+
+def commit(scope, form):
+    return scope.commit_blocking() if form == "blocking" else asyncio.run(scope.commit())
+
+
+def scope_of(ran, names):
+    scope = ab.CompensationScope()
+    for name in names:
+        scope.compensate(ran.append, name)
+    return scope
+
+
+@every_form
+def test_c1_c22_actions_run_in_reverse(form):
+    ran = []
+    scope = scope_of(ran, "abc")
+    assert (scope.has_actions, scope.pending) == (True, 3)
+    report = roll_back(scope, form)
+    assert (ran, report.done, report.ok) == (["c", "b", "a"], 3, True)
+    assert (scope.has_actions, scope.pending) == (False, 0)
+
+
+@given(owners=st.lists(st.integers(0, 3), max_size=20), order=st.permutations(range(1, 4)))
+def test_c2_absorbing_one_two_and_three_levels_keeps_the_order(owners, order):
+    ran = []
+    scopes = [ab.CompensationScope() for _ in range(4)]
+    for number, owner in enumerate(owners):
+        scopes[owner].compensate(ran.append, number)
+    into = 0
+    for level in order:
+        scopes[level].absorb(scopes[into])
+        into = level
+    scopes[into].rollback_blocking()
+    assert ran == sorted(range(len(owners)), reverse=True)
+
+
+@every_form
+def test_c3_c7_every_action_has_its_turn_and_is_told(form):
+    ran = []
+    scope = scope_of(ran, "a")
+    scope.compensate(int, "no number", name="broken", retries=1)
+    scope.compensate(ran.append, "c")
+    report = roll_back(scope, form)
+    assert (ran, report.done, report.stuck, report.ok) == (["c", "a"], 2, 1, False)
+    assert [it.name for it in report.actions] == ["append", "broken", "append"]
+    assert isinstance(report.actions[1].error, ValueError)
+    assert all(it.seconds >= 0 for it in report.actions)
+    assert scope.report is report
+
+
+@every_form
+def test_c5_an_action_may_register_others_for_16_passes(form):
+    passes = []
+
+    def undo(ctx):
+        passes.append(1)
+        ctx.compensate(undo)
+
+    scope = ab.CompensationScope()
+    scope.compensate(undo)
+    report = roll_back(scope, form)
+    assert (len(passes), report.done, report.stuck) == (16, 16, 1)
+
+
+@every_form
+def test_c6_an_empty_scope_does_nothing(form):
+    assert roll_back(ab.CompensationScope(), form).actions == ()
+    assert commit(ab.CompensationScope(), form).actions == ()
+
+
+@every_form
+def test_c11_c15_commit_releases_actions_and_runs_finalizers(form):
+    ran = []
+    scope = scope_of(ran, "ab")
+    scope.finalize(ran.append, "close")
+    assert scope.pending == 3
+    assert commit(scope, form).done == 1
+    assert (ran, scope.pending) == (["close"], 0)
+    assert roll_back(scope, form).actions == ()
+
+
+def test_c12_registration_on_a_condition_is_one_call():
+    ran = []
+    scope = ab.CompensationScope()
+    for n in range(4):
+        scope.compensate(ran.append, n, when=n % 2 == 1)
+    scope.rollback_blocking()
+    assert ran == [3, 1]
+
+
+@every_form
+def test_c13_c14_policies(form):
+    ran, calls = [], []
+
+    def policy(actions):
+        calls.append(len(actions))
+        return actions[::-2]
+
+    report = roll_back(scope_of(ran, "abc"), form, policy=policy)
+    assert (ran, calls, report.skipped) == (["a", "c"], [3], 1)
+    scope = scope_of(ran, "x")
+    scope.finalize(ran.append, "close")
+    report = roll_back(scope, form, policy="none")
+    assert (ran[2:], report.skipped, report.done) == (["close"], 1, 1)
+    with pytest.raises(ab.ConfigError, match="policy must be"):
+        roll_back(scope_of(ran, "abc"), form, policy="random")
+
+
+def test_c4_in_parallel_all_run_at_once():
+    both = []
+
+    async def meet(name):
+        both.append(name)
+        while len(both) < 2:  # noqa: ASYNC110 - it must wait for the other one
+            await asyncio.sleep(0)
+        raise OSError(name)
+
+    scope = ab.CompensationScope()
+    scope.compensate(meet, "a")
+    scope.compensate(meet, "b")
+    assert roll_back(scope, "async", policy="parallel").stuck == 2
+
+
+@every_form
+def test_c8_the_deadline_cancels_what_can_be_and_leaves_the_rest_stuck(form):
+    ran = []
+
+    async def hang():
+        await asyncio.Event().wait()
+
+    scope = scope_of(ran, "a")
+    scope.compensate(hang)
+    report = roll_back(scope, form, deadline=0.02)
+    assert (ran, [it.outcome for it in report.actions]) == ([], ["failed", "failed"])
+    assert isinstance(report.actions[0].error, TimeoutError)
+
+
+def test_c8_a_rollback_is_shielded_from_the_cancellation_that_caused_it():
+    ran = []
+
+    async def slowly(name):
+        await asyncio.sleep(0)
+        ran.append(name)
+
+    async def main():
+        begun = asyncio.Event()
+
+        async def work():
+            async with ab.CompensationScope() as scope:
+                scope.compensate(slowly, "a")
+                scope.compensate(slowly, "b")
+                begun.set()
+                await asyncio.Event().wait()
+
+        task = asyncio.ensure_future(work())
+        await begun.wait()
+        task.cancel()
+        await asyncio.sleep(0)
+        task.cancel()  # comes in the middle of the rollback
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    assert ran == ["b", "a"]
+
+
+def test_c16_an_async_undo_runs_in_a_blocking_rollback_too():
+    ran = []
+
+    async def undo(name):
+        await asyncio.sleep(0)
+        ran.append(name)
+
+    scope = ab.CompensationScope()
+    scope.compensate(undo, "a")
+    scope.compensate(lambda: undo("b"))
+    assert scope.rollback_blocking().ok
+    assert ran == ["b", "a"]
+
+
+def test_c16_where_a_loop_runs_an_async_undo_of_a_blocking_rollback_is_stuck_and_says_so():
+    async def undo():
+        raise AssertionError
+
+    async def main():
+        scope = ab.CompensationScope()
+        scope.compensate(undo)
+        return scope.rollback_blocking()
+
+    (action,) = asyncio.run(main()).actions
+    assert isinstance(action.error, RuntimeError)
+
+
+def test_the_block_commits_or_rolls_back():
+    ran = []
+    with ab.CompensationScope() as scope:
+        scope.compensate(ran.append, "never")
+    assert ran == []
+    with pytest.raises(KeyError) as raised, ab.CompensationScope() as scope:
+        scope.compensate(ran.append, "a")
+        scope.compensate(int, "no number", name="broken")
+        raise KeyError
+    assert (ran, scope.report.stuck) == (["a"], 1)
+    assert any("broken" in note for note in raised.value.__notes__)
+    with pytest.raises(ab.ClosedError):
+        scope.compensate(print)
+
+
+def test_the_async_block_commits_or_rolls_back():
+    ran = []
+
+    async def main():
+        async with ab.CompensationScope() as scope:
+            scope.compensate(ran.append, "never")
+            scope.finalize(ran.append, "closed")
+        with pytest.raises(KeyError):
+            async with ab.CompensationScope() as scope:
+                scope.compensate(ran.append, "a")
+                raise KeyError
+
+    asyncio.run(main())
+    assert ran == ["closed", "a"]
+
+
+@pytest.mark.parametrize(
+    ("options", "argument"),
+    [({"retries": -1}, "retries"), ({"timeout": 0}, "timeout"), ({"timeout": -1.0}, "timeout")],
+)
+def test_c16_a_refused_argument_is_named(options, argument):
+    scope = ab.CompensationScope()
+    with pytest.raises(ab.ConfigError, match=argument) as raised:
+        scope.compensate(print, **options)
+    assert raised.value.argument == argument
+    with pytest.raises(ab.ConfigError, match="deadline"):
+        scope.rollback_blocking(deadline=-1)

@@ -1,0 +1,178 @@
+//! How rollbacks go about it: their policies and their deadline, of the rows C.
+
+use std::time::Duration;
+
+use anabranch_core::clock::Time;
+use anabranch_core::compensation::{Kind, Policy};
+use anabranch_core::engine::{Engine, Fate, Level, Outcome, RollbackOptions};
+
+use crate::driver::{Error, scope};
+use crate::options::ms;
+use crate::scopes::{in_hand, plain, step, with};
+
+#[test]
+fn c8_a_rollback_gives_up_at_its_deadline_and_the_rest_is_stuck() {
+    let options = RollbackOptions {
+        deadline: Some(ms(100)),
+        ..RollbackOptions::default()
+    };
+    let mut driver = with(options, false);
+    let branch = driver.open();
+    let unit = in_hand(&mut driver, branch);
+    driver.fail(unit, [1, 2, 3]);
+    let turn = driver.turn();
+    assert_eq!(turn.deadline, Time::ZERO.after(ms(100)));
+    driver.undone(turn);
+    let slow = driver.turn();
+    driver.end();
+    assert_eq!(driver.engine().deadline(), Some(Time::ZERO.after(ms(100))));
+    driver.advance(ms(100));
+    assert!(!driver.finished(), "what runs is waited for");
+    assert_eq!(driver.engine().deadline(), None);
+    driver.undone(slow);
+    assert!(driver.finished());
+    let counts = driver.engine().undone_counts();
+    assert_eq!((counts.done, counts.failed), (2, 1));
+    let stuck = &driver.engine().stuck()[0];
+    assert_eq!(
+        (stuck.step.order, matches!(stuck.fate, Fate::Unrun)),
+        (1, true)
+    );
+}
+
+#[test]
+fn c8_what_waits_for_its_port_at_the_deadline_is_stuck_too() {
+    let options = RollbackOptions {
+        deadline: Some(ms(100)),
+        policy: Policy::Parallel,
+        ..RollbackOptions::default()
+    };
+    let mut driver = with(options, false);
+    let branch = driver.open();
+    let unit = in_hand(&mut driver, branch);
+    driver.fail(unit, [1, 2, 3]);
+    driver.end();
+    driver.advance(ms(100));
+    assert!(driver.finished());
+    assert_eq!(driver.engine().undone_counts().failed, 3);
+}
+
+#[test]
+fn c4_in_parallel_all_are_handed_out_and_every_failure_is_told() {
+    let options = RollbackOptions {
+        policy: Policy::Parallel,
+        ..RollbackOptions::default()
+    };
+    let mut driver = with(options, false);
+    let branch = driver.open();
+    let unit = in_hand(&mut driver, branch);
+    driver.fail(unit, [1, 2, 3]);
+    let turns = [driver.turn(), driver.turn(), driver.turn()];
+    for turn in turns {
+        let error = (turn.step.order != 2).then(|| Error::new("OSError", turn.step.order));
+        driver.call(|engine, now| engine.complete_undo(turn, error, None, now));
+    }
+    let counts = driver.engine().undone_counts();
+    assert_eq!((counts.done, counts.failed), (1, 2));
+    let stuck: Vec<_> = driver
+        .engine()
+        .stuck()
+        .iter()
+        .map(|it| it.step.order)
+        .collect();
+    assert_eq!(stuck, [3, 1]);
+}
+
+#[test]
+fn c13_the_policy_none_runs_finalizers_only_and_counts_the_others() {
+    let options = RollbackOptions {
+        policy: Policy::Skip,
+        ..RollbackOptions::default()
+    };
+    let mut driver = with(options, false);
+    let branch = driver.open();
+    let unit = in_hand(&mut driver, branch);
+    let mut scope = scope([1, 2]);
+    scope.push(step(Kind::Finalizer, 3));
+    let error = Error::new("Oops", 1);
+    let outcome = Outcome::Failed {
+        error,
+        retryable: false,
+    };
+    driver.complete(unit, outcome, Some(scope.into()));
+    assert_eq!(driver.undo_all(), [3]);
+    let counts = driver.engine().undone_counts();
+    assert_eq!((counts.skipped, counts.done, counts.failed), (2, 0, 0));
+}
+
+#[test]
+fn c14_a_custom_policy_is_asked_once_per_rollback() {
+    let options = RollbackOptions {
+        policy: Policy::Custom,
+        ..RollbackOptions::default()
+    };
+    let mut driver = with(options, false);
+    let branch = driver.open();
+    let unit = in_hand(&mut driver, branch);
+    driver.fail(unit, [1, 2, 3]);
+    assert_eq!(driver.undo_all(), []);
+    let (id, mut steps) = driver
+        .call(|engine, _| engine.next_unarranged())
+        .expect("a rollback to arrange");
+    assert_eq!(
+        steps.iter().map(|it| it.order).collect::<Vec<_>>(),
+        [3, 2, 1]
+    );
+    let skipped = vec![steps.remove(1)];
+    steps.reverse();
+    driver.call(|engine, now| engine.arrange(id, steps, skipped, now));
+    let turn = driver.turn();
+    assert_eq!(turn.step.order, 1);
+    let more = Some(scope([4, 5]).into());
+    driver.call(|engine, now| engine.complete_undo(turn, None, more, now));
+    assert_eq!(driver.undo_all(), [3, 5, 4]);
+    assert!(driver.call(|engine, _| engine.next_unarranged()).is_none());
+    assert_eq!(driver.engine().undone_counts().skipped, 1);
+    driver.end();
+    assert!(driver.finished());
+}
+
+#[test]
+fn c8_without_a_deadline_a_rollback_takes_as_long_as_it_takes() {
+    let mut driver = plain();
+    let branch = driver.open();
+    let unit = in_hand(&mut driver, branch);
+    driver.fail(unit, [1, 2]);
+    let turn = driver.turn();
+    assert_eq!(
+        (turn.deadline, driver.engine().deadline()),
+        (Time::NEVER, None)
+    );
+    driver.advance(Duration::from_secs(1_000_000));
+    driver.undone(turn);
+    assert_eq!(driver.undo_all(), [1]);
+}
+
+#[test]
+fn e5_what_has_had_no_turn_when_the_run_is_left_is_stuck() {
+    let mut driver = plain();
+    let branch = driver.open();
+    let unit = in_hand(&mut driver, branch);
+    let wide = step(Kind::Compensation, 4);
+    driver.call(|engine, _| engine.register(Level::Branch(branch), wide));
+    driver.fail(unit, [1, 2, 3]);
+    let running = driver.turn();
+    driver.call(Engine::abandon);
+    let stuck: Vec<_> = driver
+        .engine()
+        .stuck()
+        .iter()
+        .map(|it| it.step.order)
+        .collect();
+    assert_eq!(stuck, [2, 1, 4]);
+    driver.undone(running);
+    assert_eq!(driver.undo_all(), []);
+    driver.end();
+    assert!(driver.finished());
+    assert_eq!(driver.engine().undone_counts().done, 1);
+}
