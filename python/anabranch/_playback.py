@@ -32,10 +32,10 @@ class Played:
     def __init__(
         self, action: UndoAction, outcome: str, seconds: float, error: BaseException | None
     ) -> None:
-        self.action = action
-        self.outcome = outcome
-        self.seconds = seconds
-        self.error = error
+        self.action: UndoAction = action
+        self.outcome: str = outcome
+        self.seconds: float = seconds
+        self.error: BaseException | None = error
 
 
 async def play(

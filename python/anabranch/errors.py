@@ -142,7 +142,7 @@ class StandstillError(AnabranchError):
 
     def __init__(self, message: str, *, now: float = math.nan, waiting: Sequence[str] = ()) -> None:
         self.now = now
-        self.waiting = tuple(waiting)
+        self.waiting: tuple[str, ...] = tuple(waiting)
         if self.waiting:
             message = f"at {now} s of virtual time {message}; what waits:"
             message = "\n  ".join((message, *self.waiting))
