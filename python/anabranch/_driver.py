@@ -177,6 +177,9 @@ class Session(Generic[T]):
             # Nothing has begun: the pipeline can still be run as the message says.
             self._pipeline._turn.release()  # noqa: SLF001 - the session is the pipeline's
             raise
+        if self._deadline is not None:
+            # Asked to drain before there was a run: by another clock, perhaps.
+            self._deadline = self._clock.now() + self._settings.grace
         run = self._open()
         name = f"anabranch {self._settings.name}"
         return loop.create_task(self._drive(loop, run), name=name)

@@ -263,6 +263,15 @@ async def test_e9_a_drain_that_takes_longer_than_grace_aborts(clock):
     assert (report.outcome, undone) == ("aborted", [55.0])
 
 
+@virtual_time(start=1e9)
+async def test_e9_a_drain_before_the_start_has_its_grace_from_the_start_on(clock):
+    running = ab.Pipeline("p", grace=45.0).source(Live(1)).collect().start()
+    running.drain()
+    async with running:
+        report = balanced(await running.wait())
+    assert (report.outcome, clock.now()) == ("drained", 1e9)
+
+
 @pytest.mark.parametrize("way", ["drain", "abort"])
 @within
 async def test_drain_and_abort_may_be_called_from_any_thread_and_twice(way):
