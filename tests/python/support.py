@@ -19,6 +19,34 @@ DEADLINE = 20.0
 DRIVERS = ("run_blocking", "run", "start")
 SINKS = ("inline", "pool", "async")
 
+# A script that never ends by itself, for `child`: the kind of its sink comes by stdin.
+ENDLESS = """
+    import asyncio, itertools, os, signal, sys, threading
+    import anabranch as ab
+
+    def register(n, ctx):
+        ctx.compensate(undone.append, n)
+        return n
+
+    def told(unit):
+        if not done:
+            print("ready", flush=True)
+        done.extend(unit)
+
+    async def told_async(unit):
+        await asyncio.sleep(0)
+        told(unit)
+
+    undone, done = [], []
+    pipeline = ab.Pipeline("p").source(itertools.count())
+    pipeline = pipeline.map(register).window(max_items=10)
+    pipeline = {
+        "inline": lambda: pipeline.for_each(told, inline=True),
+        "pool": lambda: pipeline.for_each(told),
+        "async": lambda: pipeline.for_each(told_async),
+    }[sys.stdin.readline().strip()]()
+"""
+
 every_driver = pytest.mark.parametrize("driver", DRIVERS)
 every_sink = pytest.mark.parametrize("kind", SINKS)
 every_way = pytest.mark.parametrize(("driver", "kind"), list(itertools.product(DRIVERS, SINKS)))
