@@ -33,8 +33,8 @@ use std::time::Duration;
 
 pub use batch::Batch;
 pub use unit::{
-    Domain, Failed, Fate, Graveyard, History, Item, Origin, Outcome, Payload, Port, RollbackId,
-    Turn, Undone, Unit, Work,
+    Again, Domain, Failed, Fate, Graveyard, History, Item, Origin, Outcome, Payload, Port,
+    RollbackId, Turn, Undone, Unit, Work,
 };
 pub use whole::{Level, PATIENCE};
 
@@ -51,6 +51,8 @@ use whole::Whole;
 
 /// Failures and undo actions kept as samples; the counts beside them are exact.
 pub const MAX_SAMPLES: usize = 100;
+/// Errors kept of the earlier attempts of one unit.
+pub const MAX_HISTORY: usize = 32;
 
 /// Stuck undo actions kept to be tried again; the count beside them is exact.
 pub const MAX_STUCK: usize = 10_000;
@@ -75,6 +77,11 @@ pub struct LegOptions {
 }
 
 impl LegOptions {
+    /// Whether it matters when an attempt begins.
+    pub(crate) const fn clocked(&self) -> bool {
+        matches!(&self.retry, Some(Retry { total: Some(_), .. }))
+    }
+
     pub(crate) const fn reorders(&self) -> bool {
         self.ordered && self.concurrency > 1
     }
@@ -95,6 +102,8 @@ pub struct Config {
     pub stop_on_error: bool,
     /// Seed of the jitter.
     pub seed: u64,
+    /// How long after 1970-01-01 00:00 UTC the driver's own epoch is.
+    pub epoch: Duration,
     /// How failed units are undone.
     pub rollback: RollbackOptions,
 }

@@ -1,22 +1,35 @@
 //! Whether a failed attempt is tried again, and after how long.
 //!
-//! Guarantees: a policy is a pure value; the same attempt and the same random number give the same
-//! delay. Not responsible for which errors are worth another attempt (the border knows exception
-//! types), nor for waiting.
+//! Guarantees: a policy is a pure value; the same failed attempt and the same random number give
+//! the same delay. Not responsible for which errors are worth another attempt (the border knows
+//! exception types), nor for waiting.
+//!
+//! - `retry/cron.rs`: when a calendar allows another attempt.
+//! - `retry/budget.rs`: what further attempts are paid from.
+
+mod budget;
+mod cron;
 
 use std::time::Duration;
 
+pub use budget::Budget;
+pub use cron::Cron;
+
 /// How often and how patiently a unit is tried.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Retry {
     /// How many attempts there are in all, the first included; at least 1.
     pub attempts: u32,
     /// How long to wait between two attempts.
     pub backoff: Backoff,
+    /// How long after the beginning of the first attempt another one may begin; `None`: any time.
+    pub total: Option<Duration>,
+    /// What each further attempt takes a token from.
+    pub budget: Option<Budget>,
 }
 
 /// How the delays follow each other.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Backoff {
     /// The same delay every time.
     Fixed(Duration),
@@ -31,6 +44,19 @@ pub enum Backoff {
         /// What chance makes of the delay.
         jitter: Jitter,
     },
+    /// Anything from `base` to three times the delay before, but never more than `cap`: the
+    /// "decorrelated jitter" of Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture
+    /// Blog, 2015.
+    Decorrelated {
+        /// The shortest delay.
+        base: Duration,
+        /// The longest delay.
+        cap: Duration,
+    },
+    /// Until the next instant of a calendar.
+    Cron(Cron),
+    /// What the driver says; see [`Tried::asked`].
+    Custom,
 }
 
 /// What chance makes of a delay, so that units that failed together do not return together.
@@ -38,34 +64,105 @@ pub enum Backoff {
 pub enum Jitter {
     /// The delay as it is.
     None,
-    /// Anything from zero to the delay, all equally likely: the "full jitter" of Marc Brooker,
-    /// "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+    /// Anything from zero to the delay, all equally likely: the "full jitter" of the article that
+    /// [`Backoff::Decorrelated`] is from.
     #[default]
     Full,
 }
 
+/// A failed attempt, as its policy sees it.
+#[derive(Debug, Default, Clone, Copy, PartialEq)]
+pub struct Tried {
+    /// Its number; the first is 1.
+    pub attempt: u32,
+    /// How long was waited before it; zero for the first.
+    pub waited: Duration,
+    /// How long ago the first attempt began.
+    pub since_first: Duration,
+    /// What time it is, counted from 1970: calendars and budgets, which pipelines share, go by it.
+    pub wall: Duration,
+    /// Uniform in `[0, 1)`; decides the jitter.
+    pub random: f64,
+    /// The delay the driver asks for; zero unless the policy is [`Backoff::Custom`].
+    pub asked: Duration,
+}
+
+/// Why a unit that failed is not tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GaveUp {
+    /// Its error is not worth another attempt.
+    Error,
+    /// There is none left.
+    Attempts,
+    /// The next one would begin too late.
+    Total,
+    /// The budget cannot pay for it.
+    Budget,
+    /// The run was cut short.
+    Cancelled,
+}
+
+impl GaveUp {
+    /// The word for it, for reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Attempts => "attempts",
+            Self::Total => "total",
+            Self::Budget => "budget",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
 impl Retry {
-    /// How long to wait after failed attempt number `attempt` (the first is 1).
+    /// So many attempts, with nothing but a back-off between them.
+    pub const fn new(attempts: u32, backoff: Backoff) -> Self {
+        Self {
+            attempts,
+            backoff,
+            total: None,
+            budget: None,
+        }
+    }
+
+    /// How long to wait after a failed attempt; takes a token from the budget.
     ///
-    /// `None` when no attempt is left. `random` is uniform in `[0, 1)` and decides the jitter;
-    /// a policy without jitter does not look at it.
+    /// # Errors
+    /// [`GaveUp`] says why there is no further attempt; then nothing was taken.
     ///
     /// ```
-    /// use anabranch_core::retry::{Backoff, Retry};
+    /// use anabranch_core::retry::{Backoff, GaveUp, Retry, Tried};
     /// use std::time::Duration;
     ///
-    /// let retry = Retry { attempts: 2, backoff: Backoff::Fixed(Duration::from_secs(1)) };
-    /// assert_eq!(retry.delay(1, 0.0), Some(Duration::from_secs(1)));
-    /// assert_eq!(retry.delay(2, 0.0), None);
+    /// let retry = Retry::new(2, Backoff::Fixed(Duration::from_secs(1)));
+    /// let attempt = |attempt| Tried { attempt, ..Tried::default() };
+    /// assert_eq!(retry.delay(&attempt(1)), Ok(Duration::from_secs(1)));
+    /// assert_eq!(retry.delay(&attempt(2)), Err(GaveUp::Attempts));
     /// ```
-    pub fn delay(&self, attempt: u32, random: f64) -> Option<Duration> {
-        (attempt < self.attempts).then(|| self.backoff.delay(attempt, random))
+    pub fn delay(&self, tried: &Tried) -> Result<Duration, GaveUp> {
+        if tried.attempt >= self.attempts {
+            return Err(GaveUp::Attempts);
+        }
+        let delay = self.backoff.delay(tried).ok_or(GaveUp::Total)?;
+        if self
+            .total
+            .is_some_and(|total| tried.since_first.saturating_add(delay) > total)
+        {
+            return Err(GaveUp::Total);
+        }
+        // Last: a token is not spent on an attempt that will not be made.
+        match &self.budget {
+            Some(budget) if !budget.take(tried.wall) => Err(GaveUp::Budget),
+            _ => Ok(delay),
+        }
     }
 }
 
 impl Backoff {
-    fn delay(self, attempt: u32, random: f64) -> Duration {
-        match self {
+    /// `None`: never.
+    fn delay(&self, tried: &Tried) -> Option<Duration> {
+        let delay = match *self {
             Self::Fixed(delay) => delay,
             // Zero times an overflowed power would be no number.
             Self::Exponential {
@@ -78,14 +175,22 @@ impl Backoff {
                 cap,
                 jitter,
             } => {
-                let power = i32::try_from(attempt.saturating_sub(1)).unwrap_or(i32::MAX);
+                let power = i32::try_from(tried.attempt.saturating_sub(1)).unwrap_or(i32::MAX);
                 let delay = seconds(base.as_secs_f64() * factor.powi(power), cap);
                 match jitter {
                     Jitter::None => delay,
-                    Jitter::Full => seconds(delay.as_secs_f64() * random, delay),
+                    Jitter::Full => seconds(delay.as_secs_f64() * tried.random, delay),
                 }
             }
-        }
+            Self::Decorrelated { base, cap } => {
+                let before = tried.waited.max(base).as_secs_f64();
+                let least = base.as_secs_f64();
+                seconds(least + (before * 3.0 - least) * tried.random, cap)
+            }
+            Self::Cron(ref cron) => return cron.delay(tried.wall),
+            Self::Custom => tried.asked,
+        };
+        Some(delay)
     }
 }
 
@@ -127,141 +232,4 @@ impl Random {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const fn ms(millis: u64) -> Duration {
-        Duration::from_millis(millis)
-    }
-
-    fn exponential(attempts: u32, jitter: Jitter) -> Retry {
-        let backoff = Backoff::Exponential {
-            base: ms(200),
-            factor: 2.0,
-            cap: ms(1000),
-            jitter,
-        };
-        Retry { attempts, backoff }
-    }
-
-    #[test]
-    fn r1_attempts_include_the_first() {
-        for attempts in 1..6 {
-            let retry = Retry {
-                attempts,
-                backoff: Backoff::Fixed(ms(5)),
-            };
-            let retries = (1..10)
-                .take_while(|&n| retry.delay(n, 0.5).is_some())
-                .count();
-            assert_eq!(retries + 1, attempts as usize);
-        }
-    }
-
-    #[test]
-    fn r2_r6_delays_are_exactly_d_2d_4d_up_to_the_cap() {
-        let table = [(1, 200), (2, 400), (3, 800), (4, 1000), (5, 1000)];
-        for (attempt, expected) in table {
-            let delay = exponential(6, Jitter::None).delay(attempt, 0.9);
-            assert_eq!(delay, Some(ms(expected)), "after attempt {attempt}");
-        }
-        assert_eq!(exponential(6, Jitter::None).delay(6, 0.9), None);
-    }
-
-    #[test]
-    fn r2_full_jitter_spreads_from_zero_to_the_delay() {
-        let table = [(1, 0.0, 0), (1, 0.5, 100), (3, 0.25, 200), (5, 0.75, 750)];
-        for (attempt, random, expected) in table {
-            let delay = exponential(6, Jitter::Full).delay(attempt, random);
-            assert_eq!(
-                delay,
-                Some(ms(expected)),
-                "attempt {attempt}, random {random}"
-            );
-        }
-    }
-
-    #[test]
-    fn r6_a_million_attempts_overflow_nothing() {
-        for attempt in [1_000_000, u32::MAX - 1] {
-            assert_eq!(
-                exponential(u32::MAX, Jitter::None).delay(attempt, 0.0),
-                Some(ms(1000))
-            );
-            let zero = Backoff::Exponential {
-                base: Duration::ZERO,
-                factor: 2.0,
-                cap: ms(1),
-                jitter: Jitter::None,
-            };
-            let retry = Retry {
-                attempts: u32::MAX,
-                backoff: zero,
-            };
-            assert_eq!(retry.delay(attempt, 0.0), Some(Duration::ZERO));
-        }
-        let largest = Backoff::Exponential {
-            base: Duration::MAX,
-            factor: f64::MAX,
-            cap: Duration::MAX,
-            jitter: Jitter::Full,
-        };
-        let retry = Retry {
-            attempts: u32::MAX,
-            backoff: largest,
-        };
-        assert_eq!(retry.delay(1_000_000, f64::NAN), Some(Duration::MAX));
-    }
-
-    /// First numbers for the seed 1234567, as published with the reference implementation.
-    #[test]
-    fn the_generator_is_splitmix64() {
-        let mut random = Random::new(1_234_567);
-        let numbers = [(); 3].map(|()| random.next_u64());
-        assert_eq!(
-            numbers,
-            [
-                6_457_827_717_110_365_317,
-                3_203_168_211_198_807_973,
-                9_817_491_932_198_370_423
-            ]
-        );
-    }
-
-    proptest! {
-        #[test]
-        fn r2_no_delay_exceeds_the_cap_and_jitter_only_shortens(
-            base in 0_u64..10_000, factor in 1.0_f64..10.0, cap in 0_u64..100_000,
-            attempt in 1_u32..2_000_000, seed: u64,
-        ) {
-            let retry = |jitter| Retry {
-                attempts: u32::MAX,
-                backoff: Backoff::Exponential { base: ms(base), factor, cap: ms(cap), jitter },
-            };
-            let random = Random::new(seed).next_f64();
-            let plain = retry(Jitter::None).delay(attempt, random);
-            let spread = retry(Jitter::Full).delay(attempt, random);
-            let next = retry(Jitter::None).delay(attempt + 1, random);
-            prop_assert!(spread.is_some() && spread <= plain);
-            prop_assert!(plain <= next && next <= Some(ms(cap)));
-        }
-
-        #[test]
-        fn r2_the_same_seed_gives_the_same_delays(seed: u64) {
-            let delays = |seed| {
-                let mut random = Random::new(seed);
-                (1..20)
-                    .map(|n| exponential(20, Jitter::Full).delay(n, random.next_f64()))
-                    .collect::<Vec<_>>()
-            };
-            prop_assert_eq!(delays(seed), delays(seed));
-        }
-
-        #[test]
-        fn random_numbers_stay_below_one(seed: u64) {
-            let mut random = Random::new(seed);
-            prop_assert!((0..100).all(|_| (0.0..1.0).contains(&random.next_f64())));
-        }
-    }
-}
+mod tests;

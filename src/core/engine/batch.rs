@@ -3,8 +3,8 @@
 //! Where a branch has one unit in flight at a time, its next items wait for the same handler
 //! anyway: they are handed out together, which costs one round trip instead of one for each. Each
 //! item is still a unit of its own: it succeeds, fails and is tried again by itself. Items with a
-//! history, and those of legs with windows or more units in flight, are handed out by
-//! [`Engine::next`].
+//! history, and those of legs with windows, more units in flight or attempts that are clocked, are
+//! handed out by [`Engine::next`].
 
 use super::{Domain, Engine, Item, Port, Unit};
 use crate::branch::BranchId;
@@ -36,6 +36,7 @@ impl<D: Domain> Engine<D> {
         if held_back
             || options.concurrency != 1
             || options.window.is_some()
+            || options.clocked()
             || !lane.dispatchable(options)
         {
             return None;

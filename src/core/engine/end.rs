@@ -35,7 +35,7 @@ impl<D: Domain> Engine<D> {
 
     /// Gives up what no handler has begun. Partial windows leave or are dropped by their policy
     /// (dropped by default); windows that have left stay to be handed out, see
-    /// [`Engine::discard`]; units in back-off fail with their last error; what waiting items did
+    /// [`Engine::discard`]; units in back-off fail as cancelled; what waiting items did
     /// upstream is undone. Units with a handler are the driver's to cancel; what those that
     /// succeed pass on goes its way, but for partial windows.
     pub fn abort(&mut self, now: Time) {

@@ -2,7 +2,7 @@
 //! whom meanwhile.
 
 use super::unit::{Alarm, Timer};
-use super::{Domain, Engine, Item, Port, Unit, Work};
+use super::{Domain, Engine, History, Item, Port, Unit, Work};
 use crate::branch::BranchId;
 use crate::clock::Time;
 
@@ -118,7 +118,10 @@ impl<D: Domain> Engine<D> {
         if held_back || !lane.dispatchable(options) {
             return None;
         }
-        let unit = lane.take((branch, leg), options)?;
+        let mut unit = lane.take((branch, leg), options)?;
+        if options.clocked() {
+            unit.history = Some(Box::new(History::new(now)));
+        }
         row.outside += u64::from(unit.weight);
         if options.window.is_some() {
             self.refill(branch, leg, now);

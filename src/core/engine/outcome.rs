@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use super::rollback::Then;
-use super::{Domain, Engine, Failed, History, Item, MAX_SAMPLES, Origin, Outcome, Payload, Unit};
+use super::{
+    Again, Domain, Engine, Failed, History, Item, MAX_SAMPLES, Origin, Outcome, Payload, Unit,
+};
 use crate::branch::BranchId;
 use crate::clock::Time;
 use crate::compensation::Scope;
 use crate::report::Counts;
+use crate::retry::{GaveUp, Tried};
 
 fn merged<U>(upstream: Option<Box<Scope<U>>>, own: Option<Box<Scope<U>>>) -> Option<Box<Scope<U>>> {
     match (upstream, own) {
@@ -37,8 +40,8 @@ impl<D: Domain> Engine<D> {
                 self.graveyard.items.extend(values);
                 self.commit(unit, registered, now);
             }
-            Outcome::Failed { error, retryable } => {
-                self.fail_attempt(unit, error, retryable, registered, now);
+            Outcome::Failed { error, again } => {
+                self.fail_attempt(unit, error, again, registered, now);
             }
             Outcome::Interrupted => {
                 let mut unit = unit;
@@ -96,6 +99,7 @@ impl<D: Domain> Engine<D> {
             attempts: 1,
             delay: Duration::ZERO,
             history: Vec::new(),
+            gave_up: GaveUp::Attempts,
         });
         self.undo(branch, scope, Then::Nothing, now);
     }
@@ -188,29 +192,47 @@ impl<D: Domain> Engine<D> {
         &mut self,
         mut unit: Unit<D>,
         error: D::Error,
-        retryable: bool,
+        again: Again,
         registered: Option<Box<Scope<D::Undo>>>,
         now: Time,
     ) {
-        let delay = match &self.config.legs[unit.leg].retry {
-            Some(retry) if retryable => retry.delay(unit.attempt, self.random.next_f64()),
-            _ => None,
-        };
-        let branch = unit.branch;
-        if let Some(delay) = delay {
-            let history = unit.history.get_or_insert_with(|| {
-                Box::new(History {
-                    errors: Vec::new(),
-                    delay: Duration::ZERO,
-                })
-            });
-            history.errors.push(error);
-            history.delay += delay;
-            unit.attempt += 1;
-            self.undo(branch, registered, Then::Retry(unit, now.after(delay)), now);
-        } else {
-            self.fail_unit(unit, error, registered, now);
+        match self.next_delay(&unit, again, now) {
+            Ok(delay) => {
+                let history = unit
+                    .history
+                    .get_or_insert_with(|| Box::new(History::new(now)));
+                self.graveyard.errors.extend(history.push(error));
+                history.waited = delay;
+                history.delay = history.delay.saturating_add(delay);
+                unit.attempt += 1;
+                let branch = unit.branch;
+                self.undo(branch, registered, Then::Retry(unit, now.after(delay)), now);
+            }
+            Err(gave_up) => self.fail_unit(unit, error, gave_up, registered, now),
         }
+    }
+
+    /// How long a unit waits after an attempt that failed now.
+    fn next_delay(&mut self, unit: &Unit<D>, again: Again, now: Time) -> Result<Duration, GaveUp> {
+        let retry = self.config.legs[unit.leg].retry.as_ref();
+        let retry = retry.ok_or(GaveUp::Attempts)?;
+        let asked = match again {
+            Again::No => return Err(GaveUp::Error),
+            Again::Yes => Duration::ZERO,
+            Again::After(delay) => delay,
+        };
+        let (waited, began) = match &unit.history {
+            Some(history) => (history.waited, history.began),
+            None => (Duration::ZERO, now),
+        };
+        retry.delay(&Tried {
+            attempt: unit.attempt,
+            waited,
+            since_first: now.since(began),
+            wall: self.config.epoch.saturating_add(now.since(Time::ZERO)),
+            random: self.random.next_f64(),
+            asked,
+        })
     }
 
     /// A unit has failed for good.
@@ -218,6 +240,7 @@ impl<D: Domain> Engine<D> {
         &mut self,
         mut unit: Unit<D>,
         error: D::Error,
+        gave_up: GaveUp,
         registered: Option<Box<Scope<D::Undo>>>,
         now: Time,
     ) {
@@ -235,12 +258,13 @@ impl<D: Domain> Engine<D> {
             attempts,
             delay,
             history,
+            gave_up,
         });
         let scope = merged(unit.scope.take(), registered);
         self.undo(branch, scope, Then::Release(unit), now);
     }
 
-    /// A unit whose next attempt, due at `at`, will not be made has failed with its last error.
+    /// A unit whose next attempt, due at `at`, will not be made has failed as cancelled.
     pub(super) fn fail_in_back_off(&mut self, mut unit: Unit<D>, at: Time, now: Time) {
         unit.attempt -= 1;
         let last = unit.history.as_mut().and_then(|history| {
@@ -248,7 +272,7 @@ impl<D: Domain> Engine<D> {
             history.errors.pop()
         });
         if let Some(error) = last {
-            self.fail_unit(unit, error, None, now);
+            self.fail_unit(unit, D::cancelled(error), GaveUp::Cancelled, None, now);
         }
     }
 

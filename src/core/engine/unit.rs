@@ -3,9 +3,11 @@
 use std::fmt::Debug;
 use std::time::Duration;
 
+use super::MAX_HISTORY;
 use crate::branch::BranchId;
 use crate::clock::Time;
 use crate::compensation::{Scope, Step};
+use crate::retry::GaveUp;
 use crate::window::{Contents, Cut};
 
 /// The types a driver puts into the engine, which treats them as opaque.
@@ -19,6 +21,9 @@ pub trait Domain: Debug + Sized {
 
     /// The code a failure is counted under.
     fn code(error: &Self::Error) -> &str;
+    /// The failure of a unit whose back-off was cut short, made of its last attempt's. Called
+    /// while the engine is borrowed: it must run no foreign code.
+    fn cancelled(last: Self::Error) -> Self::Error;
     /// Where an undo action runs.
     fn port(undo: &Self::Undo) -> Port;
 }
@@ -126,10 +131,34 @@ pub struct Unit<D: Domain> {
 /// What the attempts so far came to.
 #[derive(Debug)]
 pub struct History<D: Domain> {
-    /// The error of each failed attempt, oldest first.
+    /// The errors of failed attempts, oldest first: the first one and the latest, at most
+    /// [`MAX_HISTORY`].
     pub errors: Vec<D::Error>,
     /// Time spent waiting between attempts.
     pub delay: Duration,
+    /// The last of these waits.
+    pub(crate) waited: Duration,
+    /// When the first attempt began, where the policy asks.
+    pub(crate) began: Time,
+}
+
+impl<D: Domain> History<D> {
+    pub(crate) const fn new(began: Time) -> Self {
+        Self {
+            errors: Vec::new(),
+            delay: Duration::ZERO,
+            waited: Duration::ZERO,
+            began,
+        }
+    }
+
+    /// Adds the error of one more attempt; returns the one that has to go for it.
+    pub(crate) fn push(&mut self, error: D::Error) -> Option<D::Error> {
+        // The first error often says most: those after it may only say "still broken".
+        let surplus = (self.errors.len() >= MAX_HISTORY).then(|| self.errors.remove(1));
+        self.errors.push(error);
+        surplus
+    }
 }
 
 impl<D: Domain> Unit<D> {
@@ -210,10 +239,21 @@ pub enum Outcome<D: Domain> {
         /// Why.
         error: D::Error,
         /// Whether another attempt makes sense.
-        retryable: bool,
+        again: Again,
     },
     /// It was cut short because the process is to end: it counts as left, and is undone.
     Interrupted,
+}
+
+/// Whether a failed attempt is worth another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Again {
+    /// No.
+    No,
+    /// Yes, if and when the leg's policy says so.
+    Yes,
+    /// Yes, and the policy leaves the delay to the driver, which asks for this one.
+    After(Duration),
 }
 
 /// A unit or an item that failed for good.
@@ -229,8 +269,10 @@ pub struct Failed<D: Domain> {
     pub attempts: u32,
     /// Time spent waiting between them.
     pub delay: Duration,
-    /// The errors of the earlier attempts.
+    /// The errors of earlier attempts: the first one and the latest.
     pub history: Vec<D::Error>,
+    /// Why there was no further attempt.
+    pub gave_up: GaveUp,
 }
 
 /// An undo action or finalizer whose rollback is done with it.

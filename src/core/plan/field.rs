@@ -3,13 +3,19 @@
 
 use super::{Field, Kind, Options, Rule, Value, check};
 use crate::error::PlanError;
-use crate::retry::{Backoff, Jitter, Retry};
+use crate::retry::{Backoff, Budget, Cron, Jitter, Retry};
 
 const CONCURRENCY: Field = Field::new("concurrency", Rule::COUNT, Value::Int(1));
 const RETRY: Field = Field::bare("retry", Rule::Retry);
 const IS_ASYNC: Field = Field::new("is_async", Rule::Flag, Value::Bool(false));
 const ATTEMPTS: Field = Field::new("attempts", Rule::COUNT, Value::Int(5)).always();
-const RETRY_KIND: Field = Field::bare("kind", Rule::Choice(&["fixed", "exponential"]));
+const RETRY_KIND: Field = Field::bare(
+    "kind",
+    Rule::Choice(&["fixed", "exponential", "decorrelated", "cron", "custom"]),
+);
+const BASE: Field = Field::new("base", Rule::Seconds, Value::Float(0.2)).always();
+const CAP: Field = Field::new("cap", Rule::Seconds, Value::Float(30.0)).always();
+const TOTAL: Field = Field::bare("total", Rule::Maybe(&Rule::PositiveSeconds));
 /// Any seed that 64 bits can hold.
 const SEED: Field = Field::bare(
     "seed",
@@ -110,16 +116,40 @@ static FIXED: &[Field] = &[
     RETRY_KIND,
     ATTEMPTS,
     Field::bare("delay", Rule::Seconds).always(),
+    TOTAL,
 ];
 
 static EXPONENTIAL: &[Field] = &[
     RETRY_KIND,
     ATTEMPTS,
-    Field::new("base", Rule::Seconds, Value::Float(0.2)).always(),
+    BASE,
     Field::new("factor", Rule::AtLeast(1.0), Value::Float(2.0)).always(),
-    Field::new("cap", Rule::Seconds, Value::Float(30.0)).always(),
+    CAP,
     Field::new("jitter", Rule::Choice(&["full", "none"]), text("full")).always(),
     SEED,
+    TOTAL,
+];
+
+static DECORRELATED: &[Field] = &[RETRY_KIND, ATTEMPTS, BASE, CAP, SEED, TOTAL];
+
+static CRON: &[Field] = &[
+    RETRY_KIND,
+    ATTEMPTS,
+    Field::bare("expression", Rule::Cron).always(),
+    Field::bare("tz", Rule::Maybe(&Rule::Text)),
+    TOTAL,
+];
+
+static CUSTOM: &[Field] = &[
+    RETRY_KIND,
+    ATTEMPTS,
+    Field::bare("by", Rule::Text).always(),
+    TOTAL,
+];
+
+static BUDGET: &[Field] = &[
+    Field::bare("rate", Rule::Positive),
+    Field::bare("burst", Rule::COUNT),
 ];
 
 static TCP: &[Field] = &[
@@ -188,16 +218,19 @@ impl Kind {
 
 /// The table that a policy follows.
 pub(super) fn retry_fields(policy: &Options) -> &'static [Field] {
-    if policy.text(RETRY_KIND.key) == Some("fixed") {
-        FIXED
-    } else {
-        EXPONENTIAL
+    match policy.text(RETRY_KIND.key) {
+        Some("fixed") => FIXED,
+        Some("decorrelated") => DECORRELATED,
+        Some("cron") => CRON,
+        Some("custom") => CUSTOM,
+        _ => EXPONENTIAL,
     }
 }
 
-/// Checks a retry policy: `kind` ("fixed" or "exponential"), `attempts`, and what the kind takes.
+/// Checks a retry policy: `kind`, `attempts`, `total`, and what the kind takes.
 ///
-/// A fixed policy takes `delay`; an exponential one `base`, `factor`, `cap`, `jitter`, `seed`.
+/// "fixed" takes `delay`; "exponential" `base`, `factor`, `cap`, `jitter`, `seed`; "decorrelated"
+/// `base`, `cap`, `seed`; "cron" `expression`, `tz`; "custom" the name of what it goes `by`.
 /// Durations are seconds. The result has defaults filled in.
 ///
 /// # Errors
@@ -213,10 +246,19 @@ pub fn retry(given: &Options) -> Result<Options, PlanError> {
 }
 
 /// The policy that checked options describe; `None` if they do not describe one.
+///
+/// It has no budget, and a calendar goes by UTC, whatever `tz` says: a time zone is looked up in a
+/// database that only the outside has, see [`Cron::within`].
 pub fn policy(options: &Options) -> Option<Retry> {
     let attempts = u32::try_from(options.count("attempts")?).ok()?;
     let backoff = match options.text("kind")? {
         "fixed" => Backoff::Fixed(options.seconds("delay")?),
+        "decorrelated" => Backoff::Decorrelated {
+            base: options.seconds("base")?,
+            cap: options.seconds("cap")?,
+        },
+        "cron" => Backoff::Cron(Cron::parse(options.text("expression")?).ok()?),
+        "custom" => Backoff::Custom,
         _ => Backoff::Exponential {
             base: options.seconds("base")?,
             factor: options.number("factor")?,
@@ -228,7 +270,25 @@ pub fn policy(options: &Options) -> Option<Retry> {
             },
         },
     };
-    Some(Retry { attempts, backoff })
+    Some(Retry {
+        total: options.seconds("total"),
+        ..Retry::new(attempts, backoff)
+    })
+}
+
+/// Makes a retry budget: `rate` in attempts per second, `burst` in attempts.
+///
+/// # Errors
+/// [`PlanError`] naming the argument, its value and what is allowed.
+pub fn budget(given: &Options) -> Result<Budget, PlanError> {
+    let checked = check(BUDGET, given).map_err(|error| error.about("retry budget"))?;
+    let rate = checked.number("rate").unwrap_or(f64::INFINITY);
+    let burst = checked.count("burst").and_then(|it| u32::try_from(it).ok());
+    let interval = std::time::Duration::try_from_secs_f64(rate.recip());
+    Ok(Budget::new(
+        interval.unwrap_or(std::time::Duration::MAX),
+        burst.unwrap_or(1),
+    ))
 }
 
 /// Checks the options of `tcp_lines`: limits in bytes and connections, durations in seconds.
@@ -275,7 +335,9 @@ mod tests {
         let table = [
             (
                 with(&[]),
-                "retry: kind must be 'fixed' or 'exponential', got None".to_owned(),
+                "retry: kind must be 'fixed', 'exponential', 'decorrelated', 'cron' or 'custom', \
+                 got None"
+                    .to_owned(),
             ),
             (
                 with(&[("kind", text("fixed")), ("delay", Value::Int(-1))]),
@@ -294,25 +356,59 @@ mod tests {
             assert_eq!(said(retry(&given)), Some(expected));
         }
         let checked = retry(&with(&[("kind", text("exponential"))]));
-        let expected = Retry {
-            attempts: 5,
-            backoff: Backoff::Exponential {
-                base: Duration::from_millis(200),
-                factor: 2.0,
-                cap: Duration::from_secs(30),
-                jitter: Jitter::Full,
-            },
+        let backoff = Backoff::Exponential {
+            base: Duration::from_millis(200),
+            factor: 2.0,
+            cap: Duration::from_secs(30),
+            jitter: Jitter::Full,
         };
+        let expected = Retry::new(5, backoff);
         assert_eq!(checked.map(|options| policy(&options)), Ok(Some(expected)));
         let fixed = retry(&with(&[
             ("kind", text("fixed")),
             ("delay", Value::Seconds(1.0)),
         ]));
-        let expected = Retry {
-            attempts: 5,
-            backoff: Backoff::Fixed(Duration::from_secs(1)),
-        };
+        let expected = Retry::new(5, Backoff::Fixed(Duration::from_secs(1)));
         assert_eq!(fixed.map(|options| policy(&options)), Ok(Some(expected)));
+        let decorrelated = retry(&with(&[
+            ("kind", text("decorrelated")),
+            ("base", Value::Int(1)),
+            ("total", Value::Int(9)),
+        ]));
+        let backoff = Backoff::Decorrelated {
+            base: Duration::from_secs(1),
+            cap: Duration::from_secs(30),
+        };
+        let expected = Retry {
+            total: Some(Duration::from_secs(9)),
+            ..Retry::new(5, backoff)
+        };
+        let found = decorrelated.map(|options| policy(&options));
+        assert_eq!(found, Ok(Some(expected)));
+        let cron = retry(&with(&[
+            ("kind", text("cron")),
+            ("expression", text("0 2 * * *")),
+        ]));
+        let expected = Retry::new(5, Backoff::Cron(Cron::parse("0 2 * * *").expect("valid")));
+        assert_eq!(cron.map(|options| policy(&options)), Ok(Some(expected)));
+        let custom = retry(&with(&[("kind", text("custom")), ("by", text("patience"))]));
+        let expected = Retry::new(5, Backoff::Custom);
+        assert_eq!(custom.map(|options| policy(&options)), Ok(Some(expected)));
+    }
+
+    #[test]
+    fn r4_a_budget_is_checked() {
+        let given = |rate, burst| with(&[("rate", rate), ("burst", burst)]);
+        assert!(budget(&given(Value::Float(0.5), Value::Int(3))).is_ok());
+        let wrong = given(Value::Int(0), Value::Int(3));
+        assert_eq!(
+            said(budget(&wrong)),
+            Some("retry budget: rate must be a finite number > 0, got 0".into())
+        );
+        let now = Duration::from_secs(1_700_000_000);
+        let slow = budget(&given(Value::Float(0.5), Value::Int(1))).expect("valid");
+        assert!(slow.take(now) && !slow.take(now + Duration::from_millis(1999)));
+        assert!(slow.take(now + Duration::from_secs(2)));
     }
 
     #[test]

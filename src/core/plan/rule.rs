@@ -5,6 +5,7 @@
 
 use super::value::{Options, Value};
 use crate::error::{PlanError, quoted};
+use crate::retry::Cron;
 
 /// What the value of an option may be.
 #[derive(Debug, Clone, Copy)]
@@ -18,6 +19,8 @@ pub enum Rule {
     },
     /// A finite number, at least this.
     AtLeast(f64),
+    /// A finite number, more than zero.
+    Positive,
     /// Seconds, as a number or a duration; zero is allowed.
     Seconds,
     /// Seconds, as a number or a duration; more than zero.
@@ -34,6 +37,8 @@ pub enum Rule {
     Hook,
     /// Options that follow the tables of a retry policy; or `None`.
     Retry,
+    /// A text that describes a calendar.
+    Cron,
     /// The same, or not given.
     Maybe(&'static Self),
     /// What either allows.
@@ -60,6 +65,11 @@ impl Rule {
                 .number()
                 .filter(|number| number.is_finite() && *number >= min)
                 .map(Value::Float),
+            (Self::Positive, _) => value
+                .number()
+                .filter(|number| number.is_finite() && *number > 0.0)
+                .map(Value::Float),
+            (Self::Cron, Value::Text(text)) => Cron::parse(text).is_ok().then(|| value.clone()),
             (Self::Seconds | Self::PositiveSeconds, _) => duration(value)
                 .filter(|seconds| (0.0..=FOREVER).contains(seconds))
                 .filter(|seconds| *seconds > 0.0 || matches!(self, Self::Seconds))
@@ -93,6 +103,15 @@ impl Rule {
                 }
             }
             Self::AtLeast(min) => format!("a finite number >= {min}"),
+            Self::Positive => "a finite number > 0".to_owned(),
+            Self::Cron => {
+                let why = match value {
+                    Value::Text(text) => Cron::parse(text).err(),
+                    _ => None,
+                };
+                let why = why.map_or_else(String::new, |why| format!(" (this one {why})"));
+                format!("a cron expression of 5 or 6 fields{why}")
+            }
             Self::Seconds | Self::PositiveSeconds => {
                 let least = if matches!(self, Self::Seconds) {
                     ">= 0"
@@ -285,6 +304,30 @@ mod tests {
                 Rule::PositiveSeconds,
                 Float(0.0),
                 "pipeline: it must be a number of seconds > 0 (or a timedelta), got 0".to_owned(),
+            ),
+            (Rule::Positive, Int(2), "2".to_owned()),
+            (
+                Rule::Positive,
+                Float(0.0),
+                "pipeline: it must be a finite number > 0, got 0".to_owned(),
+            ),
+            (
+                Rule::Positive,
+                Float(f64::INFINITY),
+                "pipeline: it must be a finite number > 0, got inf".to_owned(),
+            ),
+            (Rule::Cron, "0 2 * * mon-fri".into(), "'0 2 * * mon-fri'".to_owned()),
+            (
+                Rule::Cron,
+                "@daily".into(),
+                "pipeline: it must be a cron expression of 5 or 6 fields (this one has 1 fields \
+                 instead of 5 or 6), got '@daily'"
+                    .to_owned(),
+            ),
+            (
+                Rule::Cron,
+                Int(5),
+                "pipeline: it must be a cron expression of 5 or 6 fields, got 5".to_owned(),
             ),
             (
                 Rule::AtLeast(1.0),

@@ -1,6 +1,6 @@
 //! Batches: the rows B3, R1, T4, T11, C7 and E8 where items are handed out together.
 
-use anabranch_core::engine::{Batch, Item, Outcome, Unit};
+use anabranch_core::engine::{Again, Batch, Item, Outcome, Unit};
 
 use crate::driver::{Driver, Error, Event, Lab, PORT, scope};
 use crate::options::{leg, ms, retried, size, wide, windowed};
@@ -29,10 +29,10 @@ fn broken(driver: &mut Driver, mut batch: Batch<Lab>, at: usize) -> Unit<Lab> {
     driver.call(|engine, now| engine.break_batch(branch, leg, (at, 0), current, rest, now))
 }
 
-fn failed(driver: &mut Driver, unit: Unit<Lab>, retryable: bool) {
+fn failed(driver: &mut Driver, unit: Unit<Lab>, again: Again) {
     let error = Error::new("broken", 0);
     driver.call(|engine, now| {
-        engine.complete(unit, Outcome::Failed { error, retryable }, None, now);
+        engine.complete(unit, Outcome::Failed { error, again }, None, now);
     });
 }
 
@@ -124,7 +124,7 @@ fn r1_a_failure_in_a_batch_is_one_items_and_the_rest_keeps_its_turn() {
     driver.give(0..5);
     let (_, first) = batch(&mut driver, 4).expect("four items");
     let unit = broken(&mut driver, first, 1);
-    failed(&mut driver, unit, false);
+    failed(&mut driver, unit, Again::No);
     let (seen, rest) = batch(&mut driver, 9).expect("the rest");
     assert_eq!(seen, [2, 3, 4]);
     completed(&mut driver, &rest);
@@ -140,7 +140,7 @@ fn b3_an_item_that_is_tried_again_is_not_overtaken() {
     driver.give(0..3);
     let (_, first) = batch(&mut driver, 9).expect("three items");
     let unit = broken(&mut driver, first, 0);
-    failed(&mut driver, unit, true);
+    failed(&mut driver, unit, Again::Yes);
     assert!(batch(&mut driver, 9).is_none(), "0 is in back-off");
     driver.pass(ms(100));
     driver.poll();
@@ -160,7 +160,7 @@ fn e8_what_an_aborted_batch_had_not_begun_is_left() {
     let (_, first) = batch(&mut driver, 4).expect("four items");
     driver.abort();
     let unit = broken(&mut driver, first, 1);
-    failed(&mut driver, unit, false);
+    failed(&mut driver, unit, Again::No);
     let counts = driver.call(|engine, _| engine.counts());
     assert_eq!((counts.committed, counts.failed, counts.left), (1, 1, 3));
     assert!(counts.balanced());

@@ -4,7 +4,7 @@ use anabranch_core::branch::BranchId;
 use anabranch_core::engine::{Config, Engine, Item, LegOptions, Port, RollbackOptions, Work};
 use anabranch_core::retry::Random;
 
-use crate::driver::{Driver, Error, Event, PORT, numbers};
+use crate::driver::{Driver, EPOCH, Error, Event, PORT, numbers};
 use crate::options::{fixed, leg, ms, narrow, size, wide, windowed};
 
 #[test]
@@ -156,6 +156,7 @@ fn t4_the_first_failure_stops_what_follows_until_the_driver_aborts() {
             max_in_flight: 1,
             stop_on_error,
             seed: 0,
+            epoch: EPOCH,
             rollback: RollbackOptions::default(),
         });
         driver.give([1, 2]);
@@ -206,6 +207,7 @@ fn t11_no_pipeline_has_more_in_flight_than_max_in_flight() {
         max_in_flight: 5,
         stop_on_error: false,
         seed: 0,
+        epoch: EPOCH,
         rollback: RollbackOptions::default(),
     });
     for _ in 0..10 {
@@ -315,6 +317,7 @@ fn work_for_one_port_never_waits_behind_work_for_another() {
         max_in_flight: 8,
         stop_on_error: false,
         seed: 0,
+        epoch: EPOCH,
         rollback: RollbackOptions::default(),
     });
     let now = anabranch_core::clock::Time::ZERO;

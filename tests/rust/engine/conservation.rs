@@ -11,6 +11,7 @@ use anabranch_core::window::{Partial, WindowOptions};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 
+use crate::driver::EPOCH;
 use crate::options::ms;
 use crate::world::{PORTS, World};
 
@@ -103,7 +104,7 @@ fn retries() -> impl Strategy<Value = Option<Retry>> {
         jitter,
     });
     let retry = (1_u32..4, prop_oneof![fixed, exponential]);
-    prop::option::of(retry.prop_map(|(attempts, backoff)| Retry { attempts, backoff }))
+    prop::option::of(retry.prop_map(|(attempts, backoff)| Retry::new(attempts, backoff)))
 }
 
 fn configs() -> impl Strategy<Value = Config> {
@@ -138,6 +139,7 @@ fn configs() -> impl Strategy<Value = Config> {
                 max_in_flight,
                 stop_on_error,
                 seed,
+                epoch: EPOCH,
                 rollback: RollbackOptions::default(),
             }
         },

@@ -10,12 +10,14 @@ use anabranch_core::branch::BranchId;
 use anabranch_core::clock::Time;
 use anabranch_core::compensation::Scope;
 use anabranch_core::engine::{
-    Config, Domain, Engine, Graveyard, Item, LegOptions, Outcome, Payload, Port, RollbackOptions,
-    Turn, Unit, Work,
+    Again, Config, Domain, Engine, Graveyard, Item, LegOptions, Outcome, Payload, Port,
+    RollbackOptions, Turn, Unit, Work,
 };
 use anabranch_core::window::{Cut, Reason};
 
 pub(crate) const PORT: Port = Port(0);
+/// 2026-01-01 00:00 UTC: the hand-moved clock begins with a day.
+pub(crate) const EPOCH: Duration = Duration::from_secs(1_767_225_600);
 
 thread_local! {
     static BORROWED: Cell<bool> = const { Cell::new(false) };
@@ -77,6 +79,10 @@ impl Domain for Lab {
         error.0
     }
 
+    fn cancelled(last: Error) -> Error {
+        Error("cancelled", last.1, last.2)
+    }
+
     fn port(undo: &Undo) -> Port {
         undo.1
     }
@@ -131,6 +137,7 @@ impl Driver {
             max_in_flight: 256,
             stop_on_error: false,
             seed: 7,
+            epoch: EPOCH,
             rollback: RollbackOptions::default(),
         })
     }
@@ -200,7 +207,7 @@ impl Driver {
             unit,
             Outcome::Failed {
                 error,
-                retryable: true,
+                again: Again::Yes,
             },
             Some(scope(registered).into()),
         );

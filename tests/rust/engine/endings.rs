@@ -2,6 +2,7 @@
 
 use anabranch_core::branch::BranchId;
 use anabranch_core::engine::{Item, Outcome};
+use anabranch_core::retry::GaveUp;
 use anabranch_core::window::Reason::{Close, Size};
 use anabranch_core::window::{Partial, WindowOptions};
 
@@ -306,7 +307,7 @@ fn c18_discard_gives_up_windows_and_what_is_still_passed_on() {
 }
 
 #[test]
-fn r7_an_abort_ends_a_back_off_with_the_last_error_and_the_time_waited() {
+fn r7_an_abort_ends_a_back_off_as_cancelled_and_what_was_done_upstream_is_undone() {
     for due in [false, true] {
         let mut driver = Driver::of([retried(3, ms(20))]);
         let item = Item {
@@ -326,6 +327,10 @@ fn r7_an_abort_ends_a_back_off_with_the_last_error_and_the_time_waited() {
         assert!(driver.finished());
         assert_eq!(driver.engine().deadline(), None);
         let failure = &driver.engine().failures()[0];
+        assert_eq!(failure.error.0, "cancelled");
+        assert_eq!(failure.gave_up, GaveUp::Cancelled);
+        assert_eq!(driver.engine().codes().get("cancelled"), Some(&1));
+        // The number is the last attempt's error's.
         assert_eq!((failure.attempts, failure.error.1), (1, 1));
         assert_eq!(failure.delay, if due { ms(20) } else { ms(5) });
         assert_eq!(

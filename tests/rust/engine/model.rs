@@ -256,7 +256,10 @@ impl Ledger {
 
     /// An attempt failed; says nothing about what upstream registered.
     pub(crate) fn failed(&mut self, unit: &Unit<Lab>, retryable: bool) {
-        let attempts = self.legs[unit.leg].retry.map_or(1, |retry| retry.attempts);
+        let attempts = self.legs[unit.leg]
+            .retry
+            .as_ref()
+            .map_or(1, |retry| retry.attempts);
         if retryable && unit.attempt < attempts && !self.aborted {
             self.backing_off
                 .insert(numbers(unit)[0], u64::from(unit.weight));

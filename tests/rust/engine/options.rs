@@ -25,14 +25,14 @@ pub(crate) const fn leg() -> LegOptions {
     }
 }
 
-pub(crate) const fn windowed(window: WindowOptions) -> LegOptions {
+pub(crate) fn windowed(window: WindowOptions) -> LegOptions {
     LegOptions {
         window: Some(window),
         ..leg()
     }
 }
 
-pub(crate) const fn narrow(capacity: usize, isolate: bool) -> LegOptions {
+pub(crate) fn narrow(capacity: usize, isolate: bool) -> LegOptions {
     LegOptions {
         capacity,
         isolate,
@@ -40,7 +40,7 @@ pub(crate) const fn narrow(capacity: usize, isolate: bool) -> LegOptions {
     }
 }
 
-pub(crate) const fn wide(concurrency: u32, ordered: bool) -> LegOptions {
+pub(crate) fn wide(concurrency: u32, ordered: bool) -> LegOptions {
     LegOptions {
         concurrency,
         ordered,
@@ -48,7 +48,7 @@ pub(crate) const fn wide(concurrency: u32, ordered: bool) -> LegOptions {
     }
 }
 
-pub(crate) const fn retried(attempts: u32, delay: Duration) -> LegOptions {
+pub(crate) fn retried(attempts: u32, delay: Duration) -> LegOptions {
     LegOptions {
         retry: Some(fixed(attempts, delay)),
         ..leg()
@@ -56,10 +56,7 @@ pub(crate) const fn retried(attempts: u32, delay: Duration) -> LegOptions {
 }
 
 pub(crate) const fn fixed(attempts: u32, delay: Duration) -> Retry {
-    Retry {
-        attempts,
-        backoff: Backoff::Fixed(delay),
-    }
+    Retry::new(attempts, Backoff::Fixed(delay))
 }
 
 pub(crate) fn size(max_items: usize) -> WindowOptions {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anabranch_core::clock::Time;
 use anabranch_core::compensation::{Kind, Policy};
-use anabranch_core::engine::{Engine, Fate, Level, Outcome, RollbackOptions};
+use anabranch_core::engine::{Again, Engine, Fate, Level, Outcome, RollbackOptions};
 
 use crate::driver::{Error, scope};
 use crate::options::ms;
@@ -97,7 +97,7 @@ fn c13_the_policy_none_runs_finalizers_only_and_counts_the_others() {
     let error = Error::new("Oops", 1);
     let outcome = Outcome::Failed {
         error,
-        retryable: false,
+        again: Again::No,
     };
     driver.complete(unit, outcome, Some(scope.into()));
     assert_eq!(driver.undo_all(), [3]);

@@ -3,7 +3,7 @@
 use anabranch_core::branch::BranchId;
 use anabranch_core::clock::Time;
 use anabranch_core::compensation::{Kind, MAX_PASSES, Step};
-use anabranch_core::engine::{Item, Outcome, Turn, Undone, UndoneCounts, Work};
+use anabranch_core::engine::{Again, Item, Outcome, Turn, Undone, UndoneCounts, Work};
 
 use crate::driver::{Driver, Error, Event, Lab, PORT, Undo, scope};
 use crate::options::{leg, ms, retried, size, windowed};
@@ -133,7 +133,7 @@ fn c6_with_nothing_registered_nothing_runs() {
         let unit = driver.give_and_take();
         let outcome = Outcome::Failed {
             error: Error::new("Oops", 1),
-            retryable: true,
+            again: Again::Yes,
         };
         driver.complete(unit, outcome, registered);
         assert_eq!(driver.undo_all(), []);

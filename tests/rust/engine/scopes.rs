@@ -2,9 +2,11 @@
 
 use anabranch_core::branch::BranchId;
 use anabranch_core::compensation::{Kind, Scope, Step};
-use anabranch_core::engine::{Config, Item, Level, Outcome, PATIENCE, RollbackOptions, Work};
+use anabranch_core::engine::{
+    Again, Config, Item, Level, Outcome, PATIENCE, RollbackOptions, Work,
+};
 
-use crate::driver::{Driver, Error, Event, PORT, Undo, scope};
+use crate::driver::{Driver, EPOCH, Error, Event, PORT, Undo, scope};
 use crate::options::{leg, ms, retried, size, windowed};
 
 pub(crate) fn with(rollback: RollbackOptions, stop_on_error: bool) -> Driver {
@@ -15,6 +17,7 @@ pub(crate) fn with(rollback: RollbackOptions, stop_on_error: bool) -> Driver {
         max_in_flight: 256,
         stop_on_error,
         seed: 7,
+        epoch: EPOCH,
         rollback,
     })
 }
@@ -250,7 +253,7 @@ fn c15_finalizers_run_however_the_unit_ends_and_its_lane_waits_for_them() {
         let outcome = if fails {
             Outcome::Failed {
                 error: Error::new("Oops", 1),
-                retryable: false,
+                again: Again::No,
             }
         } else {
             Outcome::Done(Vec::new())
@@ -274,7 +277,7 @@ fn c15_finalizers_of_an_attempt_run_before_the_next_one() {
     let error = Error::new("Oops", 1);
     let outcome = Outcome::Failed {
         error,
-        retryable: true,
+        again: Again::Yes,
     };
     driver.complete(unit, outcome, Some(scope.into()));
     assert_eq!(driver.undo_all(), [1, 2]);

@@ -2,7 +2,7 @@
 
 use anabranch_core::branch::BranchId;
 use anabranch_core::compensation::Scope;
-use anabranch_core::engine::{Config, Item, Outcome, Payload, Port, Turn, Unit, Work};
+use anabranch_core::engine::{Again, Config, Item, Outcome, Payload, Port, Turn, Unit, Work};
 
 use crate::conservation::{Fate, Finish, Move};
 use crate::driver::{Driver, Error, Event, Lab, Undo, numbers};
@@ -266,7 +266,7 @@ impl World {
                 self.ledger.failed(&unit, retryable);
                 Outcome::Failed {
                     error: self.error(),
-                    retryable,
+                    again: if retryable { Again::Yes } else { Again::No },
                 }
             }
             Fate::Interrupted => Outcome::Interrupted,
