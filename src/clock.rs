@@ -1,17 +1,17 @@
-//! The clocks a run can go by: the machine's monotonic one, read here and nowhere else, and one
-//! that stands still until somebody moves it.
+//! The clocks a run can go by: the machine's, read here and nowhere else, and one that stands still
+//! until somebody moves it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use anabranch_core::clock::Time;
 
 /// A clock whose epoch is the start of the run.
 #[derive(Debug, Clone)]
 pub(crate) enum Clock {
-    /// The machine's.
-    Monotonic(Instant),
+    /// The machine's monotonic one, and what its calendar said at the start, counted from 1970.
+    Monotonic(Instant, Duration),
     /// A test's, and where it stood when the run began.
     Virtual(VirtualTime, u64),
 }
@@ -24,7 +24,10 @@ impl Clock {
     )]
     pub(crate) fn start(time: Option<VirtualTime>) -> Self {
         match time {
-            None => Self::Monotonic(Instant::now()),
+            None => {
+                let epoch = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+                Self::Monotonic(Instant::now(), epoch)
+            }
             Some(time) => {
                 let start = time.nanos();
                 Self::Virtual(time, start)
@@ -32,10 +35,20 @@ impl Clock {
         }
     }
 
+    /// How long after 1970-01-01 00:00 UTC the run began; a virtual clock begins with 1970.
+    pub(crate) const fn epoch(&self) -> Duration {
+        match self {
+            Self::Monotonic(_, epoch) => *epoch,
+            Self::Virtual(_, start) => Duration::from_nanos(*start),
+        }
+    }
+
     #[inline]
     pub(crate) fn now(&self) -> Time {
         Time::from_nanos(match self {
-            Self::Monotonic(start) => u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX),
+            Self::Monotonic(start, _) => {
+                u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+            }
             Self::Virtual(time, start) => time.nanos().saturating_sub(*start),
         })
     }

@@ -1,6 +1,6 @@
 //! The border with Python: the only folder that names pyo3.
 //!
-//! - `plan.rs`, `convert.rs`, `errors.rs`: the builder's side.
+//! - `plan.rs`, `retry.rs`, `convert.rs`, `errors.rs`: the builder's side.
 //! - `run.rs`: one run, driven in slices; `leg.rs`, `pass.rs`, `keys.rs`, `source.rs`, `native.rs`
 //!   are its parts.
 //! - `feed.rs`, `job.rs`: work in the hands of tasks and threads; `work.rs`: what they have in
@@ -23,6 +23,7 @@ mod native;
 mod pass;
 mod plan;
 mod report;
+mod retry;
 mod run;
 mod scope;
 mod source;
@@ -48,6 +49,8 @@ mod _core {
     use super::pass::Contexts;
     #[pymodule_export]
     use super::plan::{PyPlan, check_channel, check_retry, check_tcp};
+    #[pymodule_export]
+    use super::retry::{RetryBudget, has_zone};
     #[pymodule_export]
     use super::run::Run;
     #[pymodule_export]

@@ -27,7 +27,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from anabranch import _process as _process  # first: it is to be the last to run at exit
-from anabranch._core import Context, UndoAction, WindowInfo, __version__
+from anabranch._core import Context, RetryBudget, UndoAction, WindowInfo, __version__
 from anabranch._stages import StageInfo
 from anabranch.channel import Channel, ChannelStats
 from anabranch.compensation import Compensation
@@ -80,6 +80,7 @@ __all__ = [
     "PipelineFailed",
     "Report",
     "Retry",
+    "RetryBudget",
     "RollbackReport",
     "Running",
     "SourceError",

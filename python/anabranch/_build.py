@@ -43,15 +43,13 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Backoff:
-    """A retry policy's numbers, durations in seconds."""
+class Policy:
+    """A retry policy: the plan's options, and what the plan cannot hold."""
 
-    attempts: int
-    fixed: bool
-    base: float
-    factor: float
-    cap: float
-    jitter: bool
+    options: dict[str, object]
+    budget: _core.RetryBudget | None
+    retryable: Callable[[BaseException], bool]
+    delay: Callable[[int, Exception], float | None] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +68,7 @@ class Leg:
     isolate: bool
     concurrency: int
     ordered: bool
-    retry: Backoff | None
-    retryable: Callable[[BaseException], bool] | None
+    retry: Policy | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,8 +217,7 @@ class _Legs:
                 isolate=self.isolate,
                 concurrency=concurrency,
                 ordered=ordered,
-                retry=None if retry is None else _backoff(retry),
-                retryable=None if retry is None else retry.retryable,
+                retry=None if retry is None else _policy(retry),
             )
         )
         self.fused = []
@@ -339,12 +335,10 @@ def _window(stage: Stage) -> Window:
     )
 
 
-def _backoff(retry: Retry) -> Backoff:
-    return Backoff(
-        attempts=retry.attempts,
-        fixed=retry.kind == "fixed",
-        base=retry.base,
-        factor=retry.factor,
-        cap=retry.cap,
-        jitter=retry.jitter == "full",
+def _policy(retry: Retry) -> Policy:
+    return Policy(
+        options=retry.plan_options(),
+        budget=retry.budget,
+        retryable=retry.retryable,
+        delay=None if retry.delay is None else retry.seconds_after,
     )

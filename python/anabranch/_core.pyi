@@ -1,4 +1,4 @@
-"""The extension module. Private, but for `Context` and `WindowInfo`."""
+"""The extension module. Private, but for `Context`, `RetryBudget` and `WindowInfo`."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, final
@@ -13,6 +13,7 @@ __all__ = [
     "Job",
     "Plan",
     "Playback",
+    "RetryBudget",
     "Run",
     "Scope",
     "UndoAction",
@@ -22,6 +23,7 @@ __all__ = [
     "check_channel",
     "check_retry",
     "check_tcp",
+    "has_zone",
 ]
 
 __version__: str
@@ -196,6 +198,38 @@ class Channel:
     def join_receivers(self, ticket: int, wake: Callable[[], None]) -> None: ...
     def leave(self, ticket: int) -> None: ...
     def close(self, error: BaseException | None = None) -> None: ...
+
+@final
+class RetryBudget:
+    """A limit on further attempts, against retry storms: a token bucket.
+
+    When something that all tenants need goes down, every unit fails, and its retries multiply the
+    load that it comes back under. Policies that name the same budget share it, over stages and
+    pipelines: each further attempt takes a token, and a unit for which there is none has failed,
+    with `gave_up` "budget". First attempts are free.
+
+    Args:
+        rate: Tokens that come in per second; more than 0.
+        burst: Tokens it holds at most, and at the beginning; at least 1.
+
+    Raises:
+        ConfigError: An argument is not allowed.
+
+    Example:
+        >>> import anabranch as ab
+        >>> budget = ab.RetryBudget(rate=10, burst=100)
+        >>> ab.Retry.exponential(attempts=3, jitter="none", budget=budget).budget
+        RetryBudget(rate=10.0, burst=100)
+    """
+
+    def __new__(cls, *, rate: float, burst: int) -> RetryBudget: ...
+    @property
+    def rate(self) -> float:
+        """Tokens that come in per second."""
+
+    @property
+    def burst(self) -> int:
+        """Tokens it holds at most."""
 
 @final
 class Plan:
@@ -387,3 +421,4 @@ class Contexts:
 def check_channel(options: dict[str, object]) -> dict[str, object]: ...
 def check_retry(options: dict[str, object]) -> dict[str, object]: ...
 def check_tcp(options: dict[str, object]) -> dict[str, object]: ...
+def has_zone(name: str) -> bool: ...

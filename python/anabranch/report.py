@@ -87,7 +87,11 @@ class Failure:
         attempts: How often it was tried, the first attempt included.
         delay: Seconds waited between the attempts, in all.
         error: The exception, with its traceback.
-        history: The exception of each attempt, the last one included.
+        history: The exceptions of the attempts, the last one included: all of them, or of very
+            many the first one and the latest 32.
+        gave_up: Why there was no further attempt: "error": it is not worth one; "attempts": none
+            was left; "total": it would have begun too late; "budget": the RetryBudget was used up;
+            "cancelled": the run was cut short, and `error` is what the last attempt raised.
     """
 
     code: str
@@ -98,6 +102,7 @@ class Failure:
     delay: float
     error: BaseException
     history: Sequence[BaseException] = ()
+    gave_up: Literal["error", "attempts", "total", "budget", "cancelled"] = "attempts"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False, eq=False)

@@ -36,6 +36,13 @@ impl Domain for PyDomain {
         &error.code
     }
 
+    fn cancelled(last: Failure) -> Failure {
+        Failure {
+            code: "cancelled".to_owned(),
+            ..last
+        }
+    }
+
     fn port(undo: &Undo) -> Port {
         undo.port
     }

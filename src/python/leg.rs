@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use anabranch_core::engine::{LegOptions, Port};
-use anabranch_core::retry::{Backoff, Jitter, Retry};
 use anabranch_core::window::{Partial, WindowOptions};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
 use super::convert;
+use super::retry::RetrySpec;
 
 /// The window of a leg; durations in seconds.
 #[derive(Debug, FromPyObject)]
@@ -20,17 +20,6 @@ pub(crate) struct WindowSpec {
     max_bytes: Option<u64>,
     on_cancel: Option<String>,
     size_of: Option<Py<PyAny>>,
-}
-
-/// The retry policy of a leg; durations in seconds.
-#[derive(Debug, FromPyObject)]
-pub(crate) struct RetrySpec {
-    attempts: u32,
-    jitter: bool,
-    base: f64,
-    factor: f64,
-    cap: f64,
-    fixed: bool,
 }
 
 /// A generated pass: the synchronous callables in front of a leg, fused.
@@ -51,7 +40,7 @@ pub(crate) struct PassSpec {
 
 /// One leg, as `anabranch._build` describes it.
 #[derive(Debug, FromPyObject)]
-pub(crate) struct LegSpec {
+pub(crate) struct LegSpec<'py> {
     generated: Option<PassSpec>,
     window: Option<WindowSpec>,
     pub(crate) stage: usize,
@@ -63,8 +52,7 @@ pub(crate) struct LegSpec {
     isolate: bool,
     concurrency: u32,
     ordered: bool,
-    retry: Option<RetrySpec>,
-    pub(crate) retryable: Option<Py<PyAny>>,
+    retry: Option<RetrySpec<'py>>,
 }
 
 /// What a handler is for.
@@ -89,11 +77,18 @@ pub(crate) struct Leg {
     pub(crate) stage: usize,
     pub(crate) handler: Option<Py<PyAny>>,
     pub(crate) takes_ctx: bool,
-    /// Whether a unit's items must outlive its first attempt.
-    pub(crate) retries: bool,
-    pub(crate) retryable: Option<Py<PyAny>>,
+    pub(crate) retry: Option<LegRetry>,
     /// How its window counts bytes.
     pub(crate) sizes: Sizes,
+}
+
+/// The Python side of a leg's retry policy.
+#[derive(Debug)]
+pub(crate) struct LegRetry {
+    /// In all, the first included.
+    pub(crate) attempts: u32,
+    pub(crate) retryable: Py<PyAny>,
+    pub(crate) delay: Option<Py<PyAny>>,
 }
 
 /// The sizes of items, for a window that counts bytes.
@@ -142,7 +137,7 @@ fn seconds(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
 }
 
-impl LegSpec {
+impl LegSpec<'_> {
     /// Splits a description into the engine's part and Python's; `tasks` numbers the ports of
     /// legs with tasks of their own.
     pub(crate) fn build(self, tasks: &mut usize) -> PyResult<(LegOptions, Leg)> {
@@ -182,31 +177,19 @@ impl LegSpec {
                 }),
             }
         });
-        let retry = self.retry.map(|retry| Retry {
-            attempts: retry.attempts,
-            backoff: if retry.fixed {
-                Backoff::Fixed(seconds(retry.base))
-            } else {
-                Backoff::Exponential {
-                    base: seconds(retry.base),
-                    factor: retry.factor,
-                    cap: seconds(retry.cap),
-                    jitter: if retry.jitter {
-                        Jitter::Full
-                    } else {
-                        Jitter::None
-                    },
-                }
-            },
+        let policy = self.retry.as_ref().map(RetrySpec::policy).transpose()?;
+        let retry = self.retry.map(|retry| LegRetry {
+            attempts: policy.as_ref().map_or(1, |policy| policy.attempts),
+            retryable: retry.retryable,
+            delay: retry.delay,
         });
-        let retries = retry.is_some_and(|retry| retry.attempts > 1);
         let options = LegOptions {
             window,
             capacity: self.capacity,
             isolate: self.isolate,
             concurrency: self.concurrency,
             ordered: self.ordered && role != Role::Sink,
-            retry,
+            retry: policy,
             port,
         };
         let leg = Leg {
@@ -216,8 +199,7 @@ impl LegSpec {
             stage: self.stage,
             handler: self.handler,
             takes_ctx: self.takes_ctx,
-            retries,
-            retryable: self.retryable,
+            retry,
             sizes,
         };
         Ok((options, leg))

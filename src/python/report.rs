@@ -117,6 +117,7 @@ pub(crate) fn build<'py>(
                 failed.items,
                 failed.attempts,
                 failed.delay,
+                failed.gave_up.name(),
                 error,
                 history,
             )
@@ -147,7 +148,7 @@ pub(crate) fn build<'py>(
     report.set_item("branches", rows)?;
     report.set_item("codes", codes)?;
     let samples = PyList::empty(py);
-    for ((branch, stage), code, items, attempts, delay, error, history) in failures {
+    for ((branch, stage), code, items, attempts, delay, gave_up, error, history) in failures {
         let row = PyDict::new(py);
         row.set_item("code", code)?;
         row.set_item("stage", stage_name(stage))?;
@@ -155,6 +156,7 @@ pub(crate) fn build<'py>(
         row.set_item("items", items)?;
         row.set_item("attempts", attempts)?;
         row.set_item("delay", delay.as_secs_f64())?;
+        row.set_item("gave_up", gave_up)?;
         row.set_item("error", error)?;
         row.set_item("history", history)?;
         samples.append(row)?;

@@ -137,7 +137,7 @@ const FINISHED: u8 = 2;
 impl Run {
     #[new]
     #[pyo3(signature = (spec))]
-    fn new(py: Python<'_>, spec: RunSpec) -> PyResult<Self> {
+    fn new(py: Python<'_>, spec: RunSpec<'_>) -> PyResult<Self> {
         spec.open(py)
     }
 
@@ -312,6 +312,7 @@ impl Run {
             max_in_flight: 0,
             stop_on_error: false,
             seed: 0,
+            epoch: std::time::Duration::ZERO,
             rollback: RollbackOptions::default(),
         });
         let engine = std::mem::replace(&mut *locked(&self.engine), empty);
@@ -355,22 +356,6 @@ impl Run {
         locked(&self.legs)
             .clone()
             .ok_or_else(|| self.closed_error("is closed"))
-    }
-
-    /// Whether the leg's policy would try again after this exception.
-    pub(crate) fn retryable(&self, py: Python<'_>, leg: usize, error: &PyErr) -> bool {
-        let Ok(legs) = self.legs() else { return false };
-        match legs.get(leg).and_then(|leg| leg.retryable.as_ref()) {
-            Some(check) => check
-                .bind(py)
-                .call1((error.value(py),))
-                .and_then(|answer| answer.is_truthy())
-                .unwrap_or_else(|error| {
-                    self.shared.postpone(py, error);
-                    false
-                }),
-            None => false,
-        }
     }
 
     /// Gives work back from any thread; `pooled` work frees its place in the pool.

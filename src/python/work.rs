@@ -1,7 +1,7 @@
 //! Work in someone's hand: a unit or an undo action, from being handed out to being given back.
 
 use anabranch_core::compensation::Scope;
-use anabranch_core::engine::{Outcome, Payload, Turn, Unit};
+use anabranch_core::engine::{Again, Outcome, Payload, Turn, Unit};
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
@@ -177,10 +177,14 @@ impl InHand {
                         let failure =
                             run.shared
                                 .failure(py, &error, stage, tenant.as_ref(), attempt);
-                        let retryable = leg.retries && run.retryable(py, unit.leg, &error);
+                        let again = if leg.retries {
+                            run.again(py, unit.leg, unit.attempt, &error)
+                        } else {
+                            Again::No
+                        };
                         Outcome::Failed {
                             error: failure,
-                            retryable,
+                            again,
                         }
                     }
                 };

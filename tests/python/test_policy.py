@@ -1,6 +1,7 @@
 """Retry policies: what is allowed, and which errors are worth another attempt."""
 
 import asyncio
+import concurrent.futures
 import pickle
 from datetime import timedelta
 
@@ -27,8 +28,14 @@ def test_r2_the_default_is_the_documented_one():
         "cap": 30.0,
         "jitter": "full",
         "seed": None,
+        "total": None,
     }
-    assert ab.Retry.fixed(1).plan_options() == {"kind": "fixed", "attempts": 5, "delay": 1.0}
+    assert ab.Retry.fixed(1).plan_options() == {
+        "kind": "fixed",
+        "attempts": 5,
+        "delay": 1.0,
+        "total": None,
+    }
 
 
 @pytest.mark.parametrize(
@@ -42,6 +49,18 @@ def test_r2_the_default_is_the_documented_one():
         (lambda: ab.Retry.exponential(cap=float("inf")), "cap", float("inf")),
         (lambda: ab.Retry.exponential(jitter="some"), "jitter", "some"),
         (lambda: ab.Retry.exponential(seed=-1), "seed", -1),
+        (lambda: ab.Retry.decorrelated(base=-1), "base", -1),
+        (lambda: ab.Retry.decorrelated(cap="high"), "cap", "high"),
+        (lambda: ab.Retry.cron("* * * *"), "expression", "* * * *"),
+        (lambda: ab.Retry.cron("0 0 31 2 *"), "expression", "0 0 31 2 *"),
+        (lambda: ab.Retry.cron(None), "expression", None),
+        (lambda: ab.Retry.cron("* * * * *", tz="Mars/Olympus"), "tz", "Mars/Olympus"),
+        (lambda: ab.Retry.cron("* * * * *", tz=1), "tz", 1),
+        (lambda: ab.Retry.custom(3), "delay", 3),
+        (lambda: ab.Retry.custom(asyncio.sleep), "delay", asyncio.sleep),
+        (lambda: ab.Retry.custom(print, attempts=0), "attempts", 0),
+        (lambda: ab.Retry.fixed(1, total=0), "total", 0),
+        (lambda: ab.Retry.exponential(budget=10), "budget", 10),
         (lambda: ab.Retry.exponential(retry_on=3), "retry_on", 3),
         (lambda: ab.Retry.exponential(retry_on=()), "retry_on", ()),
         (lambda: ab.Retry.fixed(1, retry_on=int), "retry_on", int),
@@ -59,6 +78,49 @@ def test_r1_bad_arguments_are_named_with_their_values(make, argument, value):
         make()
     assert caught.value.argument == argument
     assert caught.value.value == value
+
+
+def test_r2_a_refused_expression_is_explained():
+    with pytest.raises(ab.ConfigError) as caught:
+        ab.Retry.cron("0 25 * * *")
+    assert str(caught.value) == (
+        "retry: expression must be a cron expression of 5 or 6 fields "
+        "(this one has \"25\" as its hour: it takes 0 to 23), got '0 25 * * *'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("rate", "burst", "argument"),
+    [
+        (0, 1, "rate"),
+        ("fast", 1, "rate"),
+        (float("inf"), 1, "rate"),
+        (1, 0, "burst"),
+        (1, 0.5, "burst"),
+    ],
+)
+def test_r4_a_budget_names_its_bad_arguments(rate, burst, argument):
+    with pytest.raises(ab.ConfigError, match=rf"^retry budget: {argument} must be ") as caught:
+        ab.RetryBudget(rate=rate, burst=burst)
+    assert caught.value.argument == argument
+
+
+@pytest.mark.parametrize(
+    ("asked", "seconds"),
+    [(2, 2.0), (0.5, 0.5), (0, 0.0), (timedelta(milliseconds=250), 0.25)],
+)
+def test_r2_a_custom_delay_is_seconds_or_a_timedelta(asked, seconds):
+    error = OSError()
+    assert ab.Retry.custom(lambda attempt, error: asked).seconds_after(1, error) == seconds
+    assert not hasattr(error, "__notes__")
+
+
+@pytest.mark.parametrize("asked", [-1, float("nan"), float("inf"), None, "soon", 10**400])
+def test_r2_any_other_custom_delay_is_no_retry_and_leaves_a_note(asked):
+    error = OSError()
+    assert ab.Retry.custom(lambda attempt, error: asked).seconds_after(1, error) is None
+    (note,) = error.__notes__
+    assert note.startswith("not retried: delay ")
 
 
 def test_r3_an_async_predicate_is_refused():
@@ -86,13 +148,24 @@ def test_r3_an_async_predicate_is_refused():
         SystemExit(),
         GeneratorExit(),
         BaseExceptionGroup("stop", [KeyboardInterrupt()]),
+        ExceptionGroup("mixed", [OSError(), ExceptionGroup("inner", [TypeError()])]),
+        concurrent.futures.CancelledError(),
     ],
 )
 def test_r3_cancellation_and_programming_errors_are_not_retried(error):
     assert not ab.Retry.fixed(1).retryable(error)
 
 
-@pytest.mark.parametrize("error", [OSError(), ValueError(), TimeoutError(), RuntimeError()])
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(),
+        ValueError(),
+        TimeoutError(),
+        RuntimeError(),
+        ExceptionGroup("all", [OSError(), ValueError()]),
+    ],
+)
 def test_r3_other_errors_are_retried(error):
     assert ab.Retry.fixed(1).retryable(error)
 
@@ -134,3 +207,10 @@ def test_policies_read_as_they_were_written():
     assert repr(ab.Retry.fixed(0, attempts=1)) == "Retry.fixed(0.0, attempts=1)"
     tries = ab.Retry.exponential(seed=7, retry_on=(OSError,))
     assert repr(tries).endswith("jitter='full', seed=7, retry_on=(<class 'OSError'>,))")
+    cron = ab.Retry.cron("0 6 * * *", tz="Europe/Berlin", total=3600)
+    assert repr(cron) == "Retry.cron('0 6 * * *', attempts=5, tz='Europe/Berlin', total=3600.0)"
+    budget = ab.RetryBudget(rate=0.5, burst=2)
+    spread = ab.Retry.decorrelated(attempts=2, budget=budget)
+    assert repr(spread) == (
+        "Retry.decorrelated(attempts=2, base=0.2, cap=30.0, budget=RetryBudget(rate=0.5, burst=2))"
+    )

@@ -4,7 +4,17 @@ import asyncio
 import itertools
 
 import pytest
-from support import balanced, every_driver, every_sink, every_way, go, with_sink
+from support import (
+    Live,
+    Seen,
+    balanced,
+    every_driver,
+    every_sink,
+    every_way,
+    go,
+    with_sink,
+    within,
+)
 
 import anabranch as ab
 from anabranch.testing import VirtualClock
@@ -100,9 +110,9 @@ def test_r2_delays_are_those_of_the_policy(kind, retry, delays):
     assert report.failures[0].delay == report.seconds == attempts[-1]
 
 
-def jittered(seed, *, pipeline_seed=None):
+def jittered(seed, *, pipeline_seed=None, make=ab.Retry.exponential):
     handler, _ = failing(99)
-    retry = ab.Retry.exponential(attempts=4, base=0.0001, seed=seed)
+    retry = make(attempts=4, base=0.0001, seed=seed)
     pipeline = ab.Pipeline("p", seed=pipeline_seed).source([1])
     return go(with_sink(pipeline, "inline", handler, retry=retry)).failures[0].delay
 
@@ -113,6 +123,175 @@ def test_r2_a_seed_repeats_the_jitter():
     assert jittered(None, pipeline_seed=7) == jittered(None, pipeline_seed=7)
     assert jittered(None) != jittered(None)
     assert 0 <= jittered(3) <= 0.0007
+
+
+def test_r2_decorrelated_jitter_has_a_seed_too():
+    once, again = (jittered(1, make=ab.Retry.decorrelated) for _ in range(2))
+    assert once == again != jittered(2, make=ab.Retry.decorrelated)
+    assert 0.0003 <= once <= 0.0003 + 0.0009 + 0.0027
+
+
+@every_way
+def test_r2_a_custom_delay_sees_attempt_and_error(driver, kind):
+    asked = []
+
+    def delay(attempt, error):
+        asked.append((attempt, error.args))
+        return 0.001 * attempt
+
+    handler, _ = failing(99)
+    retry = ab.Retry.custom(delay, attempts=3)
+    report = balanced(go(with_sink(one(), kind, handler, retry=retry), driver))
+    # After the last attempt nobody asks.
+    assert asked == [(1, (1,)), (2, (2,))]
+    assert report.failures[0].delay == pytest.approx(0.003)
+
+
+@every_sink
+def test_r2_a_custom_delay_that_raises_is_noted_and_ends_the_attempts(kind):
+    handler, attempts = failing(99)
+    retry = ab.Retry.custom(lambda attempt, error: 1 // 0)
+    report = balanced(go(with_sink(one(), kind, handler, retry=retry)))
+    assert attempts == [1]
+    (failure,) = report.failures
+    assert failure.gave_up == "error"
+    assert any("delay raised ZeroDivisionError" in note for note in failure.error.__notes__)
+
+
+@every_sink
+@within
+async def test_r2_a_custom_delay_runs_while_the_engine_is_free(kind):
+    source, handler = Live(1), failing(2)[0]
+
+    def delay(attempt, error):
+        # Asks the engine: if it were borrowed, this would wait for ever.
+        running._session._run.timeout()
+        source.end() if attempt == 2 else None
+        return 0
+
+    pipeline = ab.Pipeline("p").source(source)
+    pipeline = with_sink(pipeline, kind, handler, retry=ab.Retry.custom(delay))
+    async with pipeline.start() as running:
+        report = balanced(await running.wait())
+    assert (report.committed, report.retried) == (1, 2)
+
+
+@every_driver
+def test_r2_cron_waits_for_the_next_second(driver):
+    handler, attempts = failing(1)
+    retry = ab.Retry.cron("* * * * * *", attempts=2)
+    report = balanced(go(with_sink(one(), "inline", handler, retry=retry), driver))
+    assert (attempts, report.committed) == ([1, 2], 1)
+    assert report.seconds <= 5
+
+
+@every_way
+def test_r4_no_attempt_begins_after_the_total(driver, kind):
+    handler, attempts = failing(99)
+    retry = ab.Retry.fixed(3600, attempts=9, total=60)
+    report = balanced(go(with_sink(one(), kind, handler, retry=retry), driver))
+    assert (attempts, report.retried) == ([1], 0)
+    assert (report.failures[0].gave_up, report.failures[0].delay) == ("total", 0.0)
+
+
+@every_way
+def test_r4_a_total_with_room_changes_nothing(driver, kind):
+    items = list(range(20))
+    handler, attempts = failing(3)
+    retry = ab.Retry.fixed(0, attempts=9, total=60)
+    report = balanced(go(with_sink(one(*items), kind, handler, retry=retry), driver))
+    assert attempts == [1, 2, 3, 4] + [1] * 19
+    assert (report.committed, report.retried) == (20, 3)
+
+
+@every_way
+def test_r4_a_budget_is_shared_by_stages_and_pipelines(driver, kind):
+    budget = ab.RetryBudget(rate=1e-6, burst=3)
+
+    def run(name):
+        def broken(item):
+            raise ConnectionError(item)
+
+        def sink(item, ctx):
+            raise OSError(item)
+
+        pipeline = ab.Pipeline(name).source([1, 2])
+        pipeline = pipeline.map(
+            lambda n: broken(n) if n == 1 else n, retry=ab.Retry.fixed(0, budget=budget)
+        )
+        retry = ab.Retry.exponential(base=0, budget=budget)
+        return balanced(go(with_sink(pipeline, kind, sink, retry=retry), driver))
+
+    first, second = run("first"), run("second")
+    assert (first.retried, second.retried) == (3, 0)
+    assert [failure.gave_up for failure in first.failures + second.failures] == ["budget"] * 4
+
+
+@every_way
+def test_r5_a_failure_says_why_there_was_no_further_attempt(driver, kind):
+    def sink(item, ctx):
+        raise item
+
+    retry = ab.Retry.fixed(0, attempts=2)
+    pipeline = with_sink(one(OSError(), TypeError()), kind, sink, retry=retry)
+    report = balanced(go(pipeline, driver))
+    given_up = {failure.code: failure.gave_up for failure in report.failures}
+    assert given_up == {"OSError": "attempts", "TypeError": "error"}
+    assert [row["gave_up"] for row in report.to_dict()["failures"]] == ["attempts", "error"]
+
+
+def test_r5_very_many_attempts_keep_the_first_error_and_the_latest():
+    handler, _ = failing(999)
+    retry = ab.Retry.fixed(0, attempts=100)
+    report = go(with_sink(one(), "inline", handler, retry=retry))
+    (failure,) = report.failures
+    assert failure.attempts == 100
+    assert [error.args[0] for error in failure.history] == [1, *range(69, 101)]
+
+
+@pytest.mark.parametrize("way", ["abort", "cancel"])
+@pytest.mark.parametrize(
+    "retry",
+    [
+        ab.Retry.fixed(3600),
+        ab.Retry.cron("0 0 29 2 *"),
+        ab.Retry.cron("0 0 1 1,7 *", tz="Europe/Berlin"),
+        ab.Retry.custom(lambda attempt, error: 3600),
+    ],
+    ids=["fixed", "cron", "zone", "custom"],
+)
+@every_sink
+@within
+async def test_r7_cancel_during_back_off_is_cancelled_and_undone(kind, retry, way):
+    source, seen, undone = Live(1), Seen(), []
+
+    def upstream(item, ctx):
+        ctx.compensate(undone.append, "upstream")
+
+    def handler(unit, ctx):
+        ctx.compensate(undone.append, "attempt")
+        seen(unit)
+        raise OSError("mine")
+
+    pipeline = ab.Pipeline("p").source(source).tap(upstream)
+    pipeline = with_sink(pipeline, kind, handler, retry=retry)
+    task = asyncio.ensure_future(pipeline.run()) if way == "cancel" else None
+    if task is not None:
+        await seen.reach(1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    else:
+        async with pipeline.start() as running:
+            await seen.reach(1)
+            running.abort()
+    report = balanced(pipeline.last_report)
+    assert undone == ["attempt", "upstream"]
+    assert (report.outcome, report.codes) == ("aborted", {"cancelled": 1})
+    (failure,) = report.failures
+    assert (failure.code, failure.gave_up, failure.attempts) == ("cancelled", "cancelled", 1)
+    assert failure.error.args == ("mine",)
+    assert failure.delay < 60
 
 
 PROGRAMMING = [TypeError, AttributeError, NameError, ImportError, AssertionError]

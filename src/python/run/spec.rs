@@ -25,12 +25,12 @@ use crate::wake::Wake;
 
 /// What `anabranch._build` makes of a pipeline.
 #[derive(Debug, FromPyObject)]
-pub(super) struct RunSpec {
+pub(super) struct RunSpec<'py> {
     name: String,
     stages: Vec<String>,
     source_kind: String,
     source: Py<PyAny>,
-    legs: Vec<LegSpec>,
+    legs: Vec<LegSpec<'py>>,
     fan_leg: usize,
     fan_stage: usize,
     opening: Option<Py<PyAny>>,
@@ -67,7 +67,7 @@ fn key_of(py: Python<'_>, kind: Option<&str>, key: Option<Py<PyAny>>) -> PyResul
     })
 }
 
-impl RunSpec {
+impl RunSpec<'_> {
     /// Makes the run, and starts its native source.
     pub(super) fn open(self, py: Python<'_>) -> PyResult<Run> {
         // A test's pool has no threads: it runs a job when it is given one.
@@ -103,7 +103,7 @@ impl RunSpec {
                 port: leg.port,
                 stage: leg.stage,
                 takes_ctx: leg.takes_ctx,
-                retries: leg.retries,
+                retries: leg.retry.as_ref().is_some_and(|retry| retry.attempts > 1),
             })
             .collect();
         let key = key_of(py, self.key_kind.as_deref(), self.key)?;
@@ -114,6 +114,7 @@ impl RunSpec {
             max_in_flight: self.max_in_flight,
             stop_on_error: self.stop_on_error,
             seed: self.seed,
+            epoch: shared.clock.epoch(),
             rollback: RollbackOptions {
                 policy: match self.policy.as_str() {
                     "parallel" => Policy::Parallel,
