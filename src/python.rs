@@ -3,8 +3,8 @@
 //! - `plan.rs`, `retry.rs`, `convert.rs`, `errors.rs`: the builder's side.
 //! - `run.rs`: one run, driven in slices; `leg.rs`, `pass.rs`, `keys.rs`, `source.rs`, `native.rs`
 //!   are its parts.
-//! - `feed.rs`, `job.rs`: work in the hands of tasks and threads; `work.rs`: what they have in
-//!   common.
+//! - `feed.rs`, `job.rs`: work in the hands of tasks and threads; `work.rs`, `late.rs`: what they
+//!   have in common.
 //! - `channel.rs`: the channel between threads, event loops and pipelines.
 //! - `context.rs`, `report.rs`: what handlers and callers are told.
 //! - `domain.rs`: what the engine carries; `time.rs`: the time of tests.
@@ -18,6 +18,7 @@ mod errors;
 mod feed;
 mod job;
 mod keys;
+mod late;
 mod leg;
 mod native;
 mod pass;

@@ -41,6 +41,7 @@ from anabranch.errors import (
     ConfigError,
     ForkedProcessError,
     HandlerError,
+    HandlerTimeout,
     PipelineFailed,
     SourceError,
 )
@@ -48,7 +49,7 @@ from anabranch.keys import AttrKey, ItemKey, attr, item
 from anabranch.local import PerThread, per_thread
 from anabranch.pipeline import Pipeline
 from anabranch.policy import Retry
-from anabranch.report import BranchReport, Failure, Report
+from anabranch.report import Abandonment, BranchReport, Failure, Report
 from anabranch.sources import TcpLines, tcp_lines
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from anabranch.scope import CompensationScope, RollbackReport
 
 __all__ = [
+    "Abandonment",
     "AnabranchError",
     "AttrKey",
     "BranchReport",
@@ -74,6 +76,7 @@ __all__ = [
     "Failure",
     "ForkedProcessError",
     "HandlerError",
+    "HandlerTimeout",
     "ItemKey",
     "PerThread",
     "Pipeline",

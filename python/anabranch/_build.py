@@ -28,6 +28,8 @@ Runs: TypeAlias = Literal["inline", "pool", "tasks", "channel"]
 
 # What waits in front of a stage before the fan-out.
 _TRUNK_CAPACITY = 1000
+# Seconds a callable has after its timeout to come to its end before it is left behind.
+_TIMEOUT_GRACE = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,8 @@ class Leg:
     concurrency: int
     ordered: bool
     retry: Policy | None
+    timeout: float | None
+    grace: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +100,12 @@ class Spec:
     target: _core.Channel | None
     grow: Callable[[], None]
     put: Callable[[Any], None]
+    abandon: Callable[[Any], bool]
     other_threads: Callable[[], int]
     is_awaitable: Callable[[object], bool] = inspect.isawaitable
     inspect: Callable[[Any], tuple[str, bool, bool]] = _callables.examine_undo
     describe: Callable[..., str] = _failures.describe
+    timed_out: Callable[..., BaseException] = _failures.timed_out
     time: _core.VirtualTime | None = None
 
 
@@ -167,6 +173,7 @@ class _Legs:
             concurrency=stage.options.get("concurrency", 1),
             ordered=stage.options.get("ordered", False),
             retry=stage.options.get("retry"),
+            timeout=stage.options.get("timeout"),
             woven=woven,
         )
 
@@ -182,6 +189,7 @@ class _Legs:
             and not stage.takes_ctx
             and stage.options["concurrency"] == 1
             and stage.options["retry"] is None
+            and stage.options["timeout"] is None
             and not self.legs
             and self.window is None
             and self.fan_leg is None
@@ -199,6 +207,7 @@ class _Legs:
         ordered: bool = False,
         retry: Retry | None = None,
         woven: _weave.Woven | None = None,
+        timeout: float | None = None,
     ) -> None:
         # Behind the first leg every item has a history to keep.
         tracked = bool(self.legs) or any(it.takes_ctx for _, it in self.fused)
@@ -218,6 +227,8 @@ class _Legs:
                 concurrency=concurrency,
                 ordered=ordered,
                 retry=None if retry is None else _policy(retry),
+                timeout=timeout,
+                grace=_TIMEOUT_GRACE,
             )
         )
         self.fused = []
@@ -231,6 +242,7 @@ def build(
     source: object,
     grow: Callable[[], None],
     put: Callable[[Any], None],
+    abandon: Callable[[Any], bool],
     own_threads: Callable[[], int],
     clock: VirtualClock | None,
 ) -> Spec:
@@ -242,6 +254,7 @@ def build(
         source: The live source: a sequence, an iterator, or a native source's options.
         grow: Sees to it that the pool has a thread for one more job.
         put: Hands a job to the pool.
+        abandon: Replaces the thread that is stuck in a job; returns whether it did.
         own_threads: How many threads the pool has started.
         clock: The clock of a test; None for the machine's.
     """
@@ -280,6 +293,7 @@ def build(
         target=_target(stages[-1]),
         grow=grow,
         put=put,
+        abandon=abandon,
         other_threads=other_threads,
         time=None if clock is None else clock._time,  # noqa: SLF001 - for the package
     )

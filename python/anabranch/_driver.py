@@ -352,6 +352,7 @@ class Session(Generic[T]):
             source=source,
             grow=pool.grow,
             put=pool.put,
+            abandon=pool.abandon,
             own_threads=pool.started,
             clock=self._clock.virtual,
         )

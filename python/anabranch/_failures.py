@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from anabranch.errors import AnabranchError
+from anabranch.errors import AnabranchError, HandlerTimeout
 
 # An exception object that is raised again and again (`raise self.error`) must not grow for ever.
 _MOST_NOTES = 8
@@ -40,3 +40,12 @@ def describe(
         return "cancelled"
     code = getattr(error, "code", None) if isinstance(error, AnabranchError) else None
     return code if isinstance(code, str) else type(error).__name__
+
+
+def timed_out(pipeline: str, stage: str, timeout: float) -> HandlerTimeout:
+    """Make the error of an attempt that took too long."""
+    return HandlerTimeout(
+        f"pipeline {pipeline!r}, stage {stage!r}: the attempt took longer than its timeout of "
+        f"{timeout:g} s",
+        timeout=timeout,
+    )

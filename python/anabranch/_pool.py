@@ -11,12 +11,16 @@ import os
 import threading
 import time
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from anabranch._core import Job
+
+
+# Threads that may be stuck at once: more of them would be a leak, and not an accident.
+_MOST_ABANDONED: Final = 64
 
 
 class Pool:
@@ -32,6 +36,10 @@ class Pool:
         self._size = size
         self._feed: SimpleQueue[Job | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
+        # Who runs which job that has a deadline. A dict, because taking an entry out is one step:
+        # either its thread does, or who abandons it.
+        self._timed: dict[Job, threading.Thread] = {}
+        self._abandoned: list[threading.Thread] = []
         self._context = contextvars.copy_context()
 
     @property
@@ -50,8 +58,8 @@ class Pool:
         # Each thread has a context of its own, copied from the one the pipeline runs in.
         thread = threading.Thread(
             target=self._context.copy().run,
-            args=(_serve, self._feed),
-            name=f"anabranch-{self._name}-{len(self._threads)}",
+            args=(_serve, self._feed, self._timed),
+            name=f"anabranch-{self._name}-{self.started()}",
             daemon=True,
         )
         try:
@@ -64,16 +72,36 @@ class Pool:
 
     def started(self) -> int:
         """Return how many threads there are."""
-        return len(self._threads)
+        return len(self._threads) + len(self._abandoned)
+
+    def abandon(self, job: Job) -> bool:
+        """Give the place of the thread that is stuck in `job` to another one.
+
+        Returns:
+            Whether that is so. If the job has just ended, or too many threads are stuck already,
+            the thread keeps its place.
+        """
+        self._abandoned = [thread for thread in self._abandoned if thread.is_alive()]
+        if len(self._abandoned) >= _MOST_ABANDONED:
+            return False
+        thread = self._timed.pop(job, None)
+        if thread is None:
+            return False
+        self._threads.remove(thread)
+        self._abandoned.append(thread)
+        return True
 
     def close(self, within: float) -> int:
-        """Let the threads end; return how many are still busy after `within` seconds."""
+        """Let the threads end; return how many are still busy after `within` seconds.
+
+        Those that were abandoned are not waited for.
+        """
         for _ in self._threads:
             self._feed.put(None)
         deadline = time.monotonic() + within
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-        return sum(thread.is_alive() for thread in self._threads)
+        return sum(thread.is_alive() for thread in self._threads + self._abandoned)
 
 
 class InlinePool:
@@ -90,16 +118,27 @@ class InlinePool:
         """Return how many threads there are: none."""
         return 0
 
+    def abandon(self, job: Job) -> bool:
+        """Return whether the job's thread is replaced: there is none."""
+        del job
+        return False
+
     def close(self, within: float) -> int:
         """Return how many threads are still busy: none."""
         del within
         return 0
 
 
-def _serve(feed: SimpleQueue[Job | None]) -> None:
+def _serve(feed: SimpleQueue[Job | None], timed: dict[Job, threading.Thread]) -> None:
     process = os.getpid()
     while (job := feed.get()) is not None:
-        _call(job)
+        if job.timed:
+            timed[job] = threading.current_thread()
+            _call(job)
+            if timed.pop(job, None) is None:
+                return  # abandoned meanwhile: another thread has this one's place
+        else:
+            _call(job)
         if os.getpid() != process:
             # The handler has forked: in the child nobody will ever feed this thread.
             return

@@ -11,6 +11,7 @@ from anabranch.policy import Retry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from datetime import timedelta
 
     from anabranch import _core
     from anabranch._callables import Call
@@ -38,6 +39,7 @@ class CallOptions(TypedDict, total=False):
     concurrency: int
     ordered: bool
     retry: Retry | None
+    timeout: float | timedelta | None
 
 
 class FanOutOptions(TypedDict, total=False):
@@ -57,6 +59,7 @@ class SinkOptions(TypedDict, total=False):
     name: str | None
     concurrency: int
     retry: Retry | None
+    timeout: float | timedelta | None
     inline: bool
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import inspect
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from anabranch._pump import Pump
 from anabranch._workers import Crew
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from anabranch._build import Leg
 
 _logger = logging.getLogger("anabranch")
+
+# Seconds that closing waits for coroutines which were left behind after their timeout.
+_LAST_CHANCE: Final = 0.5
 
 
 class Tasks:
@@ -49,8 +53,10 @@ class Tasks:
         self._interrupted = interrupted
         self._cancelled = False
         # Coroutines that `def` callables have returned; and undo actions, which are not cancelled.
-        self._jobs: set[asyncio.Task[None]] = set()
-        self._undoing: set[asyncio.Task[None]] = set()
+        self._jobs: dict[asyncio.Task[None], _core.Job] = {}
+        self._undoing: dict[asyncio.Task[None], _core.Job] = {}
+        # Of the former, those that did not end after their timeout.
+        self._abandoned: set[asyncio.Task[None]] = set()
         ports = run.ports()
         self._crews = [
             Crew(
@@ -61,7 +67,7 @@ class Tasks:
                 handler=leg.handler,
                 woven=leg.woven,
                 takes_ctx=leg.takes_ctx,
-                sequential=leg.concurrency == 1,
+                sequential=leg.concurrency == 1 and leg.timeout is None,
                 most=most,
                 kick=kick,
                 interrupted=interrupted,
@@ -88,8 +94,10 @@ class Tasks:
         while (job := run.next_job()) is not None:
             tasks = self._undoing if job.undo else self._jobs
             task = self._loop.create_task(self._await(job))
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
+            tasks[task] = job
+            task.add_done_callback(functools.partial(_forget, tasks))
+        for leg, attempt, abandoned in run.take_overdue():
+            self._time_out(leg, attempt, abandoned=abandoned)
         if run.aborting and not self._cancelled:
             self._cancelled = True
             self._cancel_crews()
@@ -112,6 +120,32 @@ class Tasks:
         while pending := {task for task in tasks if not task.done()}:
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait(pending)
+        await self._leave_behind()
+
+    async def _leave_behind(self) -> None:
+        """Give the abandoned a last, short chance: nothing else could be done about them."""
+        tasks = {task for crew in self._crews for task in crew.abandoned} | self._abandoned
+        for task in self._abandoned:
+            task.cancel()
+        if tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                _, stuck = await asyncio.wait(tasks, timeout=_LAST_CHANCE)
+                if stuck:
+                    _logger.error("%d tasks are still busy and were left behind", len(stuck))
+
+    def _time_out(self, leg: int, attempt: int, *, abandoned: bool) -> None:
+        for crew in self._crews:
+            if crew.leg == leg and crew.time_out(attempt, abandoned=abandoned):
+                return
+        for task, job in self._jobs.items():
+            if not abandoned and job.expire(attempt):
+                task.cancel()
+                return
+            if abandoned and job.abandon(attempt):
+                del self._jobs[task]
+                self._abandoned.add(task)
+                task.add_done_callback(self._abandoned.discard)
+                return
 
     def copied(self) -> None:
         """This process is a fork: what the workers have in hand is the parent's."""
@@ -120,7 +154,8 @@ class Tasks:
 
     def forsake(self) -> None:
         """End all tasks of a loop that was closed: their coroutines, where they stand."""
-        tasks = {task for crew in self._crews for task in crew.tasks} | self._jobs | self._undoing
+        tasks = {task for crew in self._crews for task in (*crew.tasks, *crew.abandoned)}
+        tasks |= {*self._jobs, *self._undoing, *self._abandoned}
         if self._pump is not None:
             tasks.add(self._pump.task)
         for task in tasks:
@@ -148,6 +183,14 @@ class Tasks:
             job.failed(asyncio.CancelledError("the event loop was closed"))
             raise
         except BaseException as error:  # noqa: BLE001 - it becomes a failure
+            task = asyncio.current_task()
+            # Of our own cancellation; if there is another one, that comes first.
+            if job.was_cancelled() and task is not None and task.uncancel():
+                job.acquit()
             job.failed(error)
         else:
             job.done(result)
+
+
+def _forget(tasks: dict[asyncio.Task[None], _core.Job], task: asyncio.Task[None]) -> None:
+    tasks.pop(task, None)

@@ -8,7 +8,6 @@ when those at work have suspended.
 from __future__ import annotations
 
 import asyncio
-import weakref
 from typing import TYPE_CHECKING, Any
 
 from anabranch import _core
@@ -66,7 +65,10 @@ class Crew:
         self._kick = kick
         self._interrupted = interrupted
         self._tasks: set[asyncio.Task[None]] = set()
-        self._feeds: weakref.WeakSet[_core.Feed] = weakref.WeakSet()
+        self._feeds: dict[asyncio.Task[None], _core.Feed] = {}
+        # Workers whose handler did not end after its timeout. They count as workers still: a
+        # handler that is always stuck must not make ever more of them.
+        self._abandoned: set[asyncio.Task[None]] = set()
         self._resting: list[tuple[asyncio.Future[None], asyncio.Task[None]]] = []
         # Workers that have been roused, or have yielded, and have not looked at the feed since.
         # Tasks, not a number: one that is cancelled meanwhile leaves with its end.
@@ -91,7 +93,7 @@ class Crew:
                 if future.done():  # its worker has just been cancelled
                     continue
                 future.set_result(None)
-            elif len(self._tasks) < self._most:
+            elif len(self._tasks) + len(self._abandoned) < self._most:
                 task = asyncio.get_running_loop().create_task(self._work())
                 self._tasks.add(task)
                 task.add_done_callback(self._ended)
@@ -103,28 +105,61 @@ class Crew:
 
     def copied(self) -> None:
         """This process is a fork: the workers' batches are the parent's."""
-        for feed in tuple(self._feeds):
+        for feed in tuple(self._feeds.values()):
             feed.copied()
+
+    @property
+    def leg(self) -> int:
+        """The number of the leg."""
+        return self._leg
+
+    def time_out(self, attempt: int, *, abandoned: bool) -> bool:
+        """Cancel the worker whose attempt is overdue, or leave it behind.
+
+        Args:
+            attempt: The number of the attempt.
+            abandoned: Whether its grace is over, too.
+
+        Returns:
+            Whether it is one of this crew's.
+        """
+        for task, feed in self._feeds.items():
+            if not abandoned and feed.expire(attempt):
+                task.cancel()
+                return True
+            if abandoned and feed.abandon(attempt):
+                self._tasks.discard(task)
+                self._awake.discard(task)
+                self._abandoned.add(task)
+                return True
+        return False
 
     def cancel(self) -> None:
         """Cancel all workers; what they have in hand fails as cancelled."""
-        for task in self._tasks:
+        for task in (*self._tasks, *self._abandoned):
             task.cancel()
 
     @property
     def tasks(self) -> frozenset[asyncio.Task[None]]:
-        """The workers."""
+        """The workers that can be waited for."""
         return frozenset(self._tasks)
+
+    @property
+    def abandoned(self) -> frozenset[asyncio.Task[None]]:
+        """The workers that were left behind."""
+        return frozenset(self._abandoned)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._awake.discard(task)
+        self._abandoned.discard(task)
+        self._feeds.pop(task, None)
 
     async def _work(self) -> None:
         me = asyncio.current_task()
         assert me is not None  # noqa: S101 - for the type: a coroutine of a task
         feed = _core.Feed(self._run, self._leg, woven=self._woven is not None)
-        self._feeds.add(feed)
+        self._feeds[me] = feed
         handler, serve = self._handler, self._way()
         try:
             while True:
@@ -144,11 +179,7 @@ class Crew:
                     feed.failed(asyncio.CancelledError("the event loop was closed"))
                     raise
                 except BaseException as error:  # noqa: BLE001 - it becomes a failure
-                    in_hand = self._failed(feed, error)
-                    if isinstance(error, asyncio.CancelledError) and _being_cancelled():
-                        return
-                    if not in_hand:  # no handler's error: going on would go round for ever
-                        self._interrupted(error)
+                    if not self._fail(feed, me, error):
                         return
                     continue
                 if not await self._rest(feed, me):
@@ -181,6 +212,22 @@ class Crew:
         while (batch := feed.batch()) is not None:
             await self._woven.function(batch, filtered)
 
+    def _fail(self, feed: _core.Feed, me: asyncio.Task[None], error: BaseException) -> bool:
+        """Give back what is in hand; return whether to go on."""
+        # Our own cancellation, at a timeout, is taken back. If there is another one, that comes
+        # first.
+        if feed.was_cancelled() and me.uncancel():
+            feed.acquit()
+        in_hand = self._failed(feed, error)
+        if feed.abandoned():
+            return False
+        if isinstance(error, asyncio.CancelledError) and me.cancelling():
+            return False
+        if not in_hand:  # no handler's error: going on would go round for ever
+            self._interrupted(error)
+            return False
+        return True
+
     async def _serve(self, feed: _core.Feed, handler: Callable[..., Awaitable[Any]]) -> None:
         if self._takes_ctx:
             for unit in feed:
@@ -191,6 +238,9 @@ class Crew:
 
     async def _rest(self, feed: _core.Feed, me: asyncio.Task[None]) -> bool:
         """Wait until there is something in the feed; return whether to go on."""
+        if feed.was_cancelled():
+            # The attempt had timed out, and its handler has returned all the same.
+            return not (me.uncancel() or feed.abandoned())
         try:
             if feed.yielded():
                 self._awake.add(me)
@@ -217,8 +267,3 @@ async def _serve_batches(feed: _core.Feed, handler: Callable[..., Awaitable[Any]
             break
         else:
             return
-
-
-def _being_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

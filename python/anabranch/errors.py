@@ -93,7 +93,9 @@ class HandlerError(AnabranchError):
         tenant: The branch's key; None before `fan_out`.
         attempts: How often it was tried, the first attempt included.
         delay: Seconds waited between the attempts, in all.
-        history: The exception of each attempt, the last one included.
+        history: The exceptions of the attempts, the last one included: all of them, or of very
+            many the first one and the latest 32.
+        gave_up: Why there was no further attempt; see `Failure.gave_up`.
     """
 
     def __init__(
@@ -106,6 +108,7 @@ class HandlerError(AnabranchError):
         attempts: int = 1,
         delay: float = 0.0,
         history: Sequence[BaseException] = (),
+        gave_up: str = "attempts",
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -114,6 +117,27 @@ class HandlerError(AnabranchError):
         self.attempts = attempts
         self.delay = delay
         self.history: tuple[BaseException, ...] = tuple(history)
+        self.gave_up = gave_up
+
+
+class HandlerTimeout(AnabranchError, TimeoutError):
+    """A callable of yours took longer than its stage's `timeout`; the attempt has failed.
+
+    Attributes:
+        code: "timeout".
+        timeout: The seconds it was given.
+        late: What it raised after that, if it did; a result it gave after that is dropped.
+        abandoned: Whether it did not even end within a grace of some seconds: then it was left
+            behind, and another worker has taken its place.
+    """
+
+    code = "timeout"
+
+    def __init__(self, message: str, *, timeout: float = 0.0) -> None:
+        super().__init__(message)
+        self.timeout = timeout
+        self.late: BaseException | None = None
+        self.abandoned = False
 
 
 class SourceError(AnabranchError):

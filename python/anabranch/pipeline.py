@@ -195,6 +195,7 @@ class Pipeline(Generic[T]):
         concurrency: int = 1,
         ordered: bool = True,
         retry: Retry | None = None,
+        timeout: float | timedelta | None = None,
     ) -> Pipeline[Any]:
         """Replace each item by what `fn(item)` returns.
 
@@ -206,6 +207,8 @@ class Pipeline(Generic[T]):
             ordered: Whether items leave in the order they came. If not, each leaves when it is
                 ready, and one that waits for another attempt is overtaken.
             retry: When and how often a failed call is tried again; None never.
+            timeout: Seconds that one call of an `async def` may take; see `for_each`. Not for a
+                `def`, which runs inline.
 
         Raises:
             ConfigError: An argument is not allowed, or the stage cannot stand here.
@@ -218,7 +221,9 @@ class Pipeline(Generic[T]):
             >>> doubles.run_blocking().items
             [2, 4]
         """
-        return self._called("map", fn, name, retry, concurrency=concurrency, ordered=ordered)
+        return self._called(
+            "map", fn, name, retry, concurrency=concurrency, ordered=ordered, timeout=timeout
+        )
 
     @overload
     def filter(
@@ -236,6 +241,7 @@ class Pipeline(Generic[T]):
         concurrency: int = 1,
         ordered: bool = True,
         retry: Retry | None = None,
+        timeout: float | timedelta | None = None,
     ) -> Pipeline[Any]:
         """Keep the items for which `fn(item)` is true; the others are counted as filtered.
 
@@ -248,7 +254,9 @@ class Pipeline(Generic[T]):
             >>> report.items, report.filtered
             ([1, 3], 3)
         """
-        return self._called("filter", fn, name, retry, concurrency=concurrency, ordered=ordered)
+        return self._called(
+            "filter", fn, name, retry, concurrency=concurrency, ordered=ordered, timeout=timeout
+        )
 
     @overload
     def flat_map(
@@ -278,6 +286,7 @@ class Pipeline(Generic[T]):
         concurrency: int = 1,
         ordered: bool = True,
         retry: Retry | None = None,
+        timeout: float | timedelta | None = None,
     ) -> Pipeline[Any]:
         """Replace each item by the items of the iterable that `fn(item)` returns.
 
@@ -292,7 +301,9 @@ class Pipeline(Generic[T]):
             >>> report.items, report.received, report.produced
             (['a', 'b', 'c'], 2, 1)
         """
-        return self._called("flat_map", fn, name, retry, concurrency=concurrency, ordered=ordered)
+        return self._called(
+            "flat_map", fn, name, retry, concurrency=concurrency, ordered=ordered, timeout=timeout
+        )
 
     @overload
     def tap(self, fn: Callable[[T], object], **options: Unpack[CallOptions]) -> Pipeline[T]: ...
@@ -306,6 +317,7 @@ class Pipeline(Generic[T]):
         concurrency: int = 1,
         ordered: bool = True,
         retry: Retry | None = None,
+        timeout: float | timedelta | None = None,
     ) -> Pipeline[T]:
         """Call `fn(item)` and pass the item on; what it returns is ignored.
 
@@ -319,7 +331,9 @@ class Pipeline(Generic[T]):
             a
             b
         """
-        return self._called("tap", fn, name, retry, concurrency=concurrency, ordered=ordered)
+        return self._called(
+            "tap", fn, name, retry, concurrency=concurrency, ordered=ordered, timeout=timeout
+        )
 
     # Overloaded, so that a lambda is not taken for an AttrKey, which can be called, too.
     @overload
@@ -495,6 +509,7 @@ class Pipeline(Generic[T]):
         *,
         name: str | None = None,
         retry: Retry | None = None,
+        timeout: float | timedelta | None = None,
         concurrency: int = 1,
         inline: bool = False,
     ) -> Pipeline[None]:
@@ -510,6 +525,14 @@ class Pipeline(Generic[T]):
                 returns is ignored.
             name: The stage's name; the callable's by default.
             retry: When and how often a failed call is tried again; None never.
+            timeout: Seconds that one attempt may take; None: any time. One that takes longer has
+                failed with the code `timeout` (HandlerTimeout), and may be tried again. An
+                `async def` is cancelled, and its attempt ends when it does; a `def` on the pool
+                cannot be cancelled (`ctx.cancelled` tells it): its attempt ends at once, and what
+                it does after that happens beside the next one. What has not come to its end some
+                5 seconds after its timeout is left behind, listed in the report as abandoned, and
+                its thread or task is replaced. A result that comes late is dropped and counted.
+                Not for a `def` with `inline=True`, which nothing can interrupt.
             concurrency: How many units may be under way at once, per branch. With 1 they are
                 handled in order; with more, one that waits for another attempt is overtaken.
             inline: Whether to run a `def` in the pipeline's own thread. Faster for a quick one;
@@ -527,7 +550,9 @@ class Pipeline(Generic[T]):
             >>> report.committed
             2
         """
-        return self._called("for_each", fn, name, retry, concurrency=concurrency, inline=inline)
+        return self._called(
+            "for_each", fn, name, retry, concurrency=concurrency, inline=inline, timeout=timeout
+        )
 
     def collect(self, *, name: str | None = None) -> Pipeline[T]:
         """Keep what arrives for the report's `items`; this is a sink, the last stage.

@@ -105,6 +105,23 @@ class Failure:
     gave_up: Literal["error", "attempts", "total", "budget", "cancelled"] = "attempts"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Abandonment:
+    """One call that did not come to its end after its timeout, and was left behind.
+
+    Attributes:
+        stage: The stage whose callable it is.
+        tenant: The branch's key; None before `fan_out`.
+        attempt: The number of the attempt, from 1.
+        seconds: How long it had been running by then.
+    """
+
+    stage: str
+    tenant: object
+    attempt: int
+    seconds: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False, eq=False)
 class Report(Counts, Generic[T]):
     """What a run did.
@@ -129,6 +146,9 @@ class Report(Counts, Generic[T]):
         finalized: How many finalizers were run and succeeded.
         compensations: The first undo actions; a sample where there are many. Those that are stuck
             are all there, up to 10,000.
+        abandoned: How many calls were left behind after their timeout.
+        abandonments: The first of these; a sample where there are many.
+        late: How many calls gave a result after their timeout, which was dropped.
         items: What `collect()` collected, in order.
 
     Example:
@@ -150,12 +170,16 @@ class Report(Counts, Generic[T]):
     skipped: int = 0
     finalized: int = 0
     compensations: tuple[Compensation, ...] = ()
+    abandoned: int = 0
+    abandonments: tuple[Abandonment, ...] = ()
+    late: int = 0
     items: list[T] = field(default_factory=list[T])
 
     @classmethod
     def from_core(cls, data: Mapping[str, Any]) -> Report[Any]:
         """Make the report from what the engine counted."""
         undone = data["compensations"]
+        timeouts = data["timeouts"]
         return cls(
             pipeline=data["pipeline"],
             outcome=data["outcome"],
@@ -169,6 +193,9 @@ class Report(Counts, Generic[T]):
             skipped=undone["skipped"],
             finalized=undone["finalized"],
             compensations=tuple(compensation(**action) for action in undone["actions"]),
+            abandoned=timeouts["abandoned"],
+            abandonments=tuple(Abandonment(**row) for row in timeouts["calls"]),
+            late=timeouts["late"],
             items=data["items"],
         )
 
@@ -321,6 +348,11 @@ class Report(Counts, Generic[T]):
                 "finalized": self.finalized,
                 "actions": [_plain(action) for action in self.compensations],
             },
+            "timeouts": {
+                "abandoned": self.abandoned,
+                "late": self.late,
+                "calls": [_plain(row) for row in self.abandonments],
+            },
         }
 
     def __repr__(self) -> str:
@@ -354,6 +386,10 @@ class Report(Counts, Generic[T]):
             stuck = [action for action in self.compensations if action.error is not None]
             for action in stuck[:_SHOWN]:
                 yield f"  {_place(action)}: {action.name}: {_described(action.error)}"
+        if self.abandoned:
+            yield f"calls left behind after their timeout: {self.abandoned:,}"
+            for row in self.abandonments[:_SHOWN]:
+                yield f"  {_place(row)}: attempt {row.attempt}, after {row.seconds:.3g} s"
 
     def _handler_error(self, failure: Failure) -> Exception:
         # An error of ours says where it is from: that of a source names the client.
@@ -369,6 +405,7 @@ class Report(Counts, Generic[T]):
             attempts=failure.attempts,
             delay=failure.delay,
             history=failure.history,
+            gave_up=failure.gave_up,
         )
         error.__cause__ = failure.error
         return error
@@ -387,7 +424,7 @@ class Report(Counts, Generic[T]):
 _COUNTS = tuple(Counts.__dataclass_fields__)
 
 
-def _plain(record: BranchReport | Failure | Compensation) -> dict[str, Any]:
+def _plain(record: BranchReport | Failure | Compensation | Abandonment) -> dict[str, Any]:
     # Not `asdict`: it would copy tenants and exceptions.
     names = [name for name in record.__dataclass_fields__ if name != "action"]
     plain = {name: _json(getattr(record, name)) for name in names}
@@ -417,7 +454,7 @@ def _described(error: BaseException | None) -> str:
     return f"{name}: {text}" if text else name
 
 
-def _place(of: Failure | Compensation) -> str:
+def _place(of: Failure | Compensation | Abandonment) -> str:
     tenant = "" if of.tenant is None else f", tenant {_text(of.tenant)!r}"
     return f"stage {of.stage!r}{tenant}"
 

@@ -16,6 +16,7 @@
 //! - `engine/unit.rs`: what moves through it; `engine/batch.rs`: several of them at once.
 //! - `engine/lanes.rs`: how items move through the lanes, and who holds up whom.
 //! - `engine/outcome.rs`: success, failure, retry.
+//! - `engine/overdue.rs`: attempts that must end in time.
 //! - `engine/rollback.rs`: what failed units did is undone.
 //! - `engine/whole.rs`: what is undone with a branch, or with the run as a whole.
 //! - `engine/end.rs`: the source's end, drain and abort.
@@ -24,6 +25,7 @@ mod batch;
 mod end;
 mod lanes;
 mod outcome;
+mod overdue;
 mod rollback;
 mod unit;
 mod whole;
@@ -32,6 +34,7 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::time::Duration;
 
 pub use batch::Batch;
+pub use overdue::{Abandoned, AttemptId, Overdue};
 pub use unit::{
     Again, Domain, Failed, Fate, Graveyard, History, Item, Origin, Outcome, Payload, Port,
     RollbackId, Turn, Undone, Unit, Work,
@@ -45,6 +48,7 @@ use crate::report::Counts;
 use crate::retry::{Random, Retry};
 use crate::window::WindowOptions;
 use end::Phase;
+use overdue::Watch;
 use rollback::Undoing;
 use unit::{Alarm, Timer};
 use whole::Whole;
@@ -72,6 +76,10 @@ pub struct LegOptions {
     pub ordered: bool,
     /// What happens after a failed attempt; `None`: there is one attempt.
     pub retry: Option<Retry>,
+    /// How long an attempt may take; `None`: any time.
+    pub timeout: Option<Duration>,
+    /// How long after that its operation may take to end before it is left behind.
+    pub grace: Duration,
     /// Where the handler runs.
     pub port: Port,
 }
@@ -79,7 +87,7 @@ pub struct LegOptions {
 impl LegOptions {
     /// Whether it matters when an attempt begins.
     pub(crate) const fn clocked(&self) -> bool {
-        matches!(&self.retry, Some(Retry { total: Some(_), .. }))
+        self.timeout.is_some() || matches!(&self.retry, Some(Retry { total: Some(_), .. }))
     }
 
     pub(crate) const fn reorders(&self) -> bool {
@@ -151,6 +159,7 @@ pub struct Engine<D: Domain> {
     /// Rollbacks whose first pass the driver is to arrange.
     unarranged: VecDeque<RollbackId>,
     whole: Whole<D>,
+    watch: Watch,
     random: Random,
     stopping: bool,
     failures: Vec<Failed<D>>,
@@ -201,6 +210,7 @@ impl<D: Domain> Engine<D> {
             rollbacks: BTreeMap::new(),
             unarranged: VecDeque::new(),
             whole: Whole::default(),
+            watch: Watch::default(),
             random: Random::new(config.seed),
             stopping: false,
             failures: Vec::new(),
@@ -283,6 +293,7 @@ impl<D: Domain> Engine<D> {
                 }
             }
         }
+        self.watch(now);
         self.close_legs(now);
         self.give_up_rollbacks(now);
         self.settle_whole(now);
@@ -291,10 +302,16 @@ impl<D: Domain> Engine<D> {
     /// When [`Engine::poll`] has something to do next.
     pub fn deadline(&self) -> Option<Time> {
         let timer = self.timers.peek().map(|timer| timer.at);
-        [timer, self.rollback_deadline(), self.whole.patience()]
-            .into_iter()
-            .flatten()
-            .min()
+        let watch = self.watch.deadline();
+        [
+            timer,
+            watch,
+            self.rollback_deadline(),
+            self.whole.patience(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// What died inside since the last call.

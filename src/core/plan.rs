@@ -175,6 +175,7 @@ impl Plan {
             .place(kind)
             .and_then(|()| check(kind.fields(), options))
             .and_then(|options| triggered(kind, options))
+            .and_then(|options| interruptible(kind, options))
             .map_err(|error| error.at(&self.name, Some(&name)))?;
         self.stages.push(Stage {
             name,
@@ -275,6 +276,18 @@ fn triggered(kind: Kind, options: Options) -> Result<Options, PlanError> {
     if kind == Kind::Window && triggers.iter().all(|key| *options.get(key) == Value::None) {
         let allowed = "an int >= 1 where none of max_age, idle and max_bytes is given";
         return Err(PlanError::value_of("max_items", Value::None, allowed));
+    }
+    Ok(options)
+}
+
+/// Refuses a timeout for a callable that nothing can take the thread from.
+fn interruptible(kind: Kind, options: Options) -> Result<Options, PlanError> {
+    let timeout = options.get("timeout");
+    let pooled = kind == Kind::ForEach && !options.flag("inline");
+    if *timeout != Value::None && !options.flag("is_async") && !pooled {
+        let allowed = "None for a def that runs inline, where nothing can interrupt it \
+                       (an async def, or a def sink on the pool, can be timed out)";
+        return Err(PlanError::value_of("timeout", timeout, allowed));
     }
     Ok(options)
 }

@@ -119,6 +119,11 @@ impl Context {
         Ok(self)
     }
 
+    pub(crate) const fn with_deadline(mut self, deadline: Option<Time>) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
     /// Ends the attempt: what was registered. Later registrations are refused.
     pub(crate) fn close(&self) -> Registered {
         locked(&self.registered).take().unwrap_or_default()
@@ -166,10 +171,11 @@ impl Context {
             .map(|at| Duration::from_nanos(at.as_nanos()).as_secs_f64())
     }
 
-    /// Whether the run is being aborted. A long `def` handler looks at it now and then.
+    /// Whether the run is being aborted, or the attempt has timed out. A long `def` handler looks
+    /// at it now and then.
     #[getter]
     fn cancelled(&self) -> bool {
-        self.shared.aborting.load(Ordering::Acquire)
+        self.shared.aborting.load(Ordering::Acquire) || locked(&self.registered).is_none()
     }
 
     /// The window, if the unit is one.

@@ -70,6 +70,8 @@ pub(crate) struct Shared {
     pub(crate) inspect: Py<PyAny>,
     /// `anabranch._failures.describe`.
     pub(crate) describe: Py<PyAny>,
+    /// `anabranch._failures.timed_out`.
+    pub(crate) timed_out: Py<PyAny>,
     /// What a signal handler raised in the middle of our own Python code: the next step raises it.
     fatal: Mutex<Option<PyErr>>,
 }
@@ -81,6 +83,7 @@ impl Shared {
         clock: Clock,
         inspect: Py<PyAny>,
         describe: Py<PyAny>,
+        timed_out: Py<PyAny>,
     ) -> Self {
         Self {
             pipeline,
@@ -90,6 +93,7 @@ impl Shared {
             order: AtomicU64::new(0),
             inspect,
             describe,
+            timed_out,
             fatal: Mutex::default(),
         }
     }

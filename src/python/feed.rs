@@ -10,13 +10,13 @@ use std::sync::{Mutex, MutexGuard};
 
 use anabranch_core::branch::BranchId;
 use anabranch_core::clock::Time;
-use anabranch_core::engine::{Payload, Port, Unit, Work};
+use anabranch_core::engine::{AttemptId, Payload, Port, Unit, Work};
 use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyList};
 
 use super::context::Context;
 use super::domain::PyDomain;
-use super::leg::Role;
+use super::late::{self, Late};
 use super::run::slice::SLICE;
 use super::run::{Run, locked};
 use super::work::{GivenBack, InHand, LegFacts};
@@ -28,7 +28,7 @@ const FIRST_BATCH: usize = 8;
 const MOST_BATCH: usize = 512;
 
 /// One worker's end of the feed of a leg.
-#[pyclass(frozen, weakref, module = "anabranch._core")]
+#[pyclass(frozen, module = "anabranch._core")]
 #[derive(Debug)]
 pub(crate) struct Feed {
     run: Py<Run>,
@@ -46,6 +46,9 @@ enum Current {
     Plain(Unit<PyDomain>),
     /// Any other unit.
     Full(InHand),
+    /// A unit whose attempt has timed out: its task has been cancelled. Without the unit once the
+    /// grace is over, too.
+    Late(Option<InHand>, Late),
     /// Items it handles one after the other.
     Batch {
         branch: BranchId,
@@ -68,6 +71,18 @@ struct State {
     fresh: bool,
     /// Items worth taking in one batch, by the time the last one took.
     batch: usize,
+    worker: Worker,
+}
+
+/// What a timeout has done to the worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Worker {
+    /// Nothing.
+    AtWork,
+    /// It has been cancelled, and has not taken that back.
+    Cancelled,
+    /// It has been left behind: another has its place.
+    Abandoned,
 }
 
 #[pymethods]
@@ -84,6 +99,7 @@ impl Feed {
             yielded: false,
             fresh: true,
             batch: FIRST_BATCH,
+            worker: Worker::AtWork,
         };
         let filtered = woven.then(|| PyList::new(py, [0])).transpose()?;
         Ok(Self {
@@ -124,7 +140,8 @@ impl Feed {
             }
             None => {}
         }
-        if state.yielded || self.time_is_up(&mut state) {
+        // A worker that was cancelled at a timeout first takes its cancellation back.
+        if state.worker != Worker::AtWork || state.yielded || self.time_is_up(&mut state) {
             drop(state);
             run.bury();
             return Ok(None);
@@ -222,6 +239,82 @@ impl Feed {
         std::mem::take(&mut state.yielded)
     }
 
+    /// The attempt has timed out. Returns whether it is the one in hand: then the worker is to be
+    /// cancelled.
+    fn expire(&self, py: Python<'_>, attempt: u64) -> PyResult<bool> {
+        let attempt = AttemptId(attempt);
+        let leg = match &locked(&self.state).current {
+            Some(Current::Plain(unit)) if unit.deadline().is_some_and(|it| it.0 == attempt) => {
+                unit.leg
+            }
+            Some(Current::Full(work)) if work.attempt() == Some(attempt) => {
+                work.leg().unwrap_or_default()
+            }
+            _ => return Ok(false),
+        };
+        let late = Late::new(py, self.run.get(), leg, attempt)?;
+        let mut state = locked(&self.state);
+        let work = match state.current.take() {
+            Some(Current::Plain(unit)) => InHand::plain(py, unit),
+            Some(Current::Full(work)) => work,
+            other => {
+                state.current = other;
+                return Ok(false);
+            }
+        };
+        state.current = Some(Current::Late(Some(work), late));
+        state.worker = Worker::Cancelled;
+        Ok(true)
+    }
+
+    /// The grace is over, too. Returns whether the attempt is the one in hand: then the worker is
+    /// to be left behind.
+    fn abandon(&self, py: Python<'_>, attempt: u64) -> bool {
+        let run = self.run.get();
+        let mut state = locked(&self.state);
+        let (work, error) = match &mut state.current {
+            Some(Current::Late(work, late)) if late.attempt == AttemptId(attempt) => {
+                (work.take(), late.error(py))
+            }
+            _ => return false,
+        };
+        state.worker = Worker::Abandoned;
+        drop(state);
+        late::abandoned(py, run, &error);
+        if let Some(work) = work {
+            self.settle(py, work, Err(error), None);
+        }
+        true
+    }
+
+    /// Whether the worker was cancelled because of a timeout; asking takes it back.
+    fn was_cancelled(&self) -> bool {
+        let mut state = locked(&self.state);
+        let was = state.worker != Worker::AtWork;
+        if state.worker == Worker::Cancelled {
+            state.worker = Worker::AtWork;
+        }
+        was
+    }
+
+    /// Whether the worker was left behind.
+    fn abandoned(&self) -> bool {
+        locked(&self.state).worker == Worker::Abandoned
+    }
+
+    /// Someone else has cancelled the worker, too: that comes first.
+    fn acquit(&self) {
+        let mut state = locked(&self.state);
+        match state.current.take() {
+            Some(Current::Late(Some(work), late)) => {
+                state.current = Some(Current::Full(work));
+                drop(state);
+                self.run.get().ended_here(late.attempt, false);
+            }
+            other => state.current = other,
+        }
+    }
+
     /// The unit in hand has this result.
     fn done(&self, py: Python<'_>, result: Py<PyAny>) {
         let current = locked(&self.state).current.take();
@@ -288,8 +381,7 @@ impl Feed {
             self.run.get().bury();
             return Ok(None);
         };
-        if self.facts.role == Role::Sink
-            && !self.facts.takes_ctx
+        if self.facts.plain
             && let Payload::One(value) = &unit.payload
         {
             let value = value.clone_ref(py);
@@ -336,6 +428,15 @@ impl Feed {
         let work = match current {
             Current::Full(work) => work,
             Current::Plain(unit) => InHand::plain(py, unit),
+            Current::Late(work, late) => {
+                let gave = late.ended(py, run, &result);
+                if let Some(work) = work {
+                    self.settle(py, work, Err(late.error(py)), None);
+                }
+                run.ended_here(late.attempt, gave);
+                run.tell_driver();
+                return;
+            }
             Current::Batch {
                 branch,
                 leg,
@@ -369,6 +470,18 @@ impl Feed {
                 InHand::plain(py, unit)
             }
         };
+        self.settle(py, work, result, stage);
+    }
+
+    /// Tells the engine how the attempt ended.
+    fn settle(
+        &self,
+        py: Python<'_>,
+        work: InHand,
+        result: PyResult<Py<PyAny>>,
+        stage: Option<usize>,
+    ) {
+        let run = self.run.get();
         if let GivenBack::Unit(unit, outcome, registered) = work.settle(py, run, result, stage) {
             let now = run.shared.now();
             let mut engine = locked(&run.engine);

@@ -1,13 +1,16 @@
 //! `Job`: a unit or an undo action in the hands of a pool thread or of a coroutine.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anabranch_core::clock::Time;
+use anabranch_core::engine::AttemptId;
 use pyo3::exceptions::asyncio::CancelledError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use super::errors::ClosedError;
+use super::late::{self, Late};
 use super::run::{Run, locked};
 use super::work::InHand;
 
@@ -19,43 +22,84 @@ pub(crate) struct Job {
     work: Mutex<Option<InHand>>,
     /// What a `def` callable returned though it should have been awaited.
     awaitable: Mutex<Option<Py<PyAny>>>,
-    /// Whether it holds a place in the pool.
-    pooled: bool,
+    /// Whether it holds a place in the pool; whoever frees it sets this to false.
+    pooled: AtomicBool,
+    /// The attempt has timed out, and its operation has not ended.
+    late: Mutex<Option<Late>>,
+    /// Whether the loop has been asked to cancel the operation, and has not been told of it.
+    cancelled: AtomicBool,
+    /// Whether the attempt has a deadline.
+    timed: bool,
 }
 
 impl Job {
     pub(crate) fn new(run: Py<Run>, work: InHand, pooled: bool) -> Self {
-        Self {
-            run,
-            work: Mutex::new(Some(work)),
-            awaitable: Mutex::default(),
-            pooled,
-        }
+        Self::begun(run, work, None, pooled)
     }
 
     pub(crate) fn adopted(run: Py<Run>, work: InHand, awaitable: Py<PyAny>) -> Self {
-        let awaitable = Mutex::new(Some(awaitable));
+        Self::begun(run, work, Some(awaitable), false)
+    }
+
+    fn begun(run: Py<Run>, work: InHand, awaitable: Option<Py<PyAny>>, pooled: bool) -> Self {
         Self {
             run,
+            timed: work.attempt().is_some(),
             work: Mutex::new(Some(work)),
-            awaitable,
-            pooled: false,
+            awaitable: Mutex::new(awaitable),
+            pooled: AtomicBool::new(pooled),
+            late: Mutex::default(),
+            cancelled: AtomicBool::new(false),
         }
     }
 
-    fn end(&self, result: PyResult<Py<PyAny>>) {
-        if let Some(work) = locked(&self.work).take() {
-            self.run.get().give_back(work, result, self.pooled);
+    /// The attempt has timed out: from here on the operation runs for nothing. Returns the work, if
+    /// the operation has not ended meanwhile.
+    pub(crate) fn time_out(&self, late: Late) -> Option<InHand> {
+        let mut work = locked(&self.work);
+        let work = work.take()?;
+        *locked(&self.late) = Some(late);
+        Some(work)
+    }
+
+    /// The grace is over, and another thread may have replaced that of the job. Returns whether
+    /// the job's place in the pool is free by that.
+    pub(crate) fn abandoned(&self, py: Python<'_>, replaced: bool) -> bool {
+        let error = locked(&self.late).as_ref().map(|late| late.error(py));
+        if let Some(error) = error {
+            late::abandoned(py, self.run.get(), &error);
         }
+        replaced && self.pooled.swap(false, Ordering::AcqRel)
+    }
+
+    fn end(&self, py: Python<'_>, result: PyResult<Py<PyAny>>) {
+        let work = locked(&self.work).take();
+        let late = locked(&self.late).take();
+        let run = self.run.get();
+        let Some(late) = late else {
+            if let Some(work) = work {
+                let pooled = self.pooled.swap(false, Ordering::AcqRel);
+                run.give_back(work, result, pooled);
+            }
+            return;
+        };
+        let gave = late.ended(py, run, &result);
+        if let Some(work) = work {
+            run.give_back(work, Err(late.error(py)), false);
+        }
+        let pooled = self.pooled.swap(false, Ordering::AcqRel);
+        run.ended(late.attempt, gave, pooled);
     }
 }
 
 impl Drop for Job {
     /// A job that is let go is not lost: a signal handler may raise before anyone runs it.
     fn drop(&mut self) {
-        self.end(Err(CancelledError::new_err(
-            "the job was let go before it ran",
-        )));
+        let never = || CancelledError::new_err("the job was let go before it ran");
+        if let Some(work) = locked(&self.work).take() {
+            let pooled = self.pooled.swap(false, Ordering::AcqRel);
+            self.run.get().give_back(work, Err(never()), pooled);
+        }
     }
 }
 
@@ -126,12 +170,60 @@ impl Job {
         matches!(locked(&self.work).as_ref(), Some(InHand::Undo { .. }))
     }
 
-    #[pyo3(signature = (result=None))]
-    fn done(&self, py: Python<'_>, result: Option<Py<PyAny>>) {
-        self.end(Ok(result.unwrap_or_else(|| py.None())));
+    /// Whether the attempt has a deadline.
+    #[getter]
+    const fn timed(&self) -> bool {
+        self.timed
     }
 
-    fn failed(&self, error: Bound<'_, PyAny>) {
-        self.end(Err(PyErr::from_value(error)));
+    /// The attempt has timed out. Returns whether it is this job's: then its task is to be
+    /// cancelled.
+    fn expire(&self, py: Python<'_>, attempt: u64) -> PyResult<bool> {
+        let attempt = AttemptId(attempt);
+        let leg = match locked(&self.work).as_ref() {
+            Some(work) if work.attempt() == Some(attempt) => work.leg().unwrap_or_default(),
+            _ => return Ok(false),
+        };
+        let late = Late::new(py, self.run.get(), leg, attempt)?;
+        *locked(&self.late) = Some(late);
+        self.cancelled.store(true, Ordering::Release);
+        Ok(true)
+    }
+
+    /// The grace is over, too. Returns whether the attempt is this job's: then its task is to be
+    /// left behind.
+    fn abandon(&self, py: Python<'_>, attempt: u64) -> bool {
+        let run = self.run.get();
+        let error = match locked(&self.late).as_ref() {
+            Some(late) if late.attempt == AttemptId(attempt) => late.error(py),
+            _ => return false,
+        };
+        late::abandoned(py, run, &error);
+        if let Some(work) = locked(&self.work).take() {
+            run.give_back(work, Err(error), false);
+        }
+        true
+    }
+
+    /// Whether the task was cancelled because of the timeout; asking resets it.
+    fn was_cancelled(&self) -> bool {
+        self.cancelled.swap(false, Ordering::AcqRel)
+    }
+
+    /// Someone else has cancelled the task, too: that comes first.
+    fn acquit(&self) {
+        let late = locked(&self.late).take();
+        if let Some(late) = late {
+            self.run.get().ended(late.attempt, false, false);
+        }
+    }
+
+    #[pyo3(signature = (result=None))]
+    fn done(&self, py: Python<'_>, result: Option<Py<PyAny>>) {
+        self.end(py, Ok(result.unwrap_or_else(|| py.None())));
+    }
+
+    fn failed(&self, py: Python<'_>, error: Bound<'_, PyAny>) {
+        self.end(py, Err(PyErr::from_value(error)));
     }
 }

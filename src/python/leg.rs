@@ -53,6 +53,9 @@ pub(crate) struct LegSpec<'py> {
     concurrency: u32,
     ordered: bool,
     retry: Option<RetrySpec<'py>>,
+    /// Seconds.
+    timeout: Option<f64>,
+    grace: f64,
 }
 
 /// What a handler is for.
@@ -78,6 +81,8 @@ pub(crate) struct Leg {
     pub(crate) handler: Option<Py<PyAny>>,
     pub(crate) takes_ctx: bool,
     pub(crate) retry: Option<LegRetry>,
+    /// Seconds an attempt may take.
+    pub(crate) timeout: Option<f64>,
     /// How its window counts bytes.
     pub(crate) sizes: Sizes,
 }
@@ -190,6 +195,8 @@ impl LegSpec<'_> {
             concurrency: self.concurrency,
             ordered: self.ordered && role != Role::Sink,
             retry: policy,
+            timeout: self.timeout.map(seconds),
+            grace: seconds(self.grace),
             port,
         };
         let leg = Leg {
@@ -200,6 +207,7 @@ impl LegSpec<'_> {
             handler: self.handler,
             takes_ctx: self.takes_ctx,
             retry,
+            timeout: self.timeout,
             sizes,
         };
         Ok((options, leg))

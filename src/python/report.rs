@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anabranch_core::branch::BranchId;
 use anabranch_core::compensation::Step;
-use anabranch_core::engine::{Fate, Undone};
+use anabranch_core::engine::{Abandoned, Fate, Undone};
 use anabranch_core::report::Counts;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
@@ -87,6 +87,25 @@ impl Told {
     }
 }
 
+/// The operations that were left behind.
+fn abandonments<'py>(
+    py: Python<'py>,
+    run: &Run,
+    left_behind: &[Abandoned],
+) -> PyResult<Bound<'py, PyList>> {
+    let rows = PyList::empty(py);
+    for it in left_behind {
+        let row = PyDict::new(py);
+        let stage = run.facts.get(it.leg).map_or(0, |leg| leg.stage);
+        row.set_item("stage", run.shared.stages.get(stage))?;
+        row.set_item("tenant", run.tenant(py, it.branch))?;
+        row.set_item("attempt", it.attempt)?;
+        row.set_item("seconds", it.ran.as_secs_f64())?;
+        rows.append(row)?;
+    }
+    Ok(rows)
+}
+
 /// Builds the report.
 pub(crate) fn build<'py>(
     py: Python<'py>,
@@ -130,6 +149,9 @@ pub(crate) fn build<'py>(
         .chain(engine.stuck())
         .map(|undone| Told::new(py, undone))
         .collect();
+    let (left_behind, abandoned) = engine.abandoned();
+    let left_behind = left_behind.to_vec();
+    let late = engine.late();
     drop(engine);
 
     let stage_name = |stage: usize| run.shared.stages.get(stage).cloned();
@@ -174,6 +196,11 @@ pub(crate) fn build<'py>(
     }
     compensations.set_item("actions", rows)?;
     report.set_item("compensations", compensations)?;
+    let timeouts = PyDict::new(py);
+    timeouts.set_item("abandoned", abandoned)?;
+    timeouts.set_item("late", late)?;
+    timeouts.set_item("calls", abandonments(py, run, &left_behind)?)?;
+    report.set_item("timeouts", timeouts)?;
     report.set_item("items", PyList::empty(py))?;
     Ok(report)
 }

@@ -11,25 +11,27 @@
 //! - `run/slice.rs`: what a step does.
 //! - `run/flow.rs`: items from the source, through the pass and the routing, to the first leg.
 //! - `run/target.rs`: units into the channel at the end.
+//! - `run/overdue.rs`: attempts that are not over in time.
 //! - `run/tracked.rs`: the same for items with a history.
 //! - `run/rollback.rs`: what is registered, and by which policy it is undone.
 //! - `run/holders.rs`: which of their outputs hold what undoes them.
 
 mod flow;
 mod holders;
+mod overdue;
 mod rollback;
 pub(super) mod slice;
 mod spec;
 mod target;
 mod tracked;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anabranch_core::branch::BranchId;
 use anabranch_core::clock::Time;
-use anabranch_core::engine::{Config, Engine, Port, RollbackOptions};
+use anabranch_core::engine::{AttemptId, Config, Engine, Overdue, Port, RollbackOptions};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
@@ -63,6 +65,10 @@ struct Pool {
     out: usize,
     /// Jobs out at most.
     most: usize,
+    /// Replaces the thread that is stuck in a job; returns whether it did.
+    abandon: Py<PyAny>,
+    /// The jobs out that have a deadline.
+    timed: HashMap<AttemptId, Py<Job>>,
 }
 
 /// What only the driving thread uses.
@@ -108,8 +114,14 @@ pub(crate) struct Run {
     tenants: Mutex<Vec<Py<PyAny>>>,
     /// Called with the tenant before a branch opens; returns its capacity, or `None`.
     opening: Mutex<Option<Py<PyAny>>>,
+    /// Work with its result, and whether it held a place in the pool.
     returned: Mutex<Vec<(InHand, CallResult, bool)>>,
+    /// Operations that had timed out: whether they gave a result after all, and whether they still
+    /// held a place in the pool.
+    late: Mutex<Vec<(AttemptId, bool, bool)>>,
     adopted: Mutex<VecDeque<Py<Job>>>,
+    /// What the loop is to cancel, or to leave behind.
+    overdue: Mutex<Vec<Overdue>>,
     pushed: Mutex<Pushed>,
     collected: Mutex<Option<Py<PyList>>>,
     wake: Arc<Wake>,
@@ -217,6 +229,16 @@ impl Run {
     /// The next coroutine to await: an undo action, or what a `def` callable returned.
     fn next_job(this: &Bound<'_, Self>) -> PyResult<Option<Py<Job>>> {
         this.get().next_async_job(this)
+    }
+
+    /// The attempts that coroutines make and that are overdue, as (leg, attempt, abandoned): the
+    /// loop cancels those that are not abandoned yet, and leaves the others behind.
+    fn take_overdue(&self) -> Vec<(usize, u64, bool)> {
+        let overdue = std::mem::take(&mut *locked(&self.overdue));
+        overdue
+            .into_iter()
+            .map(|it| (it.leg, it.attempt.0, it.abandoned))
+            .collect()
     }
 
     /// Whether there is a coroutine to await: a driver without a loop must get one.
@@ -361,6 +383,12 @@ impl Run {
     /// Gives work back from any thread; `pooled` work frees its place in the pool.
     pub(crate) fn give_back(&self, work: InHand, result: CallResult, pooled: bool) {
         locked(&self.returned).push((work, result, pooled));
+        self.wake.wake();
+    }
+
+    /// Tells, from any thread, that an operation which had timed out has ended.
+    pub(crate) fn ended(&self, attempt: AttemptId, gave: bool, pooled: bool) {
+        locked(&self.late).push((attempt, gave, pooled));
         self.wake.wake();
     }
 

@@ -1,7 +1,7 @@
 //! Work in someone's hand: a unit or an undo action, from being handed out to being given back.
 
 use anabranch_core::compensation::Scope;
-use anabranch_core::engine::{Again, Outcome, Payload, Turn, Unit};
+use anabranch_core::engine::{Again, AttemptId, Outcome, Payload, Turn, Unit};
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
@@ -77,8 +77,10 @@ impl InHand {
         let context = if leg.takes_ctx {
             let tenant = run.tenant(py, unit.branch);
             let port = undo_port(leg.port);
+            let deadline = unit.deadline().map(|(_, at)| at);
             let mut context =
-                Context::new(run.shared.clone(), tenant, leg.stage, unit.attempt, port);
+                Context::new(run.shared.clone(), tenant, leg.stage, unit.attempt, port)
+                    .with_deadline(deadline);
             if let Some(cut) = &unit.cut {
                 let items = match &unit.payload {
                     Payload::One(_) => 1,
@@ -108,6 +110,14 @@ impl InHand {
             unit,
             value,
             context: None,
+        }
+    }
+
+    /// The attempt, if it has a deadline.
+    pub(crate) fn attempt(&self) -> Option<AttemptId> {
+        match self {
+            Self::Unit { unit, .. } => unit.deadline().map(|(attempt, _)| attempt),
+            Self::Undo { .. } => None,
         }
     }
 
@@ -272,4 +282,7 @@ pub(crate) struct LegFacts {
     pub(crate) stage: usize,
     pub(crate) takes_ctx: bool,
     pub(crate) retries: bool,
+    /// Whether a handler is called with an item and nothing else is made of the call: neither a
+    /// context, nor outputs, nor a timeout.
+    pub(crate) plain: bool,
 }

@@ -60,7 +60,12 @@ def test_v2_stages_tell_what_was_found_and_filled_in():
     source, fetched, fan_out, window, collect = pipeline.stages
     assert (source.kind, dict(source.options)) == ("source", {})
     assert (fetched.is_async, fetched.takes_ctx) == (True, True)
-    assert dict(fetched.options) == {"concurrency": 4, "ordered": True, "retry": None}
+    assert dict(fetched.options) == {
+        "concurrency": 4,
+        "ordered": True,
+        "retry": None,
+        "timeout": None,
+    }
     assert dict(fan_out.options) == {
         "by": "item('tenant')",
         "capacity": 1000,

@@ -77,6 +77,7 @@ def report(**some):
         "codes": {},
         "failures": [],
         "compensations": undone(),
+        "timeouts": {"abandoned": 0, "late": 0, "calls": []},
         "items": [],
     }
     return ab.Report.from_core(data | some)

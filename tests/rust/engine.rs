@@ -6,6 +6,7 @@
 //! - `engine/batches.rs`: items that are handed out together.
 //! - `engine/branches.rs`: the rows B, T and the order and number of what is in flight.
 //! - `engine/outcomes.rs`: the rows R.
+//! - `engine/overdue.rs`: the rows R about timeouts.
 //! - `engine/rollbacks.rs`: the rows C.
 //! - `engine/scopes.rs`: more of them: scopes wider than a unit, or held by several outputs.
 //! - `engine/policies.rs`: those about how a rollback goes about it.
@@ -33,6 +34,8 @@ mod model;
 mod options;
 #[path = "engine/outcomes.rs"]
 mod outcomes;
+#[path = "engine/overdue.rs"]
+mod overdue;
 #[path = "engine/policies.rs"]
 mod policies;
 #[path = "engine/rollbacks.rs"]

@@ -116,8 +116,17 @@ def stages(lines: list[str]) -> None:
     assert_type(texts.map(len).map(functools.partial(scaled, 2)), ab.Pipeline[int])
     assert_type(events.map(lambda event: event["number"]), ab.Pipeline[int])
     retry = ab.Retry.exponential(attempts=3, base=timedelta(seconds=1), retry_on=OSError)
-    fetched = events.map(fetch, concurrency=8, ordered=False, retry=retry)
+    fetched = events.map(fetch, concurrency=8, ordered=False, retry=retry, timeout=0.5)
     assert_type(fetched, ab.Pipeline[bytes])
+    budget = ab.RetryBudget(rate=10, burst=100)
+    assert_type(budget.rate, float)
+    for policy in (
+        ab.Retry.fixed(1, budget=budget, total=timedelta(minutes=1)),
+        ab.Retry.decorrelated(base=0.1, seed=1),
+        ab.Retry.cron("0 6 * * mon-fri", tz="UTC"),
+        ab.Retry.custom(lambda attempt, error: 0.1 * attempt if error.args else 1.0),
+    ):
+        assert_type(events.tap(fetch, retry=policy), ab.Pipeline[Event])
     assert_type(events.map(fetch_with), ab.Pipeline[bytes])
 
     assert_type(events.filter(lambda event: event["number"] > 0), ab.Pipeline[Event])

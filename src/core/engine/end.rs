@@ -79,6 +79,7 @@ impl<D: Domain> Engine<D> {
             && self.load.iter().all(|load| *load == 0)
             && self.arrivals.iter().all(Vec::is_empty)
             && self.rollbacks.is_empty()
+            && self.watch.is_empty()
     }
 
     /// Whether the run was aborted.

@@ -2,7 +2,7 @@
 //! whom meanwhile.
 
 use super::unit::{Alarm, Timer};
-use super::{Domain, Engine, History, Item, Port, Unit, Work};
+use super::{Domain, Engine, Item, Port, Unit, Work};
 use crate::branch::BranchId;
 use crate::clock::Time;
 
@@ -88,14 +88,20 @@ impl<D: Domain> Engine<D> {
         if self.pauses() {
             return None;
         }
-        if let Some(unit) = self.again[port].pop_front() {
+        if let Some(mut unit) = self.again[port].pop_front() {
             self.in_flight += 1;
+            if self.config.legs[unit.leg].clocked() {
+                self.begin_clocked(&mut unit, now);
+            }
             self.branches[unit.branch.index()].counts.retried += 1;
             return Some(Work::Unit(unit));
         }
         while let Some((branch, leg)) = self.rings[port].pop_front() {
-            if let Some(unit) = self.take(branch, leg, now) {
+            if let Some(mut unit) = self.take(branch, leg, now) {
                 self.in_flight += 1;
+                if self.config.legs[leg].clocked() {
+                    self.begin_clocked(&mut unit, now);
+                }
                 return Some(Work::Unit(unit));
             }
         }
@@ -118,10 +124,7 @@ impl<D: Domain> Engine<D> {
         if held_back || !lane.dispatchable(options) {
             return None;
         }
-        let mut unit = lane.take((branch, leg), options)?;
-        if options.clocked() {
-            unit.history = Some(Box::new(History::new(now)));
-        }
+        let unit = lane.take((branch, leg), options)?;
         row.outside += u64::from(unit.weight);
         if options.window.is_some() {
             self.refill(branch, leg, now);

@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use super::rollback::Then;
-use super::{
-    Again, Domain, Engine, Failed, History, Item, MAX_SAMPLES, Origin, Outcome, Payload, Unit,
-};
+use super::{Again, Domain, Engine, Failed, Item, MAX_SAMPLES, Origin, Outcome, Payload, Unit};
 use crate::branch::BranchId;
 use crate::clock::Time;
 use crate::compensation::Scope;
@@ -26,12 +24,13 @@ impl<D: Domain> Engine<D> {
     /// Takes a unit back with the outcome of its attempt and the undo actions it registered.
     pub fn complete(
         &mut self,
-        unit: Unit<D>,
+        mut unit: Unit<D>,
         outcome: Outcome<D>,
         registered: Option<Box<Scope<D::Undo>>>,
         now: Time,
     ) {
         self.in_flight -= 1;
+        self.end_clocked(&mut unit);
         match outcome {
             Outcome::Done(values) if unit.leg + 1 < self.config.legs.len() => {
                 self.pass_on(unit, values, registered, now);
@@ -44,7 +43,6 @@ impl<D: Domain> Engine<D> {
                 self.fail_attempt(unit, error, again, registered, now);
             }
             Outcome::Interrupted => {
-                let mut unit = unit;
                 self.came_back(&unit).left += u64::from(unit.weight);
                 let scope = merged(unit.scope.take(), registered);
                 self.undo(unit.branch, scope, Then::Release(unit), now);
@@ -52,11 +50,12 @@ impl<D: Domain> Engine<D> {
         }
     }
 
-    /// Takes back a unit that the handler of the last leg has handled.
+    /// Takes back a unit without a deadline that the handler of the last leg has handled.
     ///
     /// Returns its item, if it is a single one, to be dropped as soon as the engine is not
     /// borrowed: in the [`Graveyard`](super::Graveyard) its memory would grow cold.
     pub fn complete_last(&mut self, mut unit: Unit<D>, now: Time) -> Option<D::Item> {
+        debug_assert!(unit.deadline().is_none(), "it would stay watched");
         self.in_flight -= 1;
         if unit.scope.is_some() {
             self.commit(unit, None, now);
@@ -198,9 +197,7 @@ impl<D: Domain> Engine<D> {
     ) {
         match self.next_delay(&unit, again, now) {
             Ok(delay) => {
-                let history = unit
-                    .history
-                    .get_or_insert_with(|| Box::new(History::new(now)));
+                let history = unit.history_from(now);
                 self.graveyard.errors.extend(history.push(error));
                 history.waited = delay;
                 history.delay = history.delay.saturating_add(delay);

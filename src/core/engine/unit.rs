@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::time::Duration;
 
-use super::MAX_HISTORY;
+use super::{AttemptId, MAX_HISTORY};
 use crate::branch::BranchId;
 use crate::clock::Time;
 use crate::compensation::{Scope, Step};
@@ -140,6 +140,8 @@ pub struct History<D: Domain> {
     pub(crate) waited: Duration,
     /// When the first attempt began, where the policy asks.
     pub(crate) began: Time,
+    /// The attempt under way, if it has a deadline.
+    pub(crate) watched: Option<(Time, AttemptId)>,
 }
 
 impl<D: Domain> History<D> {
@@ -149,6 +151,7 @@ impl<D: Domain> History<D> {
             delay: Duration::ZERO,
             waited: Duration::ZERO,
             began,
+            watched: None,
         }
     }
 
@@ -195,6 +198,14 @@ impl<D: Domain> Unit<D> {
             history: None,
             slot: 0,
         }
+    }
+}
+
+impl<D: Domain> Unit<D> {
+    /// The history, which begins `now` if there is none yet.
+    pub(crate) fn history_from(&mut self, now: Time) -> &mut History<D> {
+        self.history
+            .get_or_insert_with(|| Box::new(History::new(now)))
     }
 }
 

@@ -15,6 +15,7 @@ const RETRY_KIND: Field = Field::bare(
 );
 const BASE: Field = Field::new("base", Rule::Seconds, Value::Float(0.2)).always();
 const CAP: Field = Field::new("cap", Rule::Seconds, Value::Float(30.0)).always();
+const TIMEOUT: Field = Field::bare("timeout", Rule::Maybe(&Rule::PositiveSeconds));
 const TOTAL: Field = Field::bare("total", Rule::Maybe(&Rule::PositiveSeconds));
 /// Any seed that 64 bits can hold.
 const SEED: Field = Field::bare(
@@ -65,6 +66,7 @@ static CALLABLE: &[Field] = &[
     CONCURRENCY,
     Field::new("ordered", Rule::Flag, Value::Bool(true)),
     RETRY,
+    TIMEOUT,
     IS_ASYNC,
 ];
 
@@ -102,6 +104,7 @@ static FOR_EACH: &[Field] = &[
     CONCURRENCY,
     Field::new("inline", Rule::Flag, Value::Bool(false)),
     RETRY,
+    TIMEOUT,
     IS_ASYNC,
 ];
 

@@ -300,7 +300,20 @@ fn callables_take_only_what_their_kind_takes() -> Result<(), PlanError> {
             Kind::Filter,
             "inline",
             Value::Bool(true),
-            "unknown argument 'inline', allowed: concurrency, ordered, retry, is_async",
+            "unknown argument 'inline', allowed: concurrency, ordered, retry, timeout, is_async",
+        ),
+        (
+            Kind::Map,
+            "timeout",
+            Value::Int(5),
+            "timeout must be None for a def that runs inline, where nothing can interrupt it \
+             (an async def, or a def sink on the pool, can be timed out), got 5",
+        ),
+        (
+            Kind::ForEach,
+            "timeout",
+            Value::Int(0),
+            "timeout must be a number of seconds > 0 (or a timedelta), got 0",
         ),
         (
             Kind::Collect,
@@ -375,4 +388,27 @@ fn every_kind_is_found_by_its_name() {
         assert_eq!(Kind::from_name(kind.name()), Some(kind));
     }
     assert_eq!(Kind::from_name("sink"), None);
+}
+
+#[test]
+fn r8_a_timeout_is_for_what_can_be_interrupted() -> Result<(), PlanError> {
+    let table = [
+        (Kind::Map, false, false, false),
+        (Kind::Map, true, false, true),
+        (Kind::ForEach, false, false, true),
+        (Kind::ForEach, false, true, false),
+        (Kind::ForEach, true, true, true),
+    ];
+    for (kind, is_async, inline, allowed) in table {
+        let mut given = vec![
+            ("timeout", Value::Int(5)),
+            ("is_async", Value::Bool(is_async)),
+        ];
+        if inline {
+            given.push(("inline", Value::Bool(true)));
+        }
+        let plan = add(begun()?, kind, "it", &given);
+        assert_eq!(plan.is_ok(), allowed, "{kind:?} {is_async} {inline}");
+    }
+    Ok(())
 }

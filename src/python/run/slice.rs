@@ -70,18 +70,24 @@ impl Run {
                 progress |= self.take_chunk(this, hand, room)?;
             }
             let now = self.shared.now();
-            let (finished, stopping, more) = {
+            let (finished, stopping, overdue, more) = {
                 let mut engine = locked(&self.engine);
                 engine.poll(now);
+                let overdue = engine.take_overdue();
                 let pool = hand.pool.out < hand.pool.most && engine.has_work(POOL);
                 let more = engine.has_work(INLINE) || pool || engine.has_unarranged();
                 (
                     engine.finished(),
                     engine.stopping() && !engine.aborted(),
+                    overdue,
                     more,
                 )
             };
             self.bury();
+            if !overdue.is_empty() {
+                self.time_out(this, hand, overdue)?;
+                continue;
+            }
             if stopping {
                 self.failed.store(true, Ordering::Release);
                 self.abort_now(py, hand, now);
@@ -167,12 +173,16 @@ impl Run {
     /// Gives the engine what came back from the pool and from coroutines.
     fn take_back(&self, this: &Bound<'_, Self>, hand: &mut Hand) -> PyResult<bool> {
         let returned = std::mem::take(&mut *locked(&self.returned));
-        let any = !returned.is_empty();
+        let mut any = !returned.is_empty();
         let mut fatal = None;
         for (work, result, pooled) in returned {
             hand.pool.out -= usize::from(pooled);
+            if let Some(attempt) = work.attempt() {
+                hand.pool.timed.remove(&attempt);
+            }
             fatal = self.finish(this, hand, work, result)?.or(fatal);
         }
+        any |= self.take_late(hand);
         match fatal {
             Some(error) => Err(error),
             None => Ok(any),
@@ -336,7 +346,11 @@ impl Run {
                 }
                 Work::Undo(turn) => InHand::undo(py, self, turn, 0)?,
             };
+            let attempt = work.attempt();
             let job = Py::new(py, Job::new(this.clone().unbind(), work, true))?;
+            if let Some(attempt) = attempt {
+                hand.pool.timed.insert(attempt, job.clone_ref(py));
+            }
             // First: a job that is not put gives itself back.
             hand.pool.out += 1;
             hand.pool.put.call1(py, (job,))?;

@@ -1,5 +1,6 @@
 //! How a run begins: what Python describes becomes the engine, the source and the hand.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,9 +12,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyList, PySequence, PyString};
 
 use super::super::channel::PyChannel;
-use super::super::domain::{FIRST_TASKS, Shared};
+use super::super::domain::{FIRST_TASKS, POOL, Shared};
 use super::super::keys::{KeyOf, Router};
-use super::super::leg::LegSpec;
+use super::super::leg::{LegSpec, Role};
 use super::super::native::NativeSource;
 use super::super::source::{ChannelSource, Source};
 use super::super::time::VirtualTime;
@@ -47,10 +48,12 @@ pub(super) struct RunSpec<'py> {
     target: Option<Py<PyChannel>>,
     grow: Py<PyAny>,
     put: Py<PyAny>,
+    abandon: Py<PyAny>,
     other_threads: Py<PyAny>,
     is_awaitable: Py<PyAny>,
     inspect: Py<PyAny>,
     describe: Py<PyAny>,
+    timed_out: Py<PyAny>,
     /// A test's time; `None`: the machine's.
     time: Option<Py<VirtualTime>>,
 }
@@ -67,21 +70,44 @@ fn key_of(py: Python<'_>, kind: Option<&str>, key: Option<Py<PyAny>>) -> PyResul
     })
 }
 
+/// How many jobs the pool takes at once.
+const fn places(threads: usize, virtual_time: bool, timed: bool) -> usize {
+    if virtual_time {
+        // A test's pool has no threads: it runs a job when it is given one.
+        1
+    } else if timed {
+        // A job that waits for a thread must not use up its time.
+        threads
+    } else {
+        threads * 2
+    }
+}
+
+/// How rollbacks go about it; the deadline in seconds.
+fn rollback(policy: &str, deadline: Option<f64>, commit_at_end: bool) -> RollbackOptions {
+    RollbackOptions {
+        policy: match policy {
+            "parallel" => Policy::Parallel,
+            "none" => Policy::Skip,
+            "custom" => Policy::Custom,
+            _ => Policy::Sequential,
+        },
+        deadline: deadline.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
+        commit_at_end,
+    }
+}
+
 impl RunSpec<'_> {
     /// Makes the run, and starts its native source.
     pub(super) fn open(self, py: Python<'_>) -> PyResult<Run> {
-        // A test's pool has no threads: it runs a job when it is given one.
-        let pooled = if self.time.is_some() {
-            1
-        } else {
-            self.threads * 2
-        };
+        let virtual_time = self.time.is_some();
         let shared = Arc::new(Shared::new(
             self.name,
             self.stages,
             Clock::start(self.time.map(|time| time.get().0.clone())),
             self.inspect,
             self.describe,
+            self.timed_out,
         ));
         let mut ports = FIRST_TASKS;
         let (mut options, mut legs) = (Vec::new(), Vec::new());
@@ -94,6 +120,10 @@ impl RunSpec<'_> {
             .iter()
             .filter_map(|leg| leg.window.as_ref())
             .any(|window| window.on_cancel == Some(anabranch_core::window::Partial::Flush));
+        let timed = options
+            .iter()
+            .any(|leg| leg.port == POOL && leg.timeout.is_some());
+        let pooled = places(self.threads, virtual_time, timed);
         let wake = Arc::new(Wake::new()?);
         let (source, native) = open_source(&self.source_kind, self.source.bind(py), &wake)?;
         let facts = legs
@@ -104,6 +134,7 @@ impl RunSpec<'_> {
                 stage: leg.stage,
                 takes_ctx: leg.takes_ctx,
                 retries: leg.retry.as_ref().is_some_and(|retry| retry.attempts > 1),
+                plain: leg.role == Role::Sink && !leg.takes_ctx && leg.timeout.is_none(),
             })
             .collect();
         let key = key_of(py, self.key_kind.as_deref(), self.key)?;
@@ -115,18 +146,7 @@ impl RunSpec<'_> {
             stop_on_error: self.stop_on_error,
             seed: self.seed,
             epoch: shared.clock.epoch(),
-            rollback: RollbackOptions {
-                policy: match self.policy.as_str() {
-                    "parallel" => Policy::Parallel,
-                    "none" => Policy::Skip,
-                    "custom" => Policy::Custom,
-                    _ => Policy::Sequential,
-                },
-                deadline: self
-                    .rollback_deadline
-                    .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
-                commit_at_end: self.commit_at_end,
-            },
+            rollback: rollback(&self.policy, self.rollback_deadline, self.commit_at_end),
         });
         let hand = Hand {
             source,
@@ -139,6 +159,8 @@ impl RunSpec<'_> {
                 put: self.put,
                 out: 0,
                 most: pooled,
+                abandon: self.abandon,
+                timed: HashMap::new(),
             },
             target: self
                 .target
@@ -160,6 +182,8 @@ impl RunSpec<'_> {
             opening: Mutex::new(self.opening),
             returned: Mutex::default(),
             adopted: Mutex::default(),
+            late: Mutex::default(),
+            overdue: Mutex::default(),
             pushed: Mutex::default(),
             collected: Mutex::new(Some(PyList::empty(py).unbind())),
             wake,

@@ -115,16 +115,19 @@ fn configs() -> impl Strategy<Value = Config> {
         1_u32..4,
         any::<bool>(),
         retries(),
+        prop::option::weighted(0.3, (1_u64..6).prop_map(ms)),
         ports(),
     );
     let leg = leg.prop_map(
-        |(window, capacity, isolate, concurrency, ordered, retry, port)| LegOptions {
+        |(window, capacity, isolate, concurrency, ordered, retry, timeout, port)| LegOptions {
             window,
             capacity,
             isolate,
             concurrency,
             ordered,
             retry,
+            timeout,
+            grace: ms(2),
             port,
         },
     );

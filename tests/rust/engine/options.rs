@@ -21,6 +21,8 @@ pub(crate) const fn leg() -> LegOptions {
         concurrency: 1,
         ordered: true,
         retry: None,
+        timeout: None,
+        grace: Duration::ZERO,
         port: PORT,
     }
 }

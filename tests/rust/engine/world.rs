@@ -1,8 +1,12 @@
 //! One random run: the engine, who drives it, and who writes down what must come of it.
 
+use std::collections::BTreeSet;
+
 use anabranch_core::branch::BranchId;
 use anabranch_core::compensation::Scope;
-use anabranch_core::engine::{Again, Config, Item, Outcome, Payload, Port, Turn, Unit, Work};
+use anabranch_core::engine::{
+    Again, AttemptId, Config, Item, Outcome, Payload, Port, Turn, Unit, Work,
+};
 
 use crate::conservation::{Fate, Finish, Move};
 use crate::driver::{Driver, Error, Event, Lab, Undo, numbers};
@@ -31,6 +35,11 @@ pub(crate) struct World {
     orders: u64,
     /// Events the driver itself has dropped.
     dropped: usize,
+    /// Attempts that are late, and those whose operation has ended since.
+    late: BTreeSet<AttemptId>,
+    ended: BTreeSet<AttemptId>,
+    /// Operations left behind.
+    abandoned: u64,
 }
 
 impl World {
@@ -49,6 +58,9 @@ impl World {
             errors: 0,
             orders: 0,
             dropped: 0,
+            late: BTreeSet::new(),
+            ended: BTreeSet::new(),
+            abandoned: 0,
         };
         world.open();
         world
@@ -165,7 +177,10 @@ impl World {
             Move::EndEarly { .. } | Move::End { .. } => {}
             Move::Forward { branch } => self.forward(branch),
             Move::Pass(time) => self.driver.pass(time),
-            Move::Poll => self.driver.poll(),
+            Move::Poll => {
+                self.driver.poll();
+                self.overdue();
+            }
             Move::Finish(finish) => self.finish(finish),
         }
         if self.prompt {
@@ -183,6 +198,24 @@ impl World {
                 0,
                 "it is finished, and events are on their way"
             );
+        }
+    }
+
+    /// Hears which attempts are overdue.
+    fn overdue(&mut self) {
+        for overdue in self.driver.call(|engine, _| engine.take_overdue()) {
+            let attempt = overdue.attempt;
+            if overdue.abandoned {
+                assert!(self.late.contains(&attempt) && !self.ended.contains(&attempt));
+                self.abandoned += 1;
+            } else {
+                let in_hand = self.hand.iter().any(|work| match work {
+                    InHand::Unit(unit) => unit.deadline().is_some_and(|it| it.0 == attempt),
+                    InHand::Undo { .. } => false,
+                });
+                assert!(in_hand, "R4: an attempt that is over is late");
+                assert!(self.late.insert(attempt), "R4: it is told twice");
+            }
         }
     }
 
@@ -255,6 +288,7 @@ impl World {
         let scope = self.actions(registered, port, 0);
         let registered: Vec<u64> = (before + 1..=self.orders).collect();
         let handed = self.ledger.came_back(&unit);
+        let attempt = unit.deadline().map(|(attempt, _)| attempt);
         let outcome = match fate {
             Fate::Done { outputs } => {
                 let outputs: Vec<_> = (0..outputs).map(|_| self.event()).collect();
@@ -271,7 +305,14 @@ impl World {
             }
             Fate::Interrupted => Outcome::Interrupted,
         };
+        // What was interrupted has left its operation behind.
+        let ended = attempt
+            .filter(|attempt| self.late.contains(attempt) && !matches!(fate, Fate::Interrupted));
         self.driver.complete(unit, outcome, scope);
+        if let Some(attempt) = ended {
+            self.ended.insert(attempt);
+            self.driver.call(|engine, _| engine.ended(attempt, true));
+        }
     }
 
     /// Offers what has arrived between the legs.
@@ -325,6 +366,8 @@ impl World {
         assert!(self.driver.finished(), "stuck: {:?}", self.driver.engine());
         self.ledger.check(self.driver.engine(), true);
         self.ledger.check_end(self.driver.engine());
+        assert_eq!(self.driver.engine().late(), self.ended.len() as u64);
+        assert_eq!(self.driver.engine().abandoned().1, self.abandoned);
         let dead = self.driver.graveyard();
         assert_eq!((dead.items.len() + self.dropped) as u64, self.made);
         let engine = self.driver.engine();

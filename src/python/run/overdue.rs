@@ -1,0 +1,52 @@
+//! What the driver does about attempts that are not over in time.
+
+use anabranch_core::engine::Overdue;
+use pyo3::prelude::*;
+
+use super::super::late::Late;
+use super::{Hand, Run, locked};
+
+impl Run {
+    /// Hears which operations that had timed out have ended; returns whether there were any.
+    pub(super) fn take_late(&self, hand: &mut Hand) -> bool {
+        let late = std::mem::take(&mut *locked(&self.late));
+        for &(attempt, gave, pooled) in &late {
+            hand.pool.out -= usize::from(pooled);
+            hand.pool.timed.remove(&attempt);
+            locked(&self.engine).ended(attempt, gave);
+        }
+        !late.is_empty()
+    }
+
+    /// Fails the units of late attempts on the pool, whose threads nothing can interrupt, and
+    /// replaces the threads of abandoned ones. The loop does the same for coroutines.
+    pub(super) fn time_out(
+        &self,
+        this: &Bound<'_, Self>,
+        hand: &mut Hand,
+        overdue: Vec<Overdue>,
+    ) -> PyResult<()> {
+        let py = this.py();
+        for overdue in overdue {
+            let job = hand.pool.timed.get(&overdue.attempt);
+            let Some(job) = job.map(|job| job.clone_ref(py)) else {
+                locked(&self.overdue).push(overdue);
+                continue;
+            };
+            if overdue.abandoned {
+                hand.pool.timed.remove(&overdue.attempt);
+                let replaced = hand.pool.abandon.bind(py).call1((&job,))?.is_truthy()?;
+                if job.get().abandoned(py, replaced) {
+                    hand.pool.out -= 1;
+                }
+            } else {
+                let late = Late::new(py, self, overdue.leg, overdue.attempt)?;
+                let error = late.error(py);
+                if let Some(work) = job.get().time_out(late) {
+                    self.finish(this, hand, work, Err(error))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}

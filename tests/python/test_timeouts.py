@@ -1,0 +1,371 @@
+"""Timeouts through the public API: what is cancelled, what is left behind, and what is told."""
+
+import asyncio
+import contextlib
+import threading
+import time
+
+import pytest
+from support import Live, Seen, balanced, every_driver, go, turns, wait_for, within
+
+import anabranch as ab
+from anabranch import _build, _driver
+
+# For coroutines: those that must not time out do not suspend, so that no delay can reach them.
+SHORT = 0.02
+# For threads: enough for one that does nothing on a machine that does a lot.
+POOLED = 0.4
+
+
+@pytest.fixture
+def no_grace(monkeypatch):
+    """Leave behind soon what does not end after its timeout: the real grace takes seconds."""
+    monkeypatch.setattr(_build, "_TIMEOUT_GRACE", SHORT)
+
+
+def one(*items):
+    return ab.Pipeline("p").source(list(items) or [1])
+
+
+async def for_ever():
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("takes_ctx", [False, True])
+@pytest.mark.parametrize("concurrency", [1, 4])
+@every_driver
+def test_r8_an_async_handler_is_cancelled_at_its_timeout(driver, concurrency, takes_ctx):
+    ended = []
+
+    async def handler(n):
+        try:
+            await for_ever() if n == 2 else None
+        except asyncio.CancelledError:
+            ended.append(n)
+            raise
+
+    async def with_ctx(n, ctx):
+        await handler(n)
+
+    sink = with_ctx if takes_ctx else handler
+    pipeline = one(1, 2, 3).for_each(sink, timeout=SHORT, concurrency=concurrency, name="store")
+    report = balanced(go(pipeline, driver))
+    assert ended == [2]
+    assert (report.committed, report.codes) == (2, {"timeout": 1})
+    (failure,) = report.failures
+    assert isinstance(failure.error, ab.HandlerTimeout)
+    assert isinstance(failure.error, TimeoutError)
+    assert (failure.stage, failure.error.timeout) == ("store", SHORT)
+    assert str(failure.error) == (
+        "pipeline 'p', stage 'store': the attempt took longer than its timeout of 0.02 s"
+    )
+    assert (failure.error.late, failure.error.abandoned, report.abandoned) == (None, False, 0)
+
+
+@pytest.mark.parametrize("operator", ["map", "filter", "tap", "flat_map"])
+def test_r8_every_async_operator_has_a_timeout(operator):
+    async def call(n):
+        await for_ever() if n == 2 else None
+        return [n]
+
+    pipeline = getattr(one(1, 2, 3), operator)(call, timeout=SHORT).collect()
+    report = balanced(go(pipeline))
+    assert len(report.items) == 2
+    assert report.codes == {"timeout": 1}
+
+
+@every_driver
+def test_r4_each_attempt_has_its_own_timeout(driver):
+    attempts, undone = [], []
+
+    async def handler(n, ctx):
+        attempts.append(ctx.attempt)
+        ctx.compensate(undone.append, ctx.attempt)
+        if ctx.attempt < 3:
+            await for_ever()
+
+    pipeline = one().for_each(handler, timeout=SHORT, retry=ab.Retry.fixed(0))
+    report = balanced(go(pipeline, driver))
+    assert (attempts, undone) == ([1, 2, 3], [1, 2])
+    assert (report.committed, report.retried, report.failures) == (1, 2, ())
+
+
+@every_driver
+def test_r4_context_tells_the_deadline(driver):
+    seen = []
+
+    async def handler(n, ctx):
+        seen.append(ctx.deadline)
+
+    before = time.monotonic()
+    balanced(go(one().for_each(handler, timeout=60), driver))
+    assert 60 <= seen[0] <= 60 + time.monotonic() - before
+
+
+@every_driver
+def test_r8_many_handlers_time_out_and_their_workers_go_on(driver):
+    async def handler(n):
+        await for_ever() if n % 2 else None
+
+    pipeline = one(*range(200)).for_each(handler, timeout=SHORT, concurrency=50)
+    report = balanced(go(pipeline, driver))
+    assert (report.committed, report.codes) == (100, {"timeout": 100})
+    assert report.abandoned == 0
+
+
+def test_r8_a_late_exception_goes_to_the_error():
+    async def handler(n):
+        try:
+            await for_ever()
+        finally:
+            raise OSError("while closing")
+
+    (failure,) = go(one().for_each(handler, timeout=SHORT)).failures
+    assert (failure.code, str(failure.error.late)) == ("timeout", "while closing")
+
+
+@pytest.mark.parametrize("takes_ctx", [False, True])
+@every_driver
+def test_r8_a_late_result_of_an_async_handler_is_dropped_and_counted(driver, takes_ctx):
+    async def handler(n):
+        # The cancellation of the first item must not be felt by the second.
+        assert asyncio.current_task().cancelling() == 0
+        with contextlib.suppress(asyncio.CancelledError):
+            await for_ever() if n == 1 else None
+        return n
+
+    async def with_ctx(n, ctx):
+        return await handler(n)
+
+    pipeline = one(1, 2).map(with_ctx if takes_ctx else handler, timeout=SHORT).collect()
+    report = balanced(go(pipeline, driver))
+    assert report.items == [2]
+    assert (report.codes, report.late, report.abandoned) == ({"timeout": 1}, 1, 0)
+
+
+@within
+async def test_r8_an_async_handler_that_does_not_end_is_left_behind_and_replaced(no_grace):
+    seen, release, ended = Seen(), asyncio.Event(), []
+
+    async def handler(n):
+        seen(n)
+        while n == 1 and not release.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await release.wait()
+        ended.append(n)
+
+    source = Live(1, 2, 3)
+    pipeline = ab.Pipeline("p").source(source).for_each(handler, timeout=SHORT, name="store")
+    async with pipeline.start() as running:
+        # The next items come through another worker, while the first one is still stuck.
+        await seen.reach(3)
+        assert ended[:1] == [2]
+        release.set()
+        await turns(20)
+        source.end()
+        report = balanced(await running.wait())
+    assert (report.committed, report.codes) == (2, {"timeout": 1})
+    assert (report.abandoned, report.late) == (1, 1)
+    (left,) = report.abandonments
+    assert (left.stage, left.tenant, left.attempt) == ("store", None, 1)
+    assert left.seconds >= 2 * SHORT
+    assert report.failures[0].error.abandoned
+    assert "calls left behind after their timeout: 1" in str(report)
+    assert report.to_dict()["timeouts"]["calls"][0]["attempt"] == 1
+
+
+@within
+async def test_r8_a_cancellation_from_outside_beats_the_timeout():
+    seen, cleaning, source = Seen(), asyncio.Event(), Live(1)
+
+    async def handler(n):
+        try:
+            seen(n)
+            await for_ever()
+        finally:
+            # Between the timeout and the end of the handler.
+            cleaning.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await for_ever()
+
+    pipeline = ab.Pipeline("p").source(source).for_each(handler, timeout=SHORT)
+    task = asyncio.create_task(pipeline.run())
+    await cleaning.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    report = balanced(pipeline.last_report)
+    assert (report.codes, report.abandoned) == ({"cancelled": 1}, 0)
+
+
+def test_r8_a_timeout_of_the_handlers_own_stays_its_own():
+    async def handler(n):
+        try:
+            async with asyncio.timeout(SHORT / 10):
+                await for_ever()
+        except TimeoutError:
+            raise OSError("mine") from None
+
+    report = balanced(go(one().for_each(handler, timeout=60)))
+    assert report.codes == {"OSError": 1}
+
+
+def test_r8_ours_reaches_through_a_longer_one_of_the_handlers_own():
+    async def handler(n):
+        async with asyncio.timeout(60):
+            await for_ever()
+
+    report = balanced(go(one().for_each(handler, timeout=SHORT)))
+    assert report.codes == {"timeout": 1}
+    assert report.failures[0].error.late is None
+
+
+@every_driver
+def test_r8_a_pooled_def_fails_at_its_timeout_and_its_late_result_is_counted(driver):
+    release, cancelled = threading.Event(), []
+
+    def handler(n, ctx):
+        if n == 1:
+            wait_for(release)
+            cancelled.append(ctx.cancelled)
+        else:
+            release.set()
+
+    # The second item is only reached because the first one's attempt has ended.
+    report = balanced(go(one(1, 2).for_each(handler, timeout=POOLED), driver))
+    assert (report.committed, report.codes) == (1, {"timeout": 1})
+    assert (cancelled, report.late, report.abandoned) == ([True], 1, 0)
+
+
+@every_driver
+def test_r8_a_late_exception_of_a_pooled_def_goes_to_the_error(driver):
+    release = threading.Event()
+
+    def handler(n):
+        if n == 2:
+            release.set()
+            return
+        wait_for(release)
+        raise OSError("late")
+
+    report = balanced(go(one(1, 2).for_each(handler, timeout=POOLED), driver))
+    (failure,) = report.failures
+    assert (failure.code, str(failure.error.late), report.late) == ("timeout", "late", 0)
+
+
+@every_driver
+def test_e4_a_late_exit_is_not_swallowed(driver):
+    release = threading.Event()
+
+    def handler(n):
+        if n == 2:
+            release.set()
+            return
+        wait_for(release)
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit):
+        go(one(1, 2).for_each(handler, timeout=POOLED), driver)
+
+
+@every_driver
+def test_r8_a_stuck_thread_is_left_behind_and_replaced(driver, no_grace, monkeypatch):
+    # Closing does not wait for it: the test would not end in time.
+    monkeypatch.setattr(_driver, "_POOL_CLOSE", 3600.0)
+    release, threads = threading.Event(), []
+
+    def handler(n):
+        threads.append(threading.current_thread())
+        if n == 1:
+            wait_for(release)
+
+    pipeline = ab.Pipeline("p", threads=1).source([1, 2, 3])
+    report = balanced(go(pipeline.for_each(handler, timeout=POOLED), driver))
+    assert (report.committed, report.codes) == (2, {"timeout": 1})
+    assert (report.abandoned, report.late) == (1, 0)
+    assert threads[0] not in threads[1:]
+    assert threads[0].is_alive()
+    release.set()
+    threads[0].join(20)
+    assert not threads[0].is_alive(), "the stuck thread takes no more jobs"
+
+
+@every_driver
+def test_r8_a_pooled_attempt_is_tried_again_and_its_undo_runs_first(driver):
+    release, log = threading.Event(), []
+
+    def handler(n, ctx):
+        log.append(f"attempt {ctx.attempt}")
+        ctx.compensate(log.append, f"undo {ctx.attempt}")
+        if ctx.attempt == 1:
+            wait_for(release)
+            with contextlib.suppress(ab.ClosedError):
+                ctx.compensate(log.append, "too late")
+        else:
+            release.set()
+
+    retry = ab.Retry.fixed(0, attempts=2)
+    report = balanced(go(one().for_each(handler, timeout=POOLED, retry=retry), driver))
+    assert log == ["attempt 1", "undo 1", "attempt 2"]
+    assert (report.committed, report.retried) == (1, 1)
+
+
+@every_driver
+def test_r8_a_job_does_not_use_up_its_time_while_it_waits_for_a_thread(driver):
+    begun, ended, deadlines = [], [], []
+    routed = threading.Event()
+
+    def source():
+        yield from (1, 2, 3)
+        routed.set()
+
+    def handler(n, ctx):
+        begun.append(time.monotonic())
+        deadlines.append(ctx.deadline)
+        wait_for(routed)
+        ended.append(time.monotonic())
+
+    pipeline = ab.Pipeline("p", threads=1).source(source())
+    report = balanced(go(pipeline.for_each(handler, timeout=60, concurrency=3), driver))
+    assert report.committed == 3
+    # The time of one begins when the one before has ended.
+    assert deadlines[1] - deadlines[0] >= ended[0] - begun[0]
+    assert deadlines[2] - deadlines[1] >= ended[1] - begun[1]
+
+
+@every_driver
+def test_r8_a_def_that_returns_a_coroutine_is_timed_out_too(driver):
+    async def store(n):
+        await for_ever() if n == 1 else None
+
+    def sink(n):
+        return store(n)
+
+    sink = one(1, 2).for_each(sink, timeout=POOLED)
+    report = balanced(go(sink, driver))
+    assert (report.committed, report.codes) == (1, {"timeout": 1})
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: one().map(lambda n: n, timeout=5),
+        lambda: one().filter(lambda n: n, timeout=5),
+        lambda: one().flat_map(lambda n: [n], timeout=5, retry=ab.Retry.fixed(1)),
+        lambda: one().tap(print, timeout=5),
+        lambda: one().for_each(print, timeout=5, inline=True),
+    ],
+    ids=["map", "filter", "flat_map", "tap", "inline"],
+)
+def test_r8_a_timeout_of_an_inline_def_is_refused(build):
+    with pytest.raises(
+        ab.ConfigError, match="timeout must be None for a def that runs inline"
+    ) as e:
+        build()
+    assert (e.value.argument, e.value.value) == ("timeout", 5)
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), "soon", True])
+def test_r8_a_timeout_is_seconds(timeout):
+    with pytest.raises(ab.ConfigError, match="timeout must be a number of seconds > 0"):
+        one().for_each(print, timeout=timeout)
