@@ -37,7 +37,7 @@ class Retry:
         kind: The method that made it.
         attempts: Attempts in all, the first included.
         retry_on: Which errors are tried again; None for all but programming errors.
-        total: How many seconds after the beginning of the first attempt another one may begin;
+        total: How many seconds after the beginning of the first attempt another one may be due;
             None: any time.
         budget: What each further attempt is paid from; None: nothing.
         base: Seconds before the second attempt; for "decorrelated" the shortest delay.
@@ -89,9 +89,9 @@ class Retry:
                 (TypeError, AttributeError, NameError, ImportError, SyntaxError, AssertionError,
                 NotImplementedError), groups with such an error in them, and cancellations.
                 `asyncio.CancelledError`, KeyboardInterrupt and SystemExit never.
-            total: Seconds for all attempts and the delays between them: no attempt begins later
-                than this after the first. One under way is not cut short; that is what the stage's
-                `timeout` is for. None: no limit.
+            total: Seconds for all attempts and the delays between them: another attempt is made
+                only if it is due within this time after the first began. One under way is not cut
+                short; that is what the stage's `timeout` is for. None: no limit.
             budget: Shared by all policies that name it: each further attempt takes a token from
                 it, and where there is none, the unit has failed.
 

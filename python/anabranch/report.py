@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from anabranch import _core
 from anabranch.compensation import Compensation, compensation, compensation_of
-from anabranch.errors import AnabranchError, CompensationError, HandlerError, PipelineFailed
+from anabranch.errors import (
+    AnabranchError,
+    CompensationError,
+    HandlerError,
+    HandlerTimeout,
+    PipelineFailed,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -393,7 +399,9 @@ class Report(Counts, Generic[T]):
 
     def _handler_error(self, failure: Failure) -> Exception:
         # An error of ours says where it is from: that of a source names the client.
-        if isinstance(failure.error, AnabranchError):
+        if isinstance(failure.error, AnabranchError) and not isinstance(
+            failure.error, HandlerTimeout
+        ):
             return failure.error
         tried = f" after {failure.attempts} attempts" if failure.attempts > 1 else ""
         lost = f" ({failure.items:,} items)" if failure.items > 1 else ""

@@ -87,12 +87,14 @@ impl Told {
     }
 }
 
-/// The operations that were left behind.
-fn abandonments<'py>(
+/// What became of the operations behind timed-out attempts.
+fn timeouts<'py>(
     py: Python<'py>,
     run: &Run,
     left_behind: &[Abandoned],
-) -> PyResult<Bound<'py, PyList>> {
+    abandoned: u64,
+    late: u64,
+) -> PyResult<Bound<'py, PyDict>> {
     let rows = PyList::empty(py);
     for it in left_behind {
         let row = PyDict::new(py);
@@ -103,7 +105,11 @@ fn abandonments<'py>(
         row.set_item("seconds", it.ran.as_secs_f64())?;
         rows.append(row)?;
     }
-    Ok(rows)
+    let timeouts = PyDict::new(py);
+    timeouts.set_item("abandoned", abandoned)?;
+    timeouts.set_item("late", late)?;
+    timeouts.set_item("calls", rows)?;
+    Ok(timeouts)
 }
 
 /// Builds the report.
@@ -196,10 +202,7 @@ pub(crate) fn build<'py>(
     }
     compensations.set_item("actions", rows)?;
     report.set_item("compensations", compensations)?;
-    let timeouts = PyDict::new(py);
-    timeouts.set_item("abandoned", abandoned)?;
-    timeouts.set_item("late", late)?;
-    timeouts.set_item("calls", abandonments(py, run, &left_behind)?)?;
+    let timeouts = timeouts(py, run, &left_behind, abandoned, late)?;
     report.set_item("timeouts", timeouts)?;
     report.set_item("items", PyList::empty(py))?;
     Ok(report)

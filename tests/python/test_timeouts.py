@@ -9,7 +9,7 @@ import pytest
 from support import Live, Seen, balanced, every_driver, go, turns, wait_for, within
 
 import anabranch as ab
-from anabranch import _build, _driver
+from anabranch import _build, _driver, _tasks
 
 # For coroutines: those that must not time out do not suspend, so that no delay can reach them.
 SHORT = 0.02
@@ -35,9 +35,10 @@ async def for_ever():
 @pytest.mark.parametrize("concurrency", [1, 4])
 @every_driver
 def test_r8_an_async_handler_is_cancelled_at_its_timeout(driver, concurrency, takes_ctx):
-    ended = []
+    ended, tasks = [], set()
 
     async def handler(n):
+        tasks.add(asyncio.current_task())
         try:
             await for_ever() if n == 2 else None
         except asyncio.CancelledError:
@@ -51,6 +52,7 @@ def test_r8_an_async_handler_is_cancelled_at_its_timeout(driver, concurrency, ta
     pipeline = one(1, 2, 3).for_each(sink, timeout=SHORT, concurrency=concurrency, name="store")
     report = balanced(go(pipeline, driver))
     assert ended == [2]
+    assert concurrency > 1 or len(tasks) == 1, "the worker takes its cancellation back"
     assert (report.committed, report.codes) == (2, {"timeout": 1})
     (failure,) = report.failures
     assert isinstance(failure.error, ab.HandlerTimeout)
@@ -88,6 +90,20 @@ def test_r4_each_attempt_has_its_own_timeout(driver):
     report = balanced(go(pipeline, driver))
     assert (attempts, undone) == ([1, 2, 3], [1, 2])
     assert (report.committed, report.retried, report.failures) == (1, 2, ())
+
+
+def test_r5_a_timeout_keeps_attempts_and_each_error():
+    async def handler(n):
+        await for_ever()
+
+    retry = ab.Retry.fixed(0, attempts=2)
+    report = balanced(go(one().for_each(handler, timeout=SHORT, retry=retry)))
+    with pytest.raises(ab.PipelineFailed) as failed:
+        report.raise_for_failure()
+    (error,) = failed.value.exceptions
+    assert (error.code, error.attempts, error.gave_up) == ("timeout", 2, "attempts")
+    assert [type(each) for each in error.history] == [ab.HandlerTimeout] * 2
+    assert error.__cause__ is report.failures[0].error
 
 
 @every_driver
@@ -172,6 +188,26 @@ async def test_r8_an_async_handler_that_does_not_end_is_left_behind_and_replaced
     assert report.failures[0].error.abandoned
     assert "calls left behind after their timeout: 1" in str(report)
     assert report.to_dict()["timeouts"]["calls"][0]["attempt"] == 1
+
+
+@within
+async def test_r8_a_run_does_not_wait_for_those_left_behind(no_grace, monkeypatch, caplog):
+    monkeypatch.setattr(_tasks, "_LAST_CHANCE", 0.0)
+    release, stuck = asyncio.Event(), []
+
+    async def handler(n):
+        stuck.append(asyncio.current_task())
+        while not release.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await release.wait()
+
+    report = balanced(await one().for_each(handler, timeout=SHORT).run())
+    assert (report.codes, report.abandoned) == ({"timeout": 1}, 1)
+    assert "1 tasks are still busy and were left behind" in caplog.text
+    release.set()
+    await asyncio.wait(stuck)
+    assert not stuck[0].cancelled()
+    assert stuck[0].exception() is None
 
 
 @within
@@ -341,9 +377,9 @@ def test_r8_a_def_that_returns_a_coroutine_is_timed_out_too(driver):
     def sink(n):
         return store(n)
 
-    sink = one(1, 2).for_each(sink, timeout=POOLED)
-    report = balanced(go(sink, driver))
+    report = balanced(go(one(1, 2).for_each(sink, timeout=POOLED), driver))
     assert (report.committed, report.codes) == (1, {"timeout": 1})
+    assert report.abandoned == 0
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ use anabranch_core::engine::{
 use anabranch_core::window::{Cut, Reason};
 
 pub(crate) const PORT: Port = Port(0);
-/// 2026-01-01 00:00 UTC: the hand-moved clock begins with a day.
-pub(crate) const EPOCH: Duration = Duration::from_secs(1_767_225_600);
+/// Monday, 2026-01-05 00:00 UTC: the hand-moved clock begins with a day.
+pub(crate) const EPOCH: Duration = Duration::from_secs(1_767_571_200);
 
 thread_local! {
     static BORROWED: Cell<bool> = const { Cell::new(false) };
