@@ -176,13 +176,40 @@ async def test_r2_a_custom_delay_runs_while_the_engine_is_free(kind):
     assert (report.committed, report.retried) == (1, 2)
 
 
-@every_driver
-def test_r2_cron_waits_for_the_next_second(driver):
-    handler, attempts = failing(1)
-    retry = ab.Retry.cron("* * * * * *", attempts=2)
-    report = balanced(go(with_sink(one(), "inline", handler, retry=retry), driver))
-    assert (attempts, report.committed) == ([1, 2], 1)
-    assert report.seconds <= 5
+@pytest.mark.parametrize(("tz", "first"), [(None, 6.0), ("Asia/Tokyo", 21.0)])
+@every_way
+def test_r6_cron_waits_for_the_instants_of_its_calendar(driver, kind, tz, first):
+    clock, hours = VirtualClock(), []
+
+    def fail(unit, ctx):
+        hours.append(clock.now() / 3600)
+        raise OSError
+
+    # Virtual time begins with 1970, on a Thursday; Tokyo is nine hours ahead.
+    retry = ab.Retry.cron("0 6 * * mon-fri", attempts=4, tz=tz)
+    pipeline = with_sink(ab.Pipeline("p", clock=clock).source([1]), kind, fail, retry=retry)
+    balanced(go(pipeline, driver, clock))
+    weekend = 48.0
+    days = [0.0, 24.0, 24.0 + 24.0 + weekend] if tz is None else [0.0, 24.0 + weekend, 96.0]
+    assert hours == [0.0, *(first + day for day in days)]
+
+
+@every_way
+def test_r6_decorrelated_delays_stay_within_their_bounds(driver, kind):
+    clock, attempts = VirtualClock(), []
+
+    def fail(unit, ctx):
+        attempts.append(clock.now())
+        raise OSError
+
+    retry = ab.Retry.decorrelated(attempts=9, base=1.0, cap=20.0, seed=3)
+    pipeline = with_sink(ab.Pipeline("p", clock=clock).source([1]), kind, fail, retry=retry)
+    balanced(go(pipeline, driver, clock))
+    before = 1.0
+    for earlier, later in itertools.pairwise(attempts):
+        delay = later - earlier
+        assert 1.0 - 1e-9 <= delay <= min(3 * before, 20.0) + 1e-9
+        before = delay
 
 
 @every_way

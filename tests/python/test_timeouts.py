@@ -10,6 +10,7 @@ from support import Live, Seen, balanced, every_driver, go, turns, wait_for, wit
 
 import anabranch as ab
 from anabranch import _build, _driver, _tasks
+from anabranch.testing import VirtualClock
 
 # For coroutines: those that must not time out do not suspend, so that no delay can reach them.
 SHORT = 0.02
@@ -116,6 +117,29 @@ def test_r4_context_tells_the_deadline(driver):
     before = time.monotonic()
     balanced(go(one().for_each(handler, timeout=60), driver))
     assert 60 <= seen[0] <= 60 + time.monotonic() - before
+
+
+@every_driver
+def test_r6_r8_timeout_grace_and_back_off_are_exact(driver):
+    clock, log = VirtualClock(), []
+
+    async def handler(n):
+        log.append(("begun", clock.now()))
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            log.append(("cancelled", clock.now()))
+            # Stubborn: the grace of five seconds is over before it ends.
+            await asyncio.sleep(60)
+
+    pipeline = ab.Pipeline("p", clock=clock).source([1])
+    retry = ab.Retry.fixed(2, attempts=2)
+    pipeline = pipeline.for_each(handler, timeout=10, retry=retry)
+    report = balanced(go(pipeline, driver, clock))
+    assert log[:4] == [("begun", 0), ("cancelled", 10), ("begun", 17), ("cancelled", 27)]
+    assert (report.codes, report.abandoned) == ({"timeout": 1}, 2)
+    assert [call.seconds for call in report.abandonments] == [15.0, 15.0]
+    assert (report.failures[0].attempts, report.failures[0].delay) == (2, 2.0)
 
 
 @every_driver
