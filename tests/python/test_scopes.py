@@ -7,6 +7,7 @@ import pytest
 from support import Live, Seen, balanced, every_driver, every_way, go, with_sink, within
 
 import anabranch as ab
+from anabranch.testing import VirtualClock
 
 
 class Refused(Exception):
@@ -288,9 +289,10 @@ def test_c8_a_rollback_has_a_deadline_and_what_did_not_run_is_stuck(driver):
         ctx.compensate(hang)
         raise Refused
 
-    stages = pipeline(rollback_deadline=0.05).for_each(handler, inline=True)
-    report = balanced(go(stages, driver))
-    assert (ran, report.stuck) == (["cancelled"], 2)
+    clock = VirtualClock()
+    stages = pipeline(rollback_deadline=5.0, clock=clock).for_each(handler, inline=True)
+    report = balanced(go(stages, driver, clock))
+    assert (ran, report.stuck, clock.now()) == (["cancelled"], 2, 5.0)
     hung, unrun = report.compensations
     assert isinstance(hung.error, TimeoutError)
     assert "no turn" in str(unrun.error)
