@@ -196,15 +196,19 @@ impl Feed {
             run.unstarve(&engine);
             batch
         };
-        let Some(batch) = batch else {
-            return Ok(None);
+        let (branch, leg, items) = match (batch, most) {
+            (Some(batch), _) => (batch.branch, batch.leg, PyList::new(py, batch.values)?),
+            (None, Some(most)) => match run.take_straight(py, most)? {
+                Some(items) => (BranchId::TRUNK, 0, items),
+                None => return Ok(None),
+            },
+            (None, None) => return Ok(None),
         };
-        let items = PyList::new(py, batch.values)?;
         let iterator = items.try_iter()?.unbind();
         let given = iterator.clone_ref(py);
         locked(&self.state).current = Some(Current::Batch {
-            branch: batch.branch,
-            leg: batch.leg,
+            branch,
+            leg,
             items: items.unbind(),
             iterator,
             began: now,

@@ -84,6 +84,8 @@ struct Hand {
     target: Option<Target>,
     /// Items worth taking at once, by the measured cost per item.
     chunk: usize,
+    /// Whether workers may take items straight from the source while it is ready.
+    straight: bool,
     /// When the driver last let other threads have the interpreter.
     napped: Time,
     /// How many Python threads there are beside ours.

@@ -5,6 +5,9 @@
 //! item is still a unit of its own: it succeeds, fails and is tried again by itself. Items with a
 //! history, and those of legs with windows, more units in flight or attempts that are clocked, are
 //! handed out by [`Engine::next`].
+//!
+//! Where nothing stands between the source and such a handler, a batch need not even be queued:
+//! it is taken **straight** from the source into the worker's hand.
 
 use super::{Domain, Engine, Item, Port, Unit};
 use crate::branch::BranchId;
@@ -62,6 +65,36 @@ impl<D: Domain> Engine<D> {
             leg,
             values,
         })
+    }
+
+    /// Whether the worker of the first leg may take its next batch straight from the source: there
+    /// is one worker at a time, nothing waits before it, and nothing comes first.
+    pub fn straight(&self) -> bool {
+        let options = &self.config.legs[0];
+        let Port(port) = options.port;
+        let Some(lane) = self.branches[0].lanes.first() else {
+            return false;
+        };
+        options.concurrency == 1
+            && options.window.is_none()
+            && !options.clocked()
+            && lane.in_flight == 0
+            && lane.queue.is_empty()
+            && self.undos[port].is_empty()
+            && self.again[port].is_empty()
+            && !self.pauses()
+            && self.room() > 0
+    }
+
+    /// So many items have been taken straight from the source, where [`Engine::straight`] allows
+    /// it: they are a batch of the trunk's first leg from now on.
+    pub fn lend(&mut self, items: usize) {
+        let trunk = &mut self.branches[0];
+        trunk.counts.received += items as u64;
+        trunk.outside += items as u64;
+        trunk.lanes[0].in_flight += 1;
+        self.load[0] += items as u64;
+        self.in_flight += 1;
     }
 
     /// All items of a batch have been handled, `filtered` of them by being taken out on purpose.

@@ -3,10 +3,11 @@
 use std::sync::atomic::Ordering;
 
 use anabranch_core::branch::BranchId;
-use anabranch_core::engine::Item;
+use anabranch_core::engine::{Engine, Item};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
+use super::super::domain::PyDomain;
 use super::super::leg::{Leg, Sizes};
 use super::super::pass::{self, Input};
 use super::super::source::Source;
@@ -113,29 +114,87 @@ impl Run {
             }
             Self::resize_chunk(hand, count, self.shared.now().since(start));
         }
-        if let Some(ended) = chunk.ended {
-            hand.source = Source::Ended;
-            if let Err(error) = &ended
-                && ends_the_process(py, error)
-            {
-                return Err(error.clone_ref(py));
-            }
-            let stopped = match ended {
-                Ok(()) => self.drained.load(Ordering::Acquire),
-                Err(error) => {
-                    self.source_failed(py, &error);
-                    true
-                }
-            };
-            let now = self.shared.now();
-            let mut engine = locked(&self.engine);
-            if stopped {
-                engine.drain(now);
-            } else {
-                engine.end(now);
-            }
+        match chunk.ended {
+            Some(ended) => self.source_ended_with(py, hand, ended).map(|()| true),
+            None => Ok(true),
         }
-        Ok(true)
+    }
+
+    /// The source brings nothing more.
+    ///
+    /// # Errors
+    /// What it raised, if that ends the process.
+    fn source_ended_with(
+        &self,
+        py: Python<'_>,
+        hand: &mut Hand,
+        ended: PyResult<()>,
+    ) -> PyResult<()> {
+        hand.source = Source::Ended;
+        if let Err(error) = &ended
+            && ends_the_process(py, error)
+        {
+            return Err(error.clone_ref(py));
+        }
+        let stopped = match ended {
+            Ok(()) => self.drained.load(Ordering::Acquire),
+            Err(error) => {
+                self.source_failed(py, &error);
+                true
+            }
+        };
+        let now = self.shared.now();
+        let mut engine = locked(&self.engine);
+        if stopped {
+            engine.drain(now);
+        } else {
+            engine.end(now);
+        }
+        Ok(())
+    }
+
+    /// Takes at most `most` items straight from the source into a worker's hand; None where they
+    /// go through the queue, and where there are none.
+    ///
+    /// What is ready needs no queue: a copy of it would only leave the cache before it is handled.
+    pub(crate) fn take_straight<'py>(
+        &self,
+        py: Python<'py>,
+        most: usize,
+    ) -> PyResult<Option<Bound<'py, PyList>>> {
+        // Taken while the driver is at work, which a source may be part of.
+        let Ok(mut hand) = self.hand.try_lock() else {
+            return Ok(None);
+        };
+        let Some(hand) = hand.as_mut() else {
+            return Ok(None);
+        };
+        let room = self.straight_room(hand, &locked(&self.engine));
+        if room == 0 {
+            return Ok(None);
+        }
+        let most = most.min(room);
+        let chunk = hand.source.pull(py, most, &self.shared, Default::default)?;
+        let count = chunk.items.len();
+        if count > 0 {
+            locked(&self.engine).lend(count);
+        }
+        if let Some(ended) = chunk.ended
+            && let Err(fatal) = self.source_ended_with(py, hand, ended)
+        {
+            self.shared.postpone(py, fatal);
+        }
+        Ok((count > 0).then_some(chunk.items))
+    }
+
+    /// How many items a worker may take straight from the source now.
+    pub(super) fn straight_room(&self, hand: &Hand, engine: &Engine<PyDomain>) -> usize {
+        let may = hand.straight
+            && hand.source.is_ready()
+            && !self.abort_asked.load(Ordering::Acquire)
+            && !self.drain_asked.load(Ordering::Acquire)
+            && engine.straight();
+        if may { engine.room() } else { 0 }
     }
 
     /// The source has raised: a failure that is no item's.

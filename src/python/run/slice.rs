@@ -60,14 +60,22 @@ impl Run {
             progress |= self.move_arrivals(py, hand)?;
             let (tasks_wait, room) = {
                 let engine = locked(&self.engine);
-                (self.tasks_wait(&engine), engine.room())
+                let room = match self.straight_room(hand, &engine) {
+                    0 => engine.room(),
+                    // A worker that takes the rest by itself is only roused.
+                    _ => 1,
+                };
+                (self.tasks_wait(&engine), room)
             };
             // A turn of the loop costs some ten microseconds: what is there anyway is brought in
             // first, so that the tasks have enough to do for it.
             let hurry = tasks_wait
-                && !(hand.source.is_ready() && self.shared.now().since(start) < SLICE / 2);
+                && (hand.straight
+                    || !(hand.source.is_ready() && self.shared.now().since(start) < SLICE / 2));
             if !hurry && room > 0 && !matches!(hand.source, Source::Ended) {
                 progress |= self.take_chunk(this, hand, room)?;
+                // At once: what came in does not wait for a nap, or for the slice to begin anew.
+                progress |= self.run_inline(this, hand, start)?;
             }
             let now = self.shared.now();
             let (finished, stopping, overdue, more) = {

@@ -14,7 +14,7 @@ use pyo3::types::{PyIterator, PyList, PySequence, PyString};
 use super::super::channel::PyChannel;
 use super::super::domain::{FIRST_TASKS, POOL, Shared};
 use super::super::keys::{KeyOf, Router};
-use super::super::leg::{LegSpec, Role};
+use super::super::leg::{Leg, LegSpec, Role};
 use super::super::native::NativeSource;
 use super::super::source::{ChannelSource, Source};
 use super::super::time::VirtualTime;
@@ -81,6 +81,11 @@ const fn places(threads: usize, virtual_time: bool, timed: bool) -> usize {
     } else {
         threads * 2
     }
+}
+
+/// Whether a leg's workers handle what the source brings, as it is, one after the other.
+fn takes_straight(leg: &Leg) -> bool {
+    leg.role == Role::Sink && leg.r#pass.is_none() && leg.port.0 >= FIRST_TASKS
 }
 
 /// How rollbacks go about it; the deadline in seconds.
@@ -166,6 +171,8 @@ impl RunSpec<'_> {
                 .target
                 .map(|channel| Target::new(channel, wake.clone())),
             chunk: slice::FIRST_CHUNK,
+            // In virtual time a worker would never give way to others: none passes while it works.
+            straight: !virtual_time && legs.first().is_some_and(takes_straight),
             napped: Time::ZERO,
             other_threads: self.other_threads,
             is_awaitable: self.is_awaitable,

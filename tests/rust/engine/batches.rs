@@ -1,5 +1,6 @@
 //! Batches: the rows B3, R1, T4, T11, C7 and E8 where items are handed out together.
 
+use anabranch_core::branch::BranchId;
 use anabranch_core::engine::{Again, Batch, Item, Outcome, Unit};
 
 use crate::driver::{Driver, Error, Event, Lab, PORT, scope};
@@ -108,7 +109,7 @@ fn c7_an_item_with_something_to_undo_is_handed_out_alone() {
         scope: Some(Box::new(scope([7]))),
         ..Item::new(Event::new(2))
     };
-    driver.give_item(anabranch_core::branch::BranchId::TRUNK, item);
+    driver.give_item(BranchId::TRUNK, item);
     let (seen, first) = batch(&mut driver, 9).expect("the plain one");
     assert_eq!(seen, [1]);
     completed(&mut driver, &first);
@@ -166,4 +167,61 @@ fn e8_what_an_aborted_batch_had_not_begun_is_left() {
     assert!(counts.balanced());
     driver.poll();
     assert!(driver.finished());
+}
+
+#[test]
+fn e8_a_batch_straight_from_the_source_counts_as_any_other() {
+    let mut driver = Driver::of([leg()]);
+    assert!(driver.call(|engine, _| engine.straight()));
+    driver.call(|engine, _| engine.lend(5));
+    assert!(
+        !driver.call(|engine, _| engine.straight()),
+        "t11: one in flight"
+    );
+    driver.end();
+    assert!(!driver.finished(), "they are still in hand");
+    driver.call(|engine, _| engine.complete_batch(BranchId::TRUNK, 0, 5, 2));
+    driver.poll();
+    let counts = driver.call(|engine, _| engine.counts());
+    assert_eq!(
+        (counts.received, counts.committed, counts.filtered),
+        (5, 3, 2)
+    );
+    assert!(driver.finished());
+}
+
+#[test]
+fn b3_nothing_is_taken_straight_past_what_waits() {
+    let mut queued = Driver::of([leg()]);
+    queued.give([1]);
+    assert!(!queued.call(|engine, _| engine.straight()));
+
+    let mut retrying = Driver::of([retried(2, ms(100))]);
+    retrying.give([1]);
+    let unit = retrying.unit().expect("the one that waits");
+    failed(&mut retrying, unit, Again::Yes);
+    assert!(
+        !retrying.call(|engine, _| engine.straight()),
+        "in back-off it still has its turn"
+    );
+    retrying.pass(ms(100));
+    retrying.poll();
+    assert!(!retrying.call(|engine, _| engine.straight()));
+}
+
+#[test]
+fn t11_nothing_is_taken_straight_where_units_overlap_or_gather_or_part() {
+    for other in [wide(4, false), windowed(size(2))] {
+        let mut driver = Driver::of([other]);
+        assert!(!driver.call(|engine, _| engine.straight()));
+    }
+    let mut driver = Driver::fanned(0, [leg()]);
+    assert!(!driver.call(|engine, _| engine.straight()));
+}
+
+#[test]
+fn e5_nothing_is_taken_straight_once_the_source_has_ended() {
+    let mut driver = Driver::of([leg()]);
+    driver.end();
+    assert!(!driver.call(|engine, _| engine.straight()));
 }
