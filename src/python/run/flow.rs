@@ -189,11 +189,7 @@ impl Run {
 
     /// How many items a worker may take straight from the source now.
     pub(super) fn straight_room(&self, hand: &Hand, engine: &Engine<PyDomain>) -> usize {
-        let may = hand.straight
-            && hand.source.is_ready()
-            && !self.abort_asked.load(Ordering::Acquire)
-            && !self.drain_asked.load(Ordering::Acquire)
-            && engine.straight();
+        let may = hand.straight && hand.source.is_ready() && engine.straight();
         if may { engine.room() } else { 0 }
     }
 
