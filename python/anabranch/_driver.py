@@ -1,6 +1,6 @@
 """Driving a run: in a thread of its own choosing, or in an event loop.
 
-Both drivers call `Run.step()`, which does about half a millisecond of work, until it says that the
+Both drivers call `Run.step()`, which works for some hundred microseconds, until it says that the
 run is over; between two steps the blocking one waits for something to happen, and the asyncio one
 lets the loop go on. `run_blocking` becomes the asyncio one as soon as something must be awaited.
 """
@@ -129,7 +129,7 @@ class Session(Generic[T]):
             try:
                 if _process.late(self):
                     _process.park(self)
-                state = run.step()
+                state = run.step(in_loop=False)
                 if run.has_job():
                     return False
                 if state == _FINISHED:
@@ -198,7 +198,7 @@ class Session(Generic[T]):
                 try:
                     if _process.late(self):
                         await _process.rest(self, loop)
-                    state = run.step()
+                    state = run.step(in_loop=True)
                     if state == _FINISHED and not tasks.at_work:
                         break
                     busy = tasks.turn()
@@ -255,7 +255,7 @@ class Session(Generic[T]):
         tasks.forsake()
         run.abort()
         until = time.monotonic() + _POOL_CLOSE
-        while run.step() != _FINISHED and (left := until - time.monotonic()) > 0:
+        while run.step(in_loop=False) != _FINISHED and (left := until - time.monotonic()) > 0:
             while (job := run.next_job()) is not None:
                 job.failed(RuntimeError("the event loop was closed"))
             longest = run.timeout()

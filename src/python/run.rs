@@ -155,14 +155,15 @@ impl Run {
         spec.open(py)
     }
 
-    /// One slice of work on the driving thread.
-    fn step(this: &Bound<'_, Self>) -> PyResult<u8> {
+    /// One slice of work on the driving thread; a short one where a loop has other things to do.
+    #[pyo3(signature = (*, in_loop))]
+    fn step(this: &Bound<'_, Self>, in_loop: bool) -> PyResult<u8> {
         let run = this.get();
         let Ok(mut hand) = run.hand.try_lock() else {
             return Err(run.closed_error("is driven twice at once"));
         };
         match hand.as_mut() {
-            Some(hand) => run.slice(this, hand),
+            Some(hand) => run.slice(this, hand, in_loop),
             None => Err(run.closed_error("is closed")),
         }
     }

@@ -1,4 +1,4 @@
-//! One slice of the driving thread's work: about half a millisecond, then the caller decides.
+//! One slice of the driving thread's work: some hundred microseconds, then the caller decides.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,11 +15,19 @@ use super::super::source::Source;
 use super::super::work::{CallResult, GivenBack, InHand, ends_the_process};
 use super::{FINISHED, Hand, IDLE, MORE, Run, locked};
 
-/// How long a slice may take before the loop, and other threads, get their turn.
+/// How long a slice may take before signal handlers and other threads get their turn.
+const ALONE: Duration = Duration::from_millis(1);
+/// How long it may take before others in the loop get their turn. What becomes due there waits for
+/// some three slices: the one under way, the one before its timer is looked at, and the one before
+/// its task goes on.
+const IN_LOOP: Duration = Duration::from_micros(300);
+/// How long workers may go on before others in the loop get their turn.
 pub(crate) const SLICE: Duration = Duration::from_micros(500);
 /// Rounds in a slice of virtual time, which does not pass while something runs: the others get
 /// their turn all the same, and the same one each time.
 const ROUNDS: u32 = 16;
+/// How long a chunk may take: a slice ends at a chunk's end.
+const CHUNK: Duration = Duration::from_micros(125);
 /// Items in the first chunk, before their cost is known.
 pub(super) const FIRST_CHUNK: usize = 64;
 /// Items in a chunk at most: what the callables made is still in the first-level cache when it is
@@ -29,11 +37,16 @@ const MOST: usize = 256;
 pub(super) const PUSHED: usize = 256;
 /// How often the driver lets other threads have the interpreter while they want it, and how long
 /// it stays away: giving it up without staying away starves them.
-const NAP_EVERY: Duration = Duration::from_millis(1);
+const NAP_EVERY: Duration = Duration::from_micros(500);
 const NAP: Duration = Duration::from_micros(20);
 
 impl Run {
-    pub(super) fn slice(&self, this: &Bound<'_, Self>, hand: &mut Hand) -> PyResult<u8> {
+    pub(super) fn slice(
+        &self,
+        this: &Bound<'_, Self>,
+        hand: &mut Hand,
+        in_loop: bool,
+    ) -> PyResult<u8> {
         let py = this.py();
         if let Some(error) = self.shared.postponed() {
             return Err(error);
@@ -41,18 +54,20 @@ impl Run {
         py.check_signals()?;
         self.wake.clear();
         let start = self.shared.now();
+        let until = start.after(if in_loop { IN_LOOP } else { ALONE });
         self.slice.store(start.as_nanos(), Ordering::Relaxed);
         let mut rounds = 0;
         loop {
             self.check_process()?;
             rounds += 1;
+            let round = self.shared.now();
             // Each time, not only once a slice: nothing new begins after a signal has aborted.
-            self.obey(py, hand, self.shared.now());
+            self.obey(py, hand, round);
             let mut progress = self.take_back(this, hand)?;
             progress |= self.arrange(py, hand)?;
-            progress |= self.run_inline(this, hand, start)?;
+            progress |= self.run_inline(this, hand, until)?;
             progress |= self.feed_pool(this, hand)?;
-            progress |= self.feed_channel(this, hand, start)?;
+            progress |= self.feed_channel(this, hand, until)?;
             if self.shared.clock.is_virtual() {
                 // What ran at once has ended now, not when the next chunk has been taken.
                 progress |= self.take_back(this, hand)?;
@@ -75,7 +90,9 @@ impl Run {
             if !hurry && room > 0 && !matches!(hand.source, Source::Ended) {
                 progress |= self.take_chunk(this, hand, room)?;
                 // At once: what came in does not wait for a nap, or for the slice to begin anew.
-                progress |= self.run_inline(this, hand, start)?;
+                if !in_loop || self.shared.now() < until {
+                    progress |= self.run_inline(this, hand, until)?;
+                }
             }
             let now = self.shared.now();
             let (finished, stopping, overdue, more) = {
@@ -107,8 +124,9 @@ impl Run {
             if !self.shared.clock.is_virtual() {
                 Self::nap(py, hand, now)?;
             }
-            let used_up =
-                now.since(start) >= SLICE || (rounds >= ROUNDS && self.shared.clock.is_virtual());
+            // With another round like this one it would be: who shares the loop waits for whole ones.
+            let used_up = now.after(now.since(round)) >= until
+                || (rounds >= ROUNDS && self.shared.clock.is_virtual());
             if hurry || used_up {
                 self.slice.store(now.as_nanos(), Ordering::Relaxed);
                 return Ok(MORE);
@@ -198,13 +216,13 @@ impl Run {
     }
 
     /// Runs what waits for the driving thread itself.
-    fn run_inline(&self, this: &Bound<'_, Self>, hand: &mut Hand, start: Time) -> PyResult<bool> {
+    fn run_inline(&self, this: &Bound<'_, Self>, hand: &mut Hand, until: Time) -> PyResult<bool> {
         let py = this.py();
         let mut progress = false;
         loop {
             self.check_process()?;
             let now = self.shared.now();
-            if progress && now.since(start) >= SLICE {
+            if progress && now >= until {
                 return Ok(true);
             }
             let work = locked(&self.engine).next(INLINE, now);
@@ -398,13 +416,13 @@ impl Run {
         Ok(())
     }
 
-    /// Sizes the next chunk so that it takes about a slice.
+    /// Sizes the next chunk so that a slice has room for some.
     pub(super) fn resize_chunk(hand: &mut Hand, items: usize, took: Duration) {
         if items < hand.chunk {
             return;
         }
         let nanos = took.as_nanos().max(1);
-        let fit = (items as u128 * SLICE.as_nanos() / nanos) as usize;
+        let fit = (items as u128 * CHUNK.as_nanos() / nanos) as usize;
         hand.chunk = fit.clamp(1, (hand.chunk * 2).min(MOST));
     }
 

@@ -12,7 +12,6 @@ use super::super::channel::{PyChannel, Waiter};
 use super::super::domain::{CHANNEL, Shared};
 use super::super::errors::ChannelClosed;
 use super::super::work::{CallResult, InHand};
-use super::slice::SLICE;
 use super::{Hand, Run, locked};
 use crate::wake::Wake;
 
@@ -93,13 +92,13 @@ impl Run {
         &self,
         this: &Bound<'_, Self>,
         hand: &mut Hand,
-        start: Time,
+        until: Time,
     ) -> PyResult<bool> {
         // Out of the hand meanwhile, and back on every way out: a signal handler may raise.
         let Some(mut target) = hand.target.take() else {
             return Ok(false);
         };
-        let progress = self.send_on(this, hand, &mut target, start);
+        let progress = self.send_on(this, hand, &mut target, until);
         hand.target = Some(target);
         progress
     }
@@ -109,7 +108,7 @@ impl Run {
         this: &Bound<'_, Self>,
         hand: &mut Hand,
         target: &mut Target,
-        start: Time,
+        until: Time,
     ) -> PyResult<bool> {
         let py = this.py();
         let mut progress = false;
@@ -119,7 +118,7 @@ impl Run {
                 target.rest(py, &self.shared);
                 return Ok(progress);
             }
-            if progress && now.since(start) >= SLICE {
+            if progress && now >= until {
                 return Ok(true);
             }
             let room = target.room(py, &self.shared)?;
