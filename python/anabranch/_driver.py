@@ -58,6 +58,8 @@ class Session(Generic[T]):
         self._fatal: BaseException | None = None
         self._asleep: asyncio.Future[None] | None = None
         self._kicked = False
+        # Whether a third signal has come: nothing is waited for any more.
+        self._leaving = False
 
     @property
     def address(self) -> tuple[str, int] | None:
@@ -79,6 +81,11 @@ class Session(Generic[T]):
             self._run.abort()
         else:
             self._asked = _core.Run.abort
+
+    def leave(self) -> None:
+        """End as it stands: wait neither for handlers nor for the rollback."""
+        self._leaving = True
+        self.abort()
 
     def copied(self) -> None:
         """This process is a fork: the run is its parent's."""
@@ -140,7 +147,7 @@ class Session(Generic[T]):
             except (Exception, KeyboardInterrupt, SystemExit) as error:
                 # Of a callable, or of a signal handler that came in between. What is inside is
                 # rolled back before it goes on; a second one does not wait for that.
-                if self._fatal is not None:
+                if self._fatal is not None or self._leaving:
                     raise
                 self._fatal = error
                 run.abort()
@@ -210,10 +217,14 @@ class Session(Generic[T]):
                 except asyncio.CancelledError as error:
                     # The loop is shutting down: the rollback is shielded from it.
                     shut = error
+                    if self.forked or self._leaving:
+                        break
                     run.abort()
                 except (KeyboardInterrupt, SystemExit) as error:
                     # Of a callable, or of a signal handler that came in between.
                     self._interrupted(error)
+                    if self._leaving:
+                        break
                 except Exception as error:
                     if self._fatal is not None:
                         raise
@@ -404,7 +415,8 @@ class Session(Generic[T]):
         if self._iterator is not None:
             _close(self._iterator)
         _branches.closed(self._settings.name, self._stages, run.tenants())
-        stuck = 0 if self._pool is None else self._pool.close(_POOL_CLOSE)
+        patience = 0.0 if self._leaving else _POOL_CLOSE
+        stuck = 0 if self._pool is None else self._pool.close(patience)
         if stuck:
             _logger.error(
                 "pipeline %r: %d threads are still busy in their handlers and were left behind",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Self, TypeAlias, cast
 
 from anabranch._core import UndoAction
-from anabranch._playback import Played, arranging, new_scope, play, play_blocking
+from anabranch._playback import Played, arranging, new_scope, play, play_blocking, seconds
 from anabranch.compensation import Compensation, compensation_of
 from anabranch.errors import ClosedError, refused
 
@@ -163,9 +163,12 @@ class CompensationScope:
         """Take over what `other` holds; the order of registration stays, over all scopes.
 
         Raises:
+            ConfigError: `other` is no CompensationScope.
             ClosedError: The scope's block has been left.
         """
         self._check_open()
+        if not isinstance(other, CompensationScope):  # type: ignore[redundant-expr]  # callers may not be typed
+            raise refused("other", other, "a CompensationScope", subject="absorb")
         self._core.absorb(other._core)
 
     async def commit(self) -> RollbackReport:
@@ -205,7 +208,7 @@ class CompensationScope:
         Raises:
             ConfigError: An argument is not allowed.
         """
-        limit = _seconds(deadline)
+        limit = seconds(deadline, "rollback")
         playback, skipped, parallel = self._begin(policy)
         return await self._play(playback, skipped, parallel=parallel, deadline=limit)
 
@@ -231,7 +234,7 @@ class CompensationScope:
             a
             3
         """
-        limit = _seconds(deadline)
+        limit = seconds(deadline, "rollback")
         playback, skipped, _ = self._begin(policy)
         played = play_blocking(playback, deadline=limit, child=CompensationScope)
         return self._told(played, skipped)
@@ -336,12 +339,3 @@ class CompensationScope:
         if not report.ok:
             stuck = ", ".join(it.name for it in report.actions if it.outcome == "failed")
             error.add_note(f"anabranch: undo actions are stuck: {stuck}")
-
-
-def _seconds(deadline: float | timedelta | None) -> float | None:
-    if deadline is None:
-        return None
-    seconds = deadline if isinstance(deadline, int | float) else deadline.total_seconds()
-    if not seconds >= 0:
-        raise refused("deadline", deadline, "None or seconds >= 0", subject="rollback")
-    return float(seconds)
