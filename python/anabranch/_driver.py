@@ -201,39 +201,43 @@ class Session(Generic[T]):
         self._clock.attend(loop, run)
         shut: asyncio.CancelledError | None = None
         try:
-            while True:
+            over = False
+            while not over:
                 try:
-                    if _process.late(self):
-                        await _process.rest(self, loop)
-                    state = run.step()
-                    if state == _FINISHED and not tasks.at_work:
-                        break
-                    busy = tasks.turn()
-                    if busy or state != _IDLE:
-                        await asyncio.sleep(0)
-                    else:
-                        await self._pause(loop, self._until_due(run))
-                    self._check_deadline(run)
+                    over = await self._turn(loop, run, tasks)
                 except asyncio.CancelledError as error:
                     # The loop is shutting down: the rollback is shielded from it.
                     shut = error
-                    if self.forked or self._leaving:
-                        break
                     run.abort()
+                    over = self.forked
                 except (KeyboardInterrupt, SystemExit) as error:
                     # Of a callable, or of a signal handler that came in between.
                     self._interrupted(error)
-                    if self._leaving:
-                        break
                 except Exception as error:
                     if self._fatal is not None:
                         raise
                     self._interrupted(error)
+                over |= self._leaving
         finally:
             report = await self._finish(loop, run, tasks)
         if shut is not None:
             raise shut
         return report
+
+    async def _turn(self, loop: asyncio.AbstractEventLoop, run: _core.Run, tasks: Tasks) -> bool:
+        """Step once, and let the loop go on; return whether the run is over."""
+        if _process.late(self):
+            await _process.rest(self, loop)
+        state = run.step()
+        if state == _FINISHED and not tasks.at_work:
+            return True
+        busy = tasks.turn()
+        if busy or state != _IDLE:
+            await asyncio.sleep(0)
+        else:
+            await self._pause(loop, self._until_due(run))
+        self._check_deadline(run)
+        return False
 
     async def _finish(
         self, loop: asyncio.AbstractEventLoop, run: _core.Run, tasks: Tasks
