@@ -169,7 +169,7 @@ impl Run {
         let Some(hand) = hand.as_mut() else {
             return Ok(None);
         };
-        let room = self.straight_room(hand, &locked(&self.engine));
+        let room = Self::straight_room(hand, &locked(&self.engine));
         if room == 0 {
             return Ok(None);
         }
@@ -188,7 +188,7 @@ impl Run {
     }
 
     /// How many items a worker may take straight from the source now.
-    pub(super) fn straight_room(&self, hand: &Hand, engine: &Engine<PyDomain>) -> usize {
+    pub(super) fn straight_room(hand: &Hand, engine: &Engine<PyDomain>) -> usize {
         let may = hand.straight && hand.source.is_ready() && engine.straight();
         if may { engine.room() } else { 0 }
     }

@@ -60,7 +60,7 @@ impl Run {
             progress |= self.move_arrivals(py, hand)?;
             let (tasks_wait, room) = {
                 let engine = locked(&self.engine);
-                let room = match self.straight_room(hand, &engine) {
+                let room = match Self::straight_room(hand, &engine) {
                     0 => engine.room(),
                     // A worker that takes the rest by itself is only roused.
                     _ => 1,
