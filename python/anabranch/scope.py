@@ -167,9 +167,7 @@ class CompensationScope:
             ClosedError: The scope's block has been left.
         """
         self._check_open()
-        if not isinstance(other, CompensationScope):  # type: ignore[redundant-expr]  # callers may not be typed
-            raise refused("other", other, "a CompensationScope", subject="absorb")
-        self._core.absorb(other._core)
+        self._core.absorb(_core_of(other))
 
     async def commit(self) -> RollbackReport:
         """Release the undo actions, and run the finalizers, in the running loop."""
@@ -339,3 +337,9 @@ class CompensationScope:
         if not report.ok:
             stuck = ", ".join(it.name for it in report.actions if it.outcome == "failed")
             error.add_note(f"anabranch: undo actions are stuck: {stuck}")
+
+
+def _core_of(other: object) -> _core.Scope:
+    if not isinstance(other, CompensationScope):
+        raise refused("other", other, "a CompensationScope", subject="absorb")
+    return other._core  # noqa: SLF001 - one of ours
