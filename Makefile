@@ -34,7 +34,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help pythons run test test-rust trials bench lint fmt wheel clean FORCE
+.PHONY: help pythons run test test-rust test-detached trials bench lint fmt wheel clean FORCE
 
 help: ## list these verbs
 	@sed -n 's/^\([a-z-]*\):.* ## /\1#/p' $(firstword $(MAKEFILE_LIST)) | awk -F'#' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -56,10 +56,31 @@ test-%: .venv-%/installed FORCE
 	@echo "== Python $* (found: $(VERSIONS))"
 	.venv-$*/bin/python -m pytest tests/python --doctest-modules --pyargs anabranch $(ARGS)
 
+# PyO3 keeps an object that is dropped by a thread without the interpreter until some thread has it:
+# then `__del__` runs who knows where. This build aborts instead. The tests are those in which other
+# threads, waits and late results come up; `__del__` of the interpreter's own end is not among them.
+DETACHED := channel channel_pipeline channel_threads callables cancellation compensation concurrency \
+  drivers streams stubborn timeouts undo_actions
+test-detached: .venv-$(lastword $(VERSIONS))/installed ## find objects that are dropped without the interpreter
+	RUSTFLAGS="--cfg pyo3_disable_reference_pool" $(BIN)/maturin build --profile dev \
+	  --target-dir target/detached --interpreter $(BIN)/python --out target/detached/wheels
+	rm -rf target/detached/package
+	$(BIN)/python -m zipfile -e target/detached/wheels/*.whl target/detached/package
+	PYTHONPATH=target/detached/package .venv-$(lastword $(VERSIONS))/bin/python -m pytest -q \
+	  $(DETACHED:%=tests/python/test_%.py)
+
 # `TRIALS` and `SEED` choose; each run prints its seed.
 trials: export TRIALS ?= 1000000
-trials: ## the random tests at length: 1 000 000 trees of scopes
+trials: export PROPTEST_CASES ?= $(TRIALS)
+trials: export LIFECYCLE ?= 50
+trials: export SOAK ?= 600
+trials: pythons $(VERSIONS:%=.venv-%/installed) ## the random tests at length, every way to end 50 times, a soak of 10 minutes
 	cargo test --release --package anabranch-core --test trees -- --nocapture
+	cargo test --release --package anabranch-core --test engine conservation -- --nocapture
+	set -e; for version in $(VERSIONS); do \
+	  .venv-$$version/bin/python -m pytest -q tests/python/test_lifecycle.py; \
+	done
+	.venv-$(lastword $(VERSIONS))/bin/python tests/python/soak.py
 
 bench: .venv-bench/installed ## measure against hand-written loops and other libraries
 	.venv-bench/bin/python tests/bench/run.py $(ARGS)

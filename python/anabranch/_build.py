@@ -106,6 +106,7 @@ class Spec:
     inspect: Callable[[Any], tuple[str, bool, bool]] = _callables.examine_undo
     describe: Callable[..., str] = _failures.describe
     timed_out: Callable[..., BaseException] = _failures.timed_out
+    undo_timed_out: Callable[..., BaseException] = _failures.undo_timed_out
     time: _core.VirtualTime | None = None
 
 

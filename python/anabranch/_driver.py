@@ -58,6 +58,8 @@ class Session(Generic[T]):
         self._fatal: BaseException | None = None
         self._asleep: asyncio.Future[None] | None = None
         self._kicked = False
+        # Whether a third signal has come: nothing is waited for any more.
+        self._leaving = False
 
     @property
     def address(self) -> tuple[str, int] | None:
@@ -79,6 +81,11 @@ class Session(Generic[T]):
             self._run.abort()
         else:
             self._asked = _core.Run.abort
+
+    def leave(self) -> None:
+        """End as it stands: wait neither for handlers nor for the rollback."""
+        self._leaving = True
+        self.abort()
 
     def copied(self) -> None:
         """This process is a fork: the run is its parent's."""
@@ -140,7 +147,7 @@ class Session(Generic[T]):
             except (Exception, KeyboardInterrupt, SystemExit) as error:
                 # Of a callable, or of a signal handler that came in between. What is inside is
                 # rolled back before it goes on; a second one does not wait for that.
-                if self._fatal is not None:
+                if self._fatal is not None or self._leaving:
                     raise
                 self._fatal = error
                 run.abort()
@@ -194,23 +201,15 @@ class Session(Generic[T]):
         self._clock.attend(loop, run)
         shut: asyncio.CancelledError | None = None
         try:
-            while True:
+            over = False
+            while not over:
                 try:
-                    if _process.late(self):
-                        await _process.rest(self, loop)
-                    state = run.step(in_loop=True)
-                    if state == _FINISHED and not tasks.at_work:
-                        break
-                    busy = tasks.turn()
-                    if busy or state != _IDLE:
-                        await asyncio.sleep(0)
-                    else:
-                        await self._pause(loop, self._until_due(run))
-                    self._check_deadline(run)
+                    over = await self._turn(loop, run, tasks)
                 except asyncio.CancelledError as error:
                     # The loop is shutting down: the rollback is shielded from it.
                     shut = error
                     run.abort()
+                    over = self.forked
                 except (KeyboardInterrupt, SystemExit) as error:
                     # Of a callable, or of a signal handler that came in between.
                     self._interrupted(error)
@@ -218,11 +217,27 @@ class Session(Generic[T]):
                     if self._fatal is not None:
                         raise
                     self._interrupted(error)
+                over |= self._leaving
         finally:
             report = await self._finish(loop, run, tasks)
         if shut is not None:
             raise shut
         return report
+
+    async def _turn(self, loop: asyncio.AbstractEventLoop, run: _core.Run, tasks: Tasks) -> bool:
+        """Step once, and let the loop go on; return whether the run is over."""
+        if _process.late(self):
+            await _process.rest(self, loop)
+        state = run.step(in_loop=True)
+        if state == _FINISHED and not tasks.at_work:
+            return True
+        busy = tasks.turn()
+        if busy or state != _IDLE:
+            await asyncio.sleep(0)
+        else:
+            await self._pause(loop, self._until_due(run))
+        self._check_deadline(run)
+        return False
 
     async def _finish(
         self, loop: asyncio.AbstractEventLoop, run: _core.Run, tasks: Tasks
@@ -404,7 +419,8 @@ class Session(Generic[T]):
         if self._iterator is not None:
             _close(self._iterator)
         _branches.closed(self._settings.name, self._stages, run.tenants())
-        stuck = 0 if self._pool is None else self._pool.close(_POOL_CLOSE)
+        patience = 0.0 if self._leaving else _POOL_CLOSE
+        stuck = 0 if self._pool is None else self._pool.close(patience)
         if stuck:
             _logger.error(
                 "pipeline %r: %d threads are still busy in their handlers and were left behind",

@@ -49,3 +49,34 @@ def timed_out(pipeline: str, stage: str, timeout: float) -> HandlerTimeout:
         f"{timeout:g} s",
         timeout=timeout,
     )
+
+
+def undo_timed_out(
+    name: str,
+    given: float,
+    by_deadline: bool,  # noqa: FBT001 - called from the core, by position
+    pipeline: str | None = None,
+    stage: str | None = None,
+) -> HandlerTimeout:
+    """Make the error of an undo action that took longer than it may.
+
+    Args:
+        name: The action's name.
+        given: The seconds it had.
+        by_deadline: Whether its rollback's deadline has cut it short, not its own timeout.
+        pipeline: The pipeline's name; None for a scope by itself.
+        stage: The name of the stage that registered it.
+    """
+    place = "scope" if pipeline is None else f"pipeline {pipeline!r}, stage {stage!r}"
+    if by_deadline:
+        what = f"had not ended after {given:g} s, when the deadline of its rollback came"
+        longer = "a later deadline for the rollback"
+    else:
+        what = f"took longer than its timeout of {given:g} s"
+        longer = "a longer `timeout` where it is registered"
+    retry = "" if pipeline is None else ", or run it again with `report.retry_stuck()`"
+    return HandlerTimeout(
+        f"{place}: undo {name!r} {what}; see whether its effect is undone{retry}. "
+        f"If it needs the time, give it {longer}",
+        timeout=given,
+    )

@@ -9,16 +9,19 @@ import asyncio
 import inspect
 import logging
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from anabranch import _core
 from anabranch._callables import examine_undo
-from anabranch.errors import AnabranchError
+from anabranch._failures import undo_timed_out
+from anabranch.errors import AnabranchError, refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from anabranch._core import UndoAction
+    from anabranch.errors import HandlerTimeout
     from anabranch.scope import Policy
 
 _logger = logging.getLogger("anabranch")
@@ -99,22 +102,27 @@ async def _run(
 ) -> Played:
     began = time.monotonic()
     tried = 0
+    contexts: list[Any] = []
     while True:
-        context = _context(action, tried + 1, child)
+        contexts.append(context := _context(action, tried + 1, child))
         error: BaseException | None = None
+        patience, by_deadline = _patience(action, until)
+        limit = asyncio.timeout(patience)
         try:
             result = _called(action, context)
             if inspect.isawaitable(result):
-                async with asyncio.timeout(_patience(action, until)):
+                async with limit:
                     await result
         except Exception as failure:  # noqa: BLE001 - it is told in the report
             error = failure
+            if limit.expired() and patience is not None:
+                error = _overran(action, patience, failure, by_deadline=by_deadline)
         except asyncio.CancelledError as failure:
             error = failure
         if error is None or tried >= action.retries or _is_over(until):
             break
         tried += 1
-    playback.ran(_registered(context))
+    playback.ran(_registered(contexts))
     return _ended(action, began, error)
 
 
@@ -145,26 +153,34 @@ def _run_blocking(
 ) -> Played:
     began = time.monotonic()
     tried = 0
+    contexts: list[Any] = []
     while True:
-        context = _context(action, tried + 1, child)
+        contexts.append(context := _context(action, tried + 1, child))
         error: Exception | None = None
         try:
             result = _called(action, context)
             if inspect.isawaitable(result):
-                _awaited(result, _patience(action, until))
+                _awaited(action, result, until)
         except Exception as failure:  # noqa: BLE001 - it is told in the report
             error = failure
         if error is None or tried >= action.retries or _is_over(until):
             break
         tried += 1
-    playback.ran(_registered(context))
+    playback.ran(_registered(contexts))
     return _ended(action, began, error)
 
 
-def _awaited(awaitable: Any, patience: float | None) -> None:  # noqa: ANN401 - any awaitable
+def _awaited(action: UndoAction, awaitable: Any, until: float | None) -> None:  # noqa: ANN401 - any awaitable
     async def wait() -> None:
-        async with asyncio.timeout(patience):
-            await awaitable
+        patience, by_deadline = _patience(action, until)
+        limit = asyncio.timeout(patience)
+        try:
+            async with limit:
+                await awaitable
+        except TimeoutError as failure:
+            if patience is None or not limit.expired():
+                raise
+            raise _overran(action, patience, failure, by_deadline=by_deadline) from failure
 
     if _in_a_loop():
         if inspect.iscoroutine(awaitable):
@@ -198,16 +214,28 @@ def _context(action: UndoAction, attempt: int, child: Callable[[], Any] | None) 
     return None if child is None else child()
 
 
-def _registered(context: Any) -> _core.Scope | _core.Context | None:  # noqa: ANN401 - as above
-    if context is None or isinstance(context, _core.Context):
-        return context
-    scope: _core.Scope = context._core  # noqa: SLF001 - a CompensationScope of ours
-    return scope
+def _registered(contexts: list[Any]) -> list[_core.Scope | _core.Context]:
+    # Of every try: what a try did before it failed is there, too.
+    made = [it for it in contexts if it is not None]
+    return [it if isinstance(it, _core.Context) else it._core for it in made]  # noqa: SLF001 - a CompensationScope of ours
 
 
-def _patience(action: UndoAction, until: float | None) -> float | None:
-    left = None if until is None else max(0.0, until - time.monotonic())
-    return min((it for it in (left, action.timeout) if it is not None), default=None)
+def _patience(action: UndoAction, until: float | None) -> tuple[float | None, bool]:
+    """Return the seconds a try may take, and whether it is the deadline that says so."""
+    if until is None:
+        return action.timeout, False
+    left = max(0.0, until - time.monotonic())
+    if action.timeout is not None and action.timeout <= left:
+        return action.timeout, False
+    return left, True
+
+
+def _overran(
+    action: UndoAction, patience: float, cause: BaseException, *, by_deadline: bool
+) -> HandlerTimeout:
+    error = undo_timed_out(action.name, patience, by_deadline, action.pipeline, action.stage)
+    error.__cause__ = cause
+    return error
 
 
 def _is_over(until: float | None) -> bool:
@@ -240,6 +268,24 @@ def arranging(policy: Policy) -> Callable[[tuple[UndoAction, ...]], list[UndoAct
         return chosen
 
     return arrange
+
+
+def seconds(deadline: object, subject: str) -> float | None:
+    """Return a rollback's deadline in seconds.
+
+    Args:
+        deadline: What was passed for it.
+        subject: What it was passed to.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    if deadline is None:
+        return None
+    value = deadline.total_seconds() if isinstance(deadline, timedelta) else deadline
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        raise refused("deadline", deadline, "None or seconds >= 0", subject=subject)
+    return float(value)
 
 
 def new_scope() -> _core.Scope:

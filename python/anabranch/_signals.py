@@ -22,6 +22,9 @@ class Stoppable(Protocol):
     def abort(self) -> None:
         """Roll back at once."""
 
+    def leave(self) -> None:
+        """Wait for nothing any more."""
+
 
 @contextmanager
 def steering(target: Stoppable, *, interrupts: bool) -> Generator[None]:
@@ -48,12 +51,15 @@ def steering(target: Stoppable, *, interrupts: bool) -> Generator[None]:
         nonlocal seen
         seen += 1
         run = steered()
-        if run is None or seen > 2:  # noqa: PLR2004 - the first drains, the second aborts
+        if run is None:
             raise KeyboardInterrupt
         if seen == 1:
             run.drain()
-        else:
+        elif seen == 2:  # noqa: PLR2004 - the second signal
             run.abort()
+        else:
+            run.leave()
+            raise KeyboardInterrupt
 
     replaced: dict[signal.Signals, Any] = {}
     if interrupts and signal.getsignal(signal.SIGINT) is signal.default_int_handler:

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("anabranch")
 
-# Seconds that closing waits for coroutines which were left behind after their timeout.
+# Seconds that coroutines have to end once the run is aborted, before they are left behind.
+_ABORT_GRACE: Final = 5.0
+# Seconds that closing waits for coroutines which were left behind.
 _LAST_CHANCE: Final = 0.5
 
 
@@ -50,8 +52,10 @@ class Tasks:
     ) -> None:
         self._loop = loop
         self._run = run
+        self._kick = kick
         self._interrupted = interrupted
         self._cancelled = False
+        self._patience: asyncio.TimerHandle | None = None
         # Coroutines that `def` callables have returned; and undo actions, which are not cancelled.
         self._jobs: dict[asyncio.Task[None], _core.Job] = {}
         self._undoing: dict[asyncio.Task[None], _core.Job] = {}
@@ -103,6 +107,7 @@ class Tasks:
             self._cancel_crews()
             for task in self._jobs:
                 task.cancel()
+            self._patience = self._loop.call_later(_ABORT_GRACE, self._forsake)
         if self._pump is not None:
             self._pump.tend()
         busy = False
@@ -112,14 +117,22 @@ class Tasks:
 
     async def dismiss(self) -> None:
         """Cancel crews and pump and wait for them, whatever happens to the caller meanwhile."""
+        if self._patience is not None:
+            self._patience.cancel()
         self._cancel_crews()
         tasks = {task for crew in self._crews for task in crew.tasks}
         if self._pump is not None:
             self._pump.cancel()
             tasks.add(self._pump.task)
+        # All are idle, unless nobody wanted to wait for the handlers.
+        until = self._loop.time() + _LAST_CHANCE
         while pending := {task for task in tasks if not task.done()}:
+            left = until - self._loop.time()
+            if left <= 0:
+                self._abandoned |= pending
+                break
             with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait(pending)
+                await asyncio.wait(pending, timeout=left)
         await self._leave_behind()
 
     async def _leave_behind(self) -> None:
@@ -129,23 +142,45 @@ class Tasks:
             task.cancel()
         if tasks:
             with contextlib.suppress(asyncio.CancelledError):
-                _, stuck = await asyncio.wait(tasks, timeout=_LAST_CHANCE)
-                if stuck:
-                    _logger.error("%d tasks are still busy and were left behind", len(stuck))
+                await asyncio.wait(tasks, timeout=_LAST_CHANCE)
+            stuck = [task for task in tasks if not task.done()]
+            for task in stuck:
+                _hide(task)
+            if stuck:
+                _logger.error("%d tasks are still busy and were left behind", len(stuck))
 
-    def _time_out(self, leg: int, attempt: int, *, abandoned: bool) -> None:
+    def _time_out(self, leg: int | None, attempt: int, *, abandoned: bool) -> None:
         for crew in self._crews:
             if crew.leg == leg and crew.time_out(attempt, abandoned=abandoned):
                 return
-        for task, job in self._jobs.items():
-            if not abandoned and job.expire(attempt):
-                task.cancel()
-                return
-            if abandoned and job.abandon(attempt):
-                del self._jobs[task]
-                self._abandoned.add(task)
-                task.add_done_callback(self._abandoned.discard)
-                return
+        for tasks in (self._jobs, self._undoing):
+            for task, job in tasks.items():
+                if not abandoned and job.expire(attempt):
+                    task.cancel()
+                    return
+                if abandoned and job.abandon(attempt):
+                    self._abandon(tasks, task)
+                    return
+        if not abandoned:
+            self._run.in_time(attempt)
+
+    def _abandon(
+        self, tasks: dict[asyncio.Task[None], _core.Job], task: asyncio.Task[None]
+    ) -> None:
+        del tasks[task]
+        self._abandoned.add(task)
+        task.add_done_callback(self._abandoned.discard)
+
+    def _forsake(self) -> None:
+        """Leave the coroutines behind that do not end though the run was aborted."""
+        message = f"it had not ended {_ABORT_GRACE:g} s after it was cancelled, and was left behind"
+        error = asyncio.CancelledError(message)
+        for crew in self._crews:
+            crew.forsake(error, _ABORT_GRACE)
+        for task, job in tuple(self._jobs.items()):
+            if job.forsake(error, _ABORT_GRACE):
+                self._abandon(self._jobs, task)
+        self._kick()
 
     def copied(self) -> None:
         """This process is a fork: what the workers have in hand is the parent's."""
@@ -172,9 +207,10 @@ class Tasks:
             crew.cancel()
 
     async def _await(self, job: _core.Job) -> None:
+        limit = asyncio.timeout(job.timeout)
         try:
             awaitable = job.awaitable()
-            async with asyncio.timeout(job.timeout):
+            async with limit:
                 result = await awaitable if awaitable is not None else None
         except (KeyboardInterrupt, SystemExit) as error:
             job.failed(error)
@@ -187,9 +223,24 @@ class Tasks:
             # Of our own cancellation; if there is another one, that comes first.
             if job.was_cancelled() and task is not None and task.uncancel():
                 job.acquit()
-            job.failed(error)
+            overran = job.overran() if limit.expired() else None
+            if overran is None:
+                job.failed(error)
+            else:
+                overran.__cause__ = error
+                job.failed(overran)
         else:
             job.done(result)
+
+
+def _hide(task: asyncio.Task[None]) -> None:
+    """Let the loop end without a task that does not end.
+
+    `asyncio.run` would cancel it once more, and wait for ever.
+    """
+    asyncio._unregister_task(task)  # noqa: SLF001 - documented, in spite of its name
+    # It was told already.
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001 - as asyncio.gather does
 
 
 def _forget(tasks: dict[asyncio.Task[None], _core.Job], task: asyncio.Task[None]) -> None:

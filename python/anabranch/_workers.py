@@ -134,6 +134,19 @@ class Crew:
                 return True
         return False
 
+    def forsake(self, error: BaseException, seconds: float) -> None:
+        """Leave the workers behind that do not end though they have been cancelled.
+
+        Args:
+            error: What their units fail with.
+            seconds: How long ago they were cancelled.
+        """
+        for task, feed in tuple(self._feeds.items()):
+            if task in self._tasks and feed.forsake(error, seconds):
+                self._tasks.discard(task)
+                self._awake.discard(task)
+                self._abandoned.add(task)
+
     def cancel(self) -> None:
         """Cancel all workers; what they have in hand fails as cancelled."""
         for task in (*self._tasks, *self._abandoned):

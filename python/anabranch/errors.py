@@ -121,7 +121,10 @@ class HandlerError(AnabranchError):
 
 
 class HandlerTimeout(AnabranchError, TimeoutError):
-    """A callable of yours took longer than its stage's `timeout`; the attempt has failed.
+    """A callable of yours took too long.
+
+    An attempt took longer than its stage's `timeout`, or an undo action longer than its own, or
+    than the deadline of its rollback leaves it.
 
     Attributes:
         code: "timeout".

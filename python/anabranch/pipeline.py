@@ -64,15 +64,15 @@ class Pipeline(Generic[T]):
         grace: Seconds that what is inside has to reach its end when the pipeline is drained.
         commit: "unit" releases what undoes a unit as soon as the unit has succeeded; "end" keeps
             it to the end of the run, which then commits as a whole, or, if an item has failed or
-            the run is aborted, is undone as a whole, last action first. Memory grows with the
-            number of undo actions.
+            was given up, or the run is aborted, is undone as a whole, last action first. Memory
+            grows with the number of undo actions.
         rollback: How the undo actions of one rollback follow each other: "sequential" runs them
             one after the other, the last registered first; "parallel" all at once; "none" runs
             none of them. Or a function that is called once per rollback with the actions, the
             last registered first, and returns those to run, in the order to run them in.
             Finalizers always run, one after the other.
-        rollback_deadline: Seconds a rollback may take; then what has not run is stuck. None for
-            no limit.
+        rollback_deadline: Seconds a rollback may take; then what has not run, or does not end, is
+            stuck. None for no limit.
         seed: Makes what is random (the jitter of retries) repeatable; None draws one.
         clock: What windows, retries and deadlines go by, for tests. None: the virtual clock of
             the event loop the pipeline runs in, if it is one of `anabranch.testing`; otherwise the
@@ -633,6 +633,10 @@ class Pipeline(Generic[T]):
 
     async def run(self) -> Report[T]:
         """Run the pipeline in the running event loop, to its end.
+
+        A cancelled call aborts the run, and waits for its rollback. A handler that swallows its
+        own cancellation is left behind after 5 s, and listed in the report; one that never
+        suspends blocks the loop, and nothing can end it.
 
         Returns:
             The report. Failures are in it, not raised; `report.raise_for_failure()` raises them.

@@ -113,13 +113,15 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Abandonment:
-    """One call that did not come to its end after its timeout, and was left behind.
+    """One call that did not end when it was cancelled, and was left behind.
+
+    It had run into its timeout, or the run was aborted.
 
     Attributes:
         stage: The stage whose callable it is.
         tenant: The branch's key; None before `fan_out`.
         attempt: The number of the attempt, from 1.
-        seconds: How long it had been running by then.
+        seconds: How long it had been running by then; since the run was aborted, if that is why.
     """
 
     stage: str
@@ -152,7 +154,7 @@ class Report(Counts, Generic[T]):
         finalized: How many finalizers were run and succeeded.
         compensations: The first undo actions; a sample where there are many. Those that are stuck
             are all there, up to 10,000.
-        abandoned: How many calls were left behind after their timeout.
+        abandoned: How many calls did not end when they were cancelled, and were left behind.
         abandonments: The first of these; a sample where there are many.
         late: How many calls gave a result after their timeout, which was dropped.
         items: What `collect()` collected, in order.
@@ -296,11 +298,12 @@ class Report(Counts, Generic[T]):
             (0, 1)
         """
         # Here, for it imports asyncio.
-        from anabranch._playback import play
+        from anabranch._playback import play, seconds
 
+        limit = seconds(deadline, "retry_stuck")
         stuck = self._stuck()
         playback = _core.Playback.of([it.action for it in stuck if it.action is not None])
-        played, cancelled = await play(playback, deadline=deadline)
+        played, cancelled = await play(playback, deadline=limit)
         report = self._retried(stuck, played)
         if cancelled is not None:
             raise cancelled
@@ -309,11 +312,12 @@ class Report(Counts, Generic[T]):
     def retry_stuck_blocking(self, *, deadline: float | None = 30.0) -> Report[T]:
         """Try the stuck undo actions again, in this thread; see `retry_stuck`."""
         # Here, for it imports asyncio.
-        from anabranch._playback import play_blocking
+        from anabranch._playback import play_blocking, seconds
 
+        limit = seconds(deadline, "retry_stuck_blocking")
         stuck = self._stuck()
         playback = _core.Playback.of([it.action for it in stuck if it.action is not None])
-        return self._retried(stuck, play_blocking(playback, deadline=deadline))
+        return self._retried(stuck, play_blocking(playback, deadline=limit))
 
     def _stuck(self) -> list[Compensation]:
         actions = self.compensations
@@ -393,7 +397,7 @@ class Report(Counts, Generic[T]):
             for action in stuck[:_SHOWN]:
                 yield f"  {_place(action)}: {action.name}: {_described(action.error)}"
         if self.abandoned:
-            yield f"calls left behind after their timeout: {self.abandoned:,}"
+            yield f"calls left behind because they did not end: {self.abandoned:,}"
             for row in self.abandonments[:_SHOWN]:
                 yield f"  {_place(row)}: attempt {row.attempt}, after {row.seconds:.3g} s"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Self, TypeAlias, cast
 
 from anabranch._core import UndoAction
-from anabranch._playback import Played, arranging, new_scope, play, play_blocking
+from anabranch._playback import Played, arranging, new_scope, play, play_blocking, seconds
 from anabranch.compensation import Compensation, compensation_of
 from anabranch.errors import ClosedError, refused
 
@@ -163,10 +163,11 @@ class CompensationScope:
         """Take over what `other` holds; the order of registration stays, over all scopes.
 
         Raises:
+            ConfigError: `other` is no CompensationScope.
             ClosedError: The scope's block has been left.
         """
         self._check_open()
-        self._core.absorb(other._core)
+        self._core.absorb(_core_of(other))
 
     async def commit(self) -> RollbackReport:
         """Release the undo actions, and run the finalizers, in the running loop."""
@@ -205,7 +206,7 @@ class CompensationScope:
         Raises:
             ConfigError: An argument is not allowed.
         """
-        limit = _seconds(deadline)
+        limit = seconds(deadline, "rollback")
         playback, skipped, parallel = self._begin(policy)
         return await self._play(playback, skipped, parallel=parallel, deadline=limit)
 
@@ -231,7 +232,7 @@ class CompensationScope:
             a
             3
         """
-        limit = _seconds(deadline)
+        limit = seconds(deadline, "rollback")
         playback, skipped, _ = self._begin(policy)
         played = play_blocking(playback, deadline=limit, child=CompensationScope)
         return self._told(played, skipped)
@@ -338,10 +339,7 @@ class CompensationScope:
             error.add_note(f"anabranch: undo actions are stuck: {stuck}")
 
 
-def _seconds(deadline: float | timedelta | None) -> float | None:
-    if deadline is None:
-        return None
-    seconds = deadline if isinstance(deadline, int | float) else deadline.total_seconds()
-    if not seconds >= 0:
-        raise refused("deadline", deadline, "None or seconds >= 0", subject="rollback")
-    return float(seconds)
+def _core_of(other: object) -> _core.Scope:
+    if not isinstance(other, CompensationScope):
+        raise refused("other", other, "a CompensationScope", subject="absorb")
+    return other._core  # noqa: SLF001 - one of ours

@@ -34,7 +34,7 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::time::Duration;
 
 pub use batch::Batch;
-pub use overdue::{Abandoned, AttemptId, Overdue};
+pub use overdue::{Abandoned, AttemptId, Overdue, UNDO_GRACE};
 pub use unit::{
     Again, Domain, Failed, Fate, Graveyard, History, Item, Origin, Outcome, Payload, Port,
     RollbackId, Turn, Undone, Unit, Work,

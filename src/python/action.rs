@@ -21,6 +21,9 @@ pub(crate) struct Action {
     /// The stage that registered it; None for a scope by itself.
     #[pyo3(get)]
     stage: Option<String>,
+    /// The pipeline of that stage.
+    #[pyo3(get)]
+    pipeline: Option<String>,
     #[pyo3(get)]
     tenant: Option<Py<PyAny>>,
     #[pyo3(get)]
@@ -50,6 +53,7 @@ impl Action {
         Self {
             name: undo.name.clone(),
             stage: undo.stage_name().cloned(),
+            pipeline: undo.home.as_ref().map(|home| home.pipeline.clone()),
             tenant: undo.tenant.as_ref().map(|tenant| tenant.clone_ref(py)),
             args: undo.args.clone_ref(py),
             finalizer: step.is_finalizer(),

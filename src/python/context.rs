@@ -8,6 +8,7 @@ use anabranch_core::clock::Time;
 use anabranch_core::compensation::{Kind, Scope, Step};
 use anabranch_core::engine::Port;
 use anabranch_core::window::Cut;
+use pyo3::exceptions::PyValueError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -15,7 +16,7 @@ use pyo3::types::PyTuple;
 use super::domain::{POOL, Shared};
 use super::errors::ClosedError;
 use super::run::locked;
-use super::undo::{Passed, Registrar, Undo};
+use super::undo::{Given, Limit, Passed, Registrar, Tries, Undo};
 
 /// The window a handler was given.
 #[pyclass(frozen, get_all, module = "anabranch._core")]
@@ -74,6 +75,23 @@ pub(crate) enum Wide {
     Pipeline,
 }
 
+/// What a registration belongs to: `None` is the unit.
+#[derive(Debug)]
+struct Level(Option<Wide>);
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Level {
+    type Error = PyErr;
+
+    fn extract(given: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        match given.extract::<&str>()? {
+            "unit" => Ok(Self(None)),
+            "branch" => Ok(Self(Some(Wide::Branch))),
+            "pipeline" => Ok(Self(Some(Wide::Pipeline))),
+            _ => Err(PyValueError::new_err("no level")),
+        }
+    }
+}
+
 /// What a handler has registered. Without a registration nothing is allocated.
 #[derive(Debug, Default)]
 pub(crate) struct Registered {
@@ -84,6 +102,12 @@ pub(crate) struct Registered {
 impl Registered {
     pub(crate) const fn is_empty(&self) -> bool {
         self.unit.is_empty() && self.wide.is_empty()
+    }
+
+    /// All of it: outside a run, whatever it was registered for has ended.
+    pub(crate) fn whole(self) -> Scope<Undo> {
+        let wide = self.wide.into_iter().map(|(_, step)| step);
+        Scope::new(self.unit.into_iter().chain(wide).collect())
     }
 
     /// What goes with the unit, if anything does.
@@ -196,8 +220,8 @@ impl Context {
     ///
     /// Args:
     ///     fn: The undo action, `def` or `async def`. A `def` runs where the handler runs: on the
-    ///         pool, or inline. One with a parameter `ctx` is given a Context, and what it
-    ///         registers there runs in a next pass (at most 16).
+    ///         pool, or inline. One with a parameter `ctx` is given a Context, and what its tries
+    ///         register there, failed ones included, runs in a next pass (at most 16).
     ///     args: What to call it with; keywords go through `functools.partial`.
     ///     level: "unit"; "branch": it stays when the unit has ended, and runs if the branch fails,
     ///         or the run fails or is aborted (before `fan_out`: the run); "pipeline": if the run
@@ -206,14 +230,18 @@ impl Context {
     ///     name: What reports call it; the callable's name by default.
     ///     retries: Further tries if it raises.
     ///     timeout: Seconds each try of an `async def` may take, None for no limit; a `def`
-    ///         cannot be stopped.
+    ///         cannot be stopped. One that is still running at the rollback's deadline is stuck:
+    ///         on the pool its thread is left behind, and the run goes on; inline it holds the
+    ///         run up.
     ///
     /// Raises:
     ///     ConfigError: An argument is not allowed.
     ///     ClosedError: The unit has ended.
     #[pyo3(
         signature = (
-            r#fn, /, *args, level="unit", when=true, name=None, retries=0, timeout=Some(30.0)
+            r#fn, /, *args, level=Given::Fit(Level(None)), when=Given::Fit(true),
+            name=Given::Fit(None), retries=Given::Fit(Tries(0)),
+            timeout=Given::Fit(Some(Limit(30.0)))
         ),
         text_signature = "(self, fn, /, *args, level='unit', when=True, name=None, retries=0, \
                           timeout=30.0)"
@@ -227,20 +255,21 @@ impl Context {
         py: Python<'_>,
         r#fn: Bound<'_, PyAny>,
         args: Bound<'_, PyTuple>,
-        level: &str,
-        when: bool,
-        name: Option<String>,
-        retries: i64,
-        timeout: Option<f64>,
+        level: Given<'_, Level>,
+        when: Given<'_, bool>,
+        name: Given<'_, Option<String>>,
+        retries: Given<'_, Tries>,
+        timeout: Given<'_, Option<Limit>>,
     ) -> PyResult<()> {
         let passed = Passed {
             function: r#fn,
             args,
+            when,
             name,
             retries,
             timeout,
         };
-        self.register(py, Kind::Compensation, level, when, passed)
+        self.register(py, Kind::Compensation, level, passed)
     }
 
     /// Register what closes or releases something when the unit has ended, however it ends.
@@ -256,14 +285,18 @@ impl Context {
     ///     name: What reports call it; the callable's name by default.
     ///     retries: Further tries if it raises.
     ///     timeout: Seconds each try of an `async def` may take, None for no limit; a `def`
-    ///         cannot be stopped.
+    ///         cannot be stopped. One that is still running at the rollback's deadline is stuck:
+    ///         on the pool its thread is left behind, and the run goes on; inline it holds the
+    ///         run up.
     ///
     /// Raises:
     ///     ConfigError: An argument is not allowed.
     ///     ClosedError: The unit has ended.
     #[pyo3(
         signature = (
-            r#fn, /, *args, level="unit", when=true, name=None, retries=0, timeout=Some(30.0)
+            r#fn, /, *args, level=Given::Fit(Level(None)), when=Given::Fit(true),
+            name=Given::Fit(None), retries=Given::Fit(Tries(0)),
+            timeout=Given::Fit(Some(Limit(30.0)))
         ),
         text_signature = "(self, fn, /, *args, level='unit', when=True, name=None, retries=0, \
                           timeout=30.0)"
@@ -277,20 +310,21 @@ impl Context {
         py: Python<'_>,
         r#fn: Bound<'_, PyAny>,
         args: Bound<'_, PyTuple>,
-        level: &str,
-        when: bool,
-        name: Option<String>,
-        retries: i64,
-        timeout: Option<f64>,
+        level: Given<'_, Level>,
+        when: Given<'_, bool>,
+        name: Given<'_, Option<String>>,
+        retries: Given<'_, Tries>,
+        timeout: Given<'_, Option<Limit>>,
     ) -> PyResult<()> {
         let passed = Passed {
             function: r#fn,
             args,
+            when,
             name,
             retries,
             timeout,
         };
-        self.register(py, Kind::Finalizer, level, when, passed)
+        self.register(py, Kind::Finalizer, level, passed)
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
@@ -327,8 +361,7 @@ impl Context {
         &self,
         py: Python<'_>,
         kind: Kind,
-        level: &str,
-        when: bool,
+        level: Given<'_, Level>,
         passed: Passed<'_>,
     ) -> PyResult<()> {
         let registrar = Registrar {
@@ -342,20 +375,10 @@ impl Context {
             port: self.port,
             inspect: &self.shared.inspect,
         };
-        let wide = match level {
-            "unit" => None,
-            "branch" => Some(Wide::Branch),
-            "pipeline" => Some(Wide::Pipeline),
-            _ => {
-                let value = level.into_pyobject(py)?.into_any();
-                let allowed = "'unit', 'branch' or 'pipeline'";
-                return Err(registrar.refused(py, "level", value, allowed));
-            }
-        };
-        let undo = registrar.undo(py, passed)?;
-        if !when {
+        let Level(wide) = registrar.fit(py, "level", level, "'unit', 'branch' or 'pipeline'")?;
+        let Some(undo) = registrar.undo(py, passed)? else {
             return Ok(());
-        }
+        };
         let order = self.shared.next_order();
         let step = Step { order, kind, undo };
         if let Some(registered) = locked(&self.registered).as_mut() {

@@ -72,6 +72,8 @@ pub(crate) struct Shared {
     pub(crate) describe: Py<PyAny>,
     /// `anabranch._failures.timed_out`.
     pub(crate) timed_out: Py<PyAny>,
+    /// `anabranch._failures.undo_timed_out`.
+    pub(crate) undo_timed_out: Py<PyAny>,
     /// What a signal handler raised in the middle of our own Python code: the next step raises it.
     fatal: Mutex<Option<PyErr>>,
 }
@@ -84,6 +86,7 @@ impl Shared {
         inspect: Py<PyAny>,
         describe: Py<PyAny>,
         timed_out: Py<PyAny>,
+        undo_timed_out: Py<PyAny>,
     ) -> Self {
         Self {
             pipeline,
@@ -94,6 +97,7 @@ impl Shared {
             inspect,
             describe,
             timed_out,
+            undo_timed_out,
             fatal: Mutex::default(),
         }
     }

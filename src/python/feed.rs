@@ -327,6 +327,25 @@ impl Feed {
         }
     }
 
+    /// The run was aborted, and the worker does not end: it is left behind, `seconds` after it was
+    /// cancelled, and what it has in hand fails. Returns whether it had anything.
+    fn forsake(&self, py: Python<'_>, error: Bound<'_, PyAny>, seconds: f64) -> bool {
+        let mut state = locked(&self.state);
+        if matches!(state.current, Some(Current::Late(..))) {
+            // It has timed out, too: that has a grace of its own.
+            return false;
+        }
+        state.worker = Worker::Abandoned;
+        let current = state.current.take();
+        drop(state);
+        let Some(work) = current.and_then(|current| self.in_hand(py, current)) else {
+            return false;
+        };
+        self.run.get().forsaken(&work, seconds);
+        self.settle(py, work, Err(PyErr::from_value(error)), None);
+        true
+    }
+
     /// What a woven pass counts in.
     #[getter]
     fn filtered(&self, py: Python<'_>) -> Option<Py<PyList>> {
@@ -429,18 +448,25 @@ impl Feed {
             // had in hand was counted as left.
             return;
         }
-        let work = match current {
-            Current::Full(work) => work,
-            Current::Plain(unit) => InHand::plain(py, unit),
-            Current::Late(work, late) => {
-                let gave = late.ended(py, run, &result);
-                if let Some(work) = work {
-                    self.settle(py, work, Err(late.error(py)), None);
-                }
-                run.ended_here(late.attempt, gave);
-                run.tell_driver();
-                return;
+        if let Current::Late(work, late) = current {
+            let gave = late.ended(py, run, &result);
+            if let Some(work) = work {
+                self.settle(py, work, Err(late.error(py)), None);
             }
+            run.ended_here(late.attempt, gave);
+            run.tell_driver();
+        } else if let Some(work) = self.in_hand(py, current) {
+            self.settle(py, work, result, stage);
+        }
+    }
+
+    /// What a worker handles now; the rest of its batch goes back.
+    fn in_hand(&self, py: Python<'_>, current: Current) -> Option<InHand> {
+        let run = self.run.get();
+        match current {
+            Current::Full(work) => Some(work),
+            Current::Plain(unit) => Some(InHand::plain(py, unit)),
+            Current::Late(work, _) => work,
             Current::Batch {
                 branch,
                 leg,
@@ -458,9 +484,7 @@ impl Feed {
                 let handled = items.len().saturating_sub(left + 1);
                 let filtered = self.take_filtered(py, handled);
                 let mut from_current = items.iter().skip(handled).map(Bound::unbind);
-                let Some(current) = from_current.next() else {
-                    return;
-                };
+                let current = from_current.next()?;
                 let rest = from_current.collect();
                 let now = run.shared.now();
                 let unit = locked(&run.engine).break_batch(
@@ -471,10 +495,9 @@ impl Feed {
                     rest,
                     now,
                 );
-                InHand::plain(py, unit)
+                Some(InHand::plain(py, unit))
             }
-        };
-        self.settle(py, work, result, stage);
+        }
     }
 
     /// Tells the engine how the attempt ended.

@@ -3,7 +3,6 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anabranch_core::clock::Time;
 use anabranch_core::engine::AttemptId;
 use pyo3::exceptions::asyncio::CancelledError;
 use pyo3::prelude::*;
@@ -28,7 +27,7 @@ pub(crate) struct Job {
     late: Mutex<Option<Late>>,
     /// Whether the loop has been asked to cancel the operation, and has not been told of it.
     cancelled: AtomicBool,
-    /// Whether the attempt has a deadline.
+    /// Whether it has a deadline.
     timed: bool,
 }
 
@@ -60,6 +59,20 @@ impl Job {
         let work = work.take()?;
         *locked(&self.late) = Some(late);
         Some(work)
+    }
+
+    /// What an undo action that its rollback's deadline has come over fails with, if it has not
+    /// ended meanwhile.
+    pub(crate) fn late_undo(&self, py: Python<'_>, attempt: AttemptId) -> PyResult<Option<Late>> {
+        // Copied: making the error runs Python.
+        let (undo, given) = match locked(&self.work).as_ref() {
+            Some(InHand::Undo { turn, .. }) => {
+                let given = turn.deadline.since(turn.began);
+                (turn.step.undo.clone_ref(py), given)
+            }
+            _ => return Ok(None),
+        };
+        Late::undo(py, self.run.get(), &undo, given, attempt).map(Some)
     }
 
     /// The grace is over, and another thread may have replaced that of the job. Returns whether
@@ -152,16 +165,23 @@ impl Job {
         awaitable
     }
 
-    /// Seconds an undo action may take: by its own timeout, and until its rollback gives up.
+    /// Seconds an undo action may take, by its own timeout.
     #[getter]
     fn timeout(&self) -> Option<f64> {
-        let (own, deadline) = match locked(&self.work).as_ref() {
-            Some(InHand::Undo { turn, .. }) => (turn.step.undo.timeout, turn.deadline),
-            _ => return None,
+        match locked(&self.work).as_ref() {
+            Some(InHand::Undo { turn, .. }) => turn.step.undo.timeout,
+            _ => None,
+        }
+    }
+
+    /// The undo action has taken longer than that: the error it fails with.
+    fn overran(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        let undo = match locked(&self.work).as_ref() {
+            Some(InHand::Undo { turn, .. }) => turn.step.undo.clone_ref(py),
+            _ => return Ok(None),
         };
-        let left = (deadline < Time::NEVER)
-            .then(|| deadline.since(self.run.get().shared.now()).as_secs_f64());
-        [own, left].into_iter().flatten().reduce(f64::min)
+        let given = undo.timeout.unwrap_or_default();
+        late::undo_timed_out(py, self.run.get(), &undo, given, false).map(Some)
     }
 
     /// Whether it is an undo action, which is never cancelled.
@@ -181,10 +201,14 @@ impl Job {
     fn expire(&self, py: Python<'_>, attempt: u64) -> PyResult<bool> {
         let attempt = AttemptId(attempt);
         let leg = match locked(&self.work).as_ref() {
-            Some(work) if work.attempt() == Some(attempt) => work.leg().unwrap_or_default(),
+            Some(work) if work.attempt() == Some(attempt) => work.leg(),
             _ => return Ok(false),
         };
-        let late = Late::new(py, self.run.get(), leg, attempt)?;
+        let late = match leg {
+            Some(leg) => Some(Late::new(py, self.run.get(), leg, attempt)?),
+            None => self.late_undo(py, attempt)?,
+        };
+        let Some(late) = late else { return Ok(false) };
         *locked(&self.late) = Some(late);
         self.cancelled.store(true, Ordering::Release);
         Ok(true)
@@ -216,6 +240,18 @@ impl Job {
         if let Some(late) = late {
             self.run.get().ended(late.attempt, false, false);
         }
+    }
+
+    /// The run was aborted, and the task does not end: it is left behind, `seconds` after it was
+    /// cancelled, and its unit fails. Returns whether it had one.
+    fn forsake(&self, error: Bound<'_, PyAny>, seconds: f64) -> bool {
+        let Some(work) = locked(&self.work).take() else {
+            return false;
+        };
+        let run = self.run.get();
+        run.forsaken(&work, seconds);
+        run.give_back(work, Err(PyErr::from_value(error)), false);
+        true
     }
 
     #[pyo3(signature = (result=None))]

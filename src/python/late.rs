@@ -1,12 +1,15 @@
 //! `Late`: an attempt that has timed out, in the hands of who still runs its operation.
 
+use std::time::Duration;
+
 use anabranch_core::engine::AttemptId;
 use pyo3::exceptions::asyncio::CancelledError;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
 use super::run::{Run, locked};
-use super::work::CallResult;
+use super::undo::Undo;
+use super::work::{CallResult, InHand};
 
 /// A timed-out attempt, and the error that its unit fails with.
 #[derive(Debug)]
@@ -35,6 +38,18 @@ impl Late {
         })
     }
 
+    /// The same for an undo action that the deadline of its rollback has come over.
+    pub(crate) fn undo(
+        py: Python<'_>,
+        run: &Run,
+        undo: &Undo,
+        given: Duration,
+        attempt: AttemptId,
+    ) -> PyResult<Self> {
+        let error = undo_timed_out(py, run, undo, given.as_secs_f64(), true)?;
+        Ok(Self { attempt, error })
+    }
+
     pub(crate) fn error(&self, py: Python<'_>) -> PyErr {
         PyErr::from_value(self.error.bind(py).clone())
     }
@@ -56,6 +71,27 @@ impl Late {
     }
 }
 
+/// The error of an undo action that took longer than it may: its own timeout, or the deadline of its
+/// rollback.
+pub(crate) fn undo_timed_out(
+    py: Python<'_>,
+    run: &Run,
+    undo: &Undo,
+    given: f64,
+    by_deadline: bool,
+) -> PyResult<Py<PyAny>> {
+    let shared = &run.shared;
+    let stage = undo.stage_name();
+    let error = shared.undo_timed_out.bind(py).call1((
+        &undo.name,
+        given,
+        by_deadline,
+        &shared.pipeline,
+        stage,
+    ))?;
+    Ok(error.unbind())
+}
+
 /// Notes on the error of a late attempt that its grace is over, too. Runs Python: the lock that the
 /// [`Late`] is behind must not be held.
 pub(crate) fn abandoned(py: Python<'_>, run: &Run, error: &PyErr) {
@@ -75,6 +111,14 @@ fn set<'py>(
 }
 
 impl Run {
+    /// Tells the engine, on the driving thread, of a call that was cancelled and does not end.
+    pub(crate) fn forsaken(&self, work: &InHand, seconds: f64) {
+        if let InHand::Unit { unit, .. } = work {
+            let ran = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+            locked(&self.engine).tell_abandoned(unit.branch, unit.leg, unit.attempt, ran);
+        }
+    }
+
     /// Tells the engine, on the driving thread, that the operation of a late attempt has ended.
     pub(crate) fn ended_here(&self, attempt: AttemptId, gave: bool) {
         locked(&self.engine).ended(attempt, gave);

@@ -236,12 +236,17 @@ impl Run {
 
     /// The attempts that coroutines make and that are overdue, as (leg, attempt, abandoned): the
     /// loop cancels those that are not abandoned yet, and leaves the others behind.
-    fn take_overdue(&self) -> Vec<(usize, u64, bool)> {
+    fn take_overdue(&self) -> Vec<(Option<usize>, u64, bool)> {
         let overdue = std::mem::take(&mut *locked(&self.overdue));
         overdue
             .into_iter()
             .map(|it| (it.leg, it.attempt.0, it.abandoned))
             .collect()
+    }
+
+    /// What was overdue has just ended: by a hair, it is not late.
+    fn in_time(&self, attempt: u64) {
+        self.ended_here(AttemptId(attempt), false);
     }
 
     /// Whether there is a coroutine to await: a driver without a loop must get one.

@@ -14,7 +14,7 @@ use super::action::Action;
 use super::context::Context;
 use super::domain::INLINE;
 use super::run::locked;
-use super::undo::{Passed, Registrar, Undo};
+use super::undo::{Given, Limit, Passed, Registrar, Tries, Undo};
 
 /// Numbers the actions of all scopes of the process: one may absorb another.
 static ORDER: AtomicU64 = AtomicU64::new(0);
@@ -43,10 +43,10 @@ impl PyScope {
         r#fn: Bound<'_, PyAny>,
         args: Bound<'_, PyTuple>,
         finalizer: bool,
-        when: bool,
-        name: Option<String>,
-        retries: i64,
-        timeout: Option<f64>,
+        when: Given<'_, bool>,
+        name: Given<'_, Option<String>>,
+        retries: Given<'_, Tries>,
+        timeout: Given<'_, Option<Limit>>,
     ) -> PyResult<()> {
         let kind = if finalizer {
             Kind::Finalizer
@@ -64,12 +64,12 @@ impl PyScope {
         let passed = Passed {
             function: r#fn,
             args,
+            when,
             name,
             retries,
             timeout,
         };
-        let undo = registrar.undo(py, passed)?;
-        if when {
+        if let Some(undo) = registrar.undo(py, passed)? {
             let order = ORDER.fetch_add(1, Ordering::Relaxed);
             locked(&self.scope).push(Step { order, kind, undo });
         }
@@ -167,17 +167,17 @@ impl Playback {
         Some(Action::new(py, step))
     }
 
-    /// An action has run, and this is what it registered with.
-    #[pyo3(signature = (registered=None))]
-    fn ran(&self, registered: Option<Bound<'_, PyAny>>) {
-        let scope = registered.and_then(|it| {
+    /// An action has run, and this is what its tries registered with.
+    fn ran(&self, registered: Vec<Bound<'_, PyAny>>) {
+        let mut all = Scope::default();
+        for it in registered {
             if let Ok(scope) = it.cast::<PyScope>() {
-                return Some(scope.get().take());
+                all.absorb(scope.get().take());
+            } else if let Ok(context) = it.cast::<Context>() {
+                all.absorb(context.get().close().whole());
             }
-            let context = it.cast::<Context>().ok()?;
-            context.get().close().scope().map(|scope| *scope)
-        });
-        locked(&self.rollback).ran(scope);
+        }
+        locked(&self.rollback).ran(Some(all));
     }
 
     /// The first pass, for a policy to arrange.

@@ -1,10 +1,12 @@
 //! `Undo`: an undo action or finalizer as it was registered, and the checks of what was passed.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use anabranch_core::engine::Port;
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyBool, PyDict, PyTuple};
 
 use super::domain::{Shared, UNDO};
 use super::errors::ConfigError;
@@ -66,52 +68,117 @@ pub(crate) struct Registrar<'a> {
     pub(crate) inspect: &'a Py<PyAny>,
 }
 
+/// An argument as it was passed. `PyO3` would refuse the wrong type by itself, with a `TypeError`.
+#[derive(Debug)]
+pub(crate) enum Given<'py, T> {
+    /// What it should be.
+    Fit(T),
+    /// Anything else.
+    Other(Bound<'py, PyAny>),
+}
+
+impl<'a, 'py, T: FromPyObject<'a, 'py>> FromPyObject<'a, 'py> for Given<'py, T> {
+    type Error = Infallible;
+
+    fn extract(given: Borrowed<'a, 'py, PyAny>) -> Result<Self, Infallible> {
+        Ok(T::extract(given).map_or_else(|_| Self::Other(given.to_owned()), Self::Fit))
+    }
+}
+
+/// How often an undo action is tried again.
+#[derive(Debug)]
+pub(crate) struct Tries(pub(crate) u32);
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Tries {
+    type Error = PyErr;
+
+    fn extract(given: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        refuse_bool(given)?;
+        given.extract().map(Self)
+    }
+}
+
+/// Seconds each try may take.
+#[derive(Debug)]
+pub(crate) struct Limit(pub(crate) f64);
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Limit {
+    type Error = PyErr;
+
+    fn extract(given: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        refuse_bool(given)?;
+        let seconds: f64 = given.extract()?;
+        if seconds > 0.0 && seconds.is_finite() {
+            Ok(Self(seconds))
+        } else {
+            Err(PyTypeError::new_err("no duration"))
+        }
+    }
+}
+
+/// In Python a bool is a number; as an argument it is a slip.
+fn refuse_bool(given: Borrowed<'_, '_, PyAny>) -> PyResult<()> {
+    if given.is_exact_instance_of::<PyBool>() {
+        return Err(PyTypeError::new_err("a bool"));
+    }
+    Ok(())
+}
+
 /// What was passed to register it.
 #[derive(Debug)]
 pub(crate) struct Passed<'py> {
     pub(crate) function: Bound<'py, PyAny>,
     pub(crate) args: Bound<'py, PyTuple>,
-    pub(crate) name: Option<String>,
-    pub(crate) retries: i64,
-    pub(crate) timeout: Option<f64>,
+    pub(crate) when: Given<'py, bool>,
+    pub(crate) name: Given<'py, Option<String>>,
+    pub(crate) retries: Given<'py, Tries>,
+    pub(crate) timeout: Given<'py, Option<Limit>>,
 }
 
 impl Registrar<'_> {
-    /// Checks what was passed.
+    /// Checks what was passed; `None` if `when` says that it is not to be registered.
     ///
     /// # Errors
     /// `ConfigError` naming the argument.
-    pub(crate) fn undo(&self, py: Python<'_>, passed: Passed<'_>) -> PyResult<Undo> {
+    pub(crate) fn undo(&self, py: Python<'_>, passed: Passed<'_>) -> PyResult<Option<Undo>> {
         if !passed.function.is_callable() {
             return Err(self.refused(py, "fn", passed.function, "a callable"));
         }
-        let Ok(retries) = u32::try_from(passed.retries) else {
-            let value = passed.retries.into_pyobject(py)?.into_any();
-            return Err(self.refused(py, "retries", value, "an int >= 0"));
-        };
-        if let Some(seconds) = passed.timeout
-            && !(seconds > 0.0 && seconds.is_finite())
-        {
-            let value = seconds.into_pyobject(py)?.into_any();
-            return Err(self.refused(py, "timeout", value, "None or seconds > 0"));
-        }
+        let when = self.fit(py, "when", passed.when, "a bool")?;
+        let name = self.fit(py, "name", passed.name, "None or a str")?;
+        let Tries(retries) = self.fit(py, "retries", passed.retries, "an int >= 0")?;
+        let timeout = self.fit(py, "timeout", passed.timeout, "None or seconds > 0")?;
         let (own_name, asynchronous, takes_ctx): (String, bool, bool) = self
             .inspect
             .bind(py)
             .call1((&passed.function,))?
             .extract()?;
-        Ok(Undo {
+        Ok(when.then(|| Undo {
             call: passed.function.unbind(),
             args: passed.args.unbind(),
-            name: passed.name.unwrap_or(own_name),
+            name: name.unwrap_or(own_name),
             stage: self.stage,
             tenant: self.tenant.map(|tenant| tenant.clone_ref(py)),
             port: if asynchronous { UNDO } else { self.port },
             retries,
-            timeout: passed.timeout,
+            timeout: timeout.map(|Limit(seconds)| seconds),
             takes_ctx,
             home: self.home.cloned(),
-        })
+        }))
+    }
+
+    /// An argument that is what it should be.
+    pub(crate) fn fit<T>(
+        &self,
+        py: Python<'_>,
+        argument: &str,
+        given: Given<'_, T>,
+        allowed: &str,
+    ) -> PyResult<T> {
+        match given {
+            Given::Fit(value) => Ok(value),
+            Given::Other(value) => Err(self.refused(py, argument, value, allowed)),
+        }
     }
 
     /// The error of a refused argument.

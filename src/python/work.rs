@@ -33,6 +33,8 @@ pub(crate) enum InHand {
         /// Tries made before this one.
         tried: u32,
         context: Option<Py<Context>>,
+        /// What these tries have registered.
+        registered: Option<Box<Scope<Undo>>>,
     },
 }
 
@@ -43,8 +45,8 @@ pub(crate) type CallResult = PyResult<Py<PyAny>>;
 pub(crate) enum GivenBack {
     Unit(Unit<PyDomain>, Outcome<PyDomain>, Option<Box<Scope<Undo>>>),
     Undo(Turn<PyDomain>, Option<Failure>, Option<Box<Scope<Undo>>>),
-    /// An undo action that is to be tried again.
-    Again(Turn<PyDomain>, u32),
+    /// An undo action that is to be tried again: how often it was, and what it registered.
+    Again(Turn<PyDomain>, u32, Option<Box<Scope<Undo>>>),
 }
 
 impl InHand {
@@ -117,7 +119,7 @@ impl InHand {
     pub(crate) fn attempt(&self) -> Option<AttemptId> {
         match self {
             Self::Unit { unit, .. } => unit.deadline().map(|(attempt, _)| attempt),
-            Self::Undo { .. } => None,
+            Self::Undo { turn, .. } => turn.attempt,
         }
     }
 
@@ -127,6 +129,7 @@ impl InHand {
         run: &Run,
         turn: Turn<PyDomain>,
         tried: u32,
+        registered: Option<Box<Scope<Undo>>>,
     ) -> PyResult<Self> {
         let undo = &turn.step.undo;
         let context = if undo.takes_ctx {
@@ -141,6 +144,7 @@ impl InHand {
             turn,
             tried,
             context,
+            registered,
         })
     }
 
@@ -205,14 +209,18 @@ impl InHand {
                 turn,
                 tried,
                 context,
+                registered: mut all,
             } => {
-                let registered = run.registered(context.as_ref(), turn.branch);
+                // Of every try: what a try did before it failed is there, too.
+                if let Some(registered) = run.registered(context.as_ref(), turn.branch) {
+                    all.get_or_insert_default().absorb(*registered);
+                }
+                let registered = all;
                 let undo = &turn.step.undo;
                 let error = match result {
                     Ok(_) => None,
-                    // What a try registered and did not need is not kept for the next one.
                     Err(_) if tried < undo.retries && run.shared.now() < turn.deadline => {
-                        return GivenBack::Again(turn, tried + 1);
+                        return GivenBack::Again(turn, tried + 1, registered);
                     }
                     Err(error) => {
                         let tenant = run.tenant_of(py, undo, turn.branch);

@@ -261,3 +261,29 @@ async def test_t11_many_pipelines_in_one_loop_all_get_their_turn():
 
     await asyncio.gather(*(pipeline(number).run() for number in range(100)))
     assert seen == [30] * 100
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+@within
+async def test_b6_a_driver_that_waits_for_room_hears_of_it_before_the_sink_runs_dry(concurrency):
+    given = []
+
+    def source():
+        for n in range(100):
+            given.append(n)
+            yield 0
+
+    done = []
+
+    async def sink(_):
+        # The driver has nothing to do by now, for its branch is full.
+        await turns(5)
+        # What is taken out of a branch that is half empty makes room: the source goes on.
+        while len(given) < min(len(done) + 6, 100):
+            await turns(1)
+        done.append(1)
+
+    pipeline = ab.Pipeline("p").source(source())
+    pipeline = pipeline.fan_out(by=abs, capacity=8, isolate=False)
+    report = await pipeline.for_each(sink, concurrency=concurrency).run()
+    assert (report.committed, len(given)) == (100, 100)

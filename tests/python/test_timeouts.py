@@ -210,7 +210,7 @@ async def test_r8_an_async_handler_that_does_not_end_is_left_behind_and_replaced
     assert (left.stage, left.tenant, left.attempt) == ("store", None, 1)
     assert left.seconds >= 2 * SHORT
     assert report.failures[0].error.abandoned
-    assert "calls left behind after their timeout: 1" in str(report)
+    assert "calls left behind because they did not end: 1" in str(report)
     assert report.to_dict()["timeouts"]["calls"][0]["attempt"] == 1
 
 

@@ -149,3 +149,15 @@ async def test_t8_a_drain_in_the_middle_finishes_what_was_taken():
         report = balanced(await running.wait())
     assert (report.outcome, report.failed, report.left) == ("drained", 0, 0)
     assert seen == list(range(report.received))
+
+
+@every_driver
+def test_t12_a_stage_that_takes_ctx_is_given_it(driver):
+    seen = []
+
+    async def sink(told):
+        seen.append(told)
+
+    pipeline = ab.Pipeline("p").source([1, 2]).map(lambda n, ctx: (n, ctx.stage), name="tell")
+    assert balanced(go(pipeline.for_each(sink), driver)).committed == 2
+    assert seen == [(1, "tell"), (2, "tell")]

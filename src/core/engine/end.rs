@@ -139,6 +139,7 @@ impl<D: Domain> Engine<D> {
             row.counts.dropped += u64::from(contents.weight);
             self.load[leg] -= contents.values.len() as u64;
             self.graveyard.items.extend(contents.values);
+            self.fall_short();
             self.undo(branch, contents.scope, Then::Nothing, now);
         }
     }

@@ -18,15 +18,21 @@
 //!
 //! At most as many attempts are watched as units are in flight, and operations late: nothing is
 //! left behind by an attempt that ends in time.
+//!
+//! Undo actions are watched in the same way, to the deadline of their rollback.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Domain, Engine, MAX_SAMPLES, Unit};
+use super::{Domain, Engine, MAX_SAMPLES, Turn, Unit};
 use crate::branch::BranchId;
 use crate::clock::Time;
 
-/// Names an attempt that has a deadline.
+/// How long after the deadline of its rollback an undo action may take to end before it is left
+/// behind.
+pub const UNDO_GRACE: Duration = Duration::from_secs(1);
+
+/// Names an attempt, or an undo action under way, that has a deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AttemptId(pub u64);
 
@@ -35,8 +41,8 @@ pub struct AttemptId(pub u64);
 pub struct Overdue {
     /// Which one.
     pub attempt: AttemptId,
-    /// Whose handler it is.
-    pub leg: usize,
+    /// Whose handler it is; `None`: it is an undo action.
+    pub leg: Option<usize>,
     /// Whether the grace is over, too.
     pub abandoned: bool,
 }
@@ -69,8 +75,8 @@ pub(super) struct Watch {
 #[derive(Debug)]
 struct Watched {
     branch: BranchId,
-    leg: usize,
-    attempt: u32,
+    /// The leg and the number of the attempt; `None` for an undo action.
+    handler: Option<(usize, u32)>,
     began: Time,
     late: bool,
 }
@@ -101,17 +107,45 @@ impl<D: Domain> Engine<D> {
         let Some(timeout) = timeout else {
             return;
         };
-        self.watch.last += 1;
-        let key = (now.after(timeout), AttemptId(self.watch.last));
+        let handler = Some((unit.leg, unit.attempt));
+        let key = self.begin_watch(unit.branch, handler, now.after(timeout), now);
         unit.history_from(now).watched = Some(key);
+    }
+
+    fn begin_watch(
+        &mut self,
+        branch: BranchId,
+        handler: Option<(usize, u32)>,
+        until: Time,
+        now: Time,
+    ) -> (Time, AttemptId) {
+        self.watch.last += 1;
+        let key = (until, AttemptId(self.watch.last));
         let watched = Watched {
-            branch: unit.branch,
-            leg: unit.leg,
-            attempt: unit.attempt,
+            branch,
+            handler,
             began: now,
             late: false,
         };
         self.watch.attempts.insert(key, watched);
+        key
+    }
+
+    /// An undo action begins, and must have ended with its rollback.
+    pub(super) fn begin_undo(
+        &mut self,
+        branch: BranchId,
+        deadline: Time,
+        now: Time,
+    ) -> Option<AttemptId> {
+        (deadline < Time::NEVER).then(|| self.begin_watch(branch, None, deadline, now).1)
+    }
+
+    /// An undo action comes back.
+    pub(super) fn end_undo(&mut self, turn: &Turn<D>) {
+        if let Some(attempt) = turn.attempt {
+            self.watch.attempts.remove(&(turn.deadline, attempt));
+        }
     }
 
     /// A unit comes back. If its attempt is late, its operation is watched on.
@@ -130,27 +164,40 @@ impl<D: Domain> Engine<D> {
             && first.key().0 <= now
         {
             let ((_, attempt), mut watched) = first.remove_entry();
-            let leg = watched.leg;
             self.watch.news.push(Overdue {
                 attempt,
-                leg,
+                leg: watched.handler.map(|(leg, _)| leg),
                 abandoned: watched.late,
             });
-            if watched.late {
-                self.watch.abandoned_count += 1;
-                if self.watch.abandoned.len() < MAX_SAMPLES {
-                    self.watch.abandoned.push(Abandoned {
-                        branch: watched.branch,
-                        leg,
-                        attempt: watched.attempt,
-                        ran: now.since(watched.began),
-                    });
+            match watched.handler {
+                // Undo actions that do not end are told of with their rollback.
+                None if watched.late => {}
+                Some((leg, attempt)) if watched.late => {
+                    let ran = now.since(watched.began);
+                    self.tell_abandoned(watched.branch, leg, attempt, ran);
                 }
-            } else {
-                watched.late = true;
-                let until = now.after(self.config.legs[leg].grace);
-                self.watch.attempts.insert((until, attempt), watched);
+                handler => {
+                    watched.late = true;
+                    let grace = handler.map_or(UNDO_GRACE, |(leg, _)| self.config.legs[leg].grace);
+                    self.watch
+                        .attempts
+                        .insert((now.after(grace), attempt), watched);
+                }
             }
+        }
+    }
+
+    /// Counts a call that was left behind, after its timeout or because it does not end when the run
+    /// is aborted.
+    pub fn tell_abandoned(&mut self, branch: BranchId, leg: usize, attempt: u32, ran: Duration) {
+        self.watch.abandoned_count += 1;
+        if self.watch.abandoned.len() < MAX_SAMPLES {
+            self.watch.abandoned.push(Abandoned {
+                branch,
+                leg,
+                attempt,
+                ran,
+            });
         }
     }
 

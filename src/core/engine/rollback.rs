@@ -42,6 +42,7 @@ impl<D: Domain> Engine<D> {
         registered: Option<Box<Scope<D::Undo>>>,
         now: Time,
     ) {
+        self.end_undo(&turn);
         let id = turn.rollback;
         let Some(undoing) = self.rollbacks.get_mut(&id) else {
             self.graveyard.undos.push(turn.step.undo);
@@ -110,12 +111,14 @@ impl<D: Domain> Engine<D> {
             Some(undoing) => (undoing.branch, undoing.deadline),
             None => (BranchId::TRUNK, Time::NEVER),
         };
+        let attempt = self.begin_undo(branch, deadline, now);
         Some(Turn {
             rollback,
             step,
             branch,
             began: now,
             deadline,
+            attempt,
         })
     }
 
@@ -214,6 +217,7 @@ impl<D: Domain> Engine<D> {
         match scope {
             None => self.proceed(then, now),
             Some(scope) if self.joins_whole(&then) => {
+                self.fall_short();
                 self.whole.join(*scope);
                 self.proceed(then, now);
             }
@@ -303,16 +307,27 @@ impl<D: Domain> Engine<D> {
             let Port(port) = D::port(&step.undo);
             self.undos[port].push_back((id, step));
         }
-        let (over, branch) = (undoing.rollback.is_over(), undoing.branch);
+        let over = undoing.rollback.is_over();
+        if over || !undoing.late {
+            self.log_abandoned(id);
+        }
+        if over && let Some(undoing) = self.rollbacks.remove(&id) {
+            self.proceed(undoing.then, now);
+        }
+    }
+
+    /// Tells what of a rollback will not run: at its end, after what ran.
+    pub(super) fn log_abandoned(&mut self, id: RollbackId) {
+        let Some(undoing) = self.rollbacks.get_mut(&id) else {
+            return;
+        };
+        let branch = undoing.branch;
         for step in undoing.rollback.abandoned() {
             let fate = match self.config.rollback.policy {
                 Policy::Skip => Fate::Skipped,
                 _ => Fate::Unrun,
             };
             self.log_undo(branch, step, fate, Duration::ZERO);
-        }
-        if over && let Some(undoing) = self.rollbacks.remove(&id) {
-            self.proceed(undoing.then, now);
         }
     }
 

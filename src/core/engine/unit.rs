@@ -238,6 +238,9 @@ pub struct Turn<D: Domain> {
     pub began: Time,
     /// When the rollback gives up: no further try begins then, and what can be cancelled is.
     pub deadline: Time,
+    /// What [`Engine::take_overdue`](crate::engine::Engine::take_overdue) calls it, if it has a
+    /// deadline.
+    pub attempt: Option<AttemptId>,
 }
 
 /// How an attempt ended.

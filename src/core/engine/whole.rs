@@ -36,7 +36,8 @@ pub(super) struct Whole<D: Domain> {
     scope: Scope<D::Undo>,
     /// Actions registered at a level wider than the unit, here and in the branches.
     wide: u64,
-    /// Whether the source has failed.
+    /// Whether something that ends no unit has failed: the source has, or, with `commit_at_end`,
+    /// items were given up whose effects are kept to the end.
     failed: bool,
     /// Until when units with a handler are waited for.
     patience: Option<Time>,
@@ -82,6 +83,11 @@ impl<D: Domain> Engine<D> {
     /// The run has failed, though none of its items has: its source did.
     pub const fn fail(&mut self) {
         self.whole.failed = true;
+    }
+
+    /// Not all has come to its end: where it is all or none, it is none.
+    pub(super) const fn fall_short(&mut self) {
+        self.whole.failed |= self.config.rollback.commit_at_end;
     }
 
     /// A branch has failed: what was registered for it is undone.
@@ -157,6 +163,7 @@ impl<D: Domain> Engine<D> {
     pub fn abandon(&mut self, now: Time) {
         for id in self.rollbacks.keys().copied().collect::<Vec<_>>() {
             self.give_up_rollback(id, now);
+            self.log_abandoned(id);
         }
         let mut left = self.take_whole().end(false);
         left.due.append(&mut left.finalizers);

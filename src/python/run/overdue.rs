@@ -40,10 +40,19 @@ impl Run {
                     hand.pool.out -= 1;
                 }
             } else {
-                let late = Late::new(py, self, overdue.leg, overdue.attempt)?;
-                let error = late.error(py);
-                if let Some(work) = job.get().time_out(late) {
+                let late = match overdue.leg {
+                    Some(leg) => Some(Late::new(py, self, leg, overdue.attempt)?),
+                    None => job.get().late_undo(py, overdue.attempt)?,
+                };
+                let late = late.and_then(|late| {
+                    let error = late.error(py);
+                    Some((job.get().time_out(late)?, error))
+                });
+                if let Some((work, error)) = late {
                     self.finish(this, hand, work, Err(error))?;
+                } else {
+                    // It has just ended: by a hair, it is not late.
+                    self.ended_here(overdue.attempt, false);
                 }
             }
         }

@@ -241,7 +241,7 @@ impl Run {
                     }
                 },
                 Work::Undo(turn) => {
-                    let work = InHand::undo(py, self, turn, 0)?;
+                    let work = InHand::undo(py, self, turn, 0, None)?;
                     self.call_here(this, hand, work)?;
                 }
             }
@@ -262,7 +262,7 @@ impl Run {
     pub(super) fn finish(
         &self,
         this: &Bound<'_, Self>,
-        hand: &Hand,
+        hand: &mut Hand,
         work: InHand,
         result: CallResult,
     ) -> PyResult<Option<PyErr>> {
@@ -291,9 +291,9 @@ impl Run {
                 let now = self.shared.now();
                 locked(&self.engine).complete_undo(turn, error, registered, now);
             }
-            GivenBack::Again(turn, tried) => {
-                let work = InHand::undo(py, self, turn, tried)?;
-                self.hand_on(this, work)?;
+            GivenBack::Again(turn, tried, registered) => {
+                let work = InHand::undo(py, self, turn, tried, registered)?;
+                self.hand_on(this, hand, work)?;
             }
         }
         self.bury();
@@ -316,18 +316,26 @@ impl Run {
     }
 
     /// Runs an undo action once more, where it ran before.
-    fn hand_on(&self, this: &Bound<'_, Self>, work: InHand) -> PyResult<()> {
+    fn hand_on(&self, this: &Bound<'_, Self>, hand: &mut Hand, work: InHand) -> PyResult<()> {
         let py = this.py();
-        let result = match &work {
-            InHand::Undo { turn, .. } if turn.step.undo.port == UNDO => {
+        let port = match &work {
+            InHand::Undo { turn, .. } => turn.step.undo.port,
+            InHand::Unit { .. } => INLINE,
+        };
+        match port {
+            UNDO => {
                 let job = Py::new(py, Job::new(this.clone().unbind(), work, false))?;
                 locked(&self.adopted).push_back(job);
-                return Ok(());
+                Ok(())
             }
-            InHand::Undo { .. } | InHand::Unit { .. } => work.call(py, None),
-        };
-        locked(&self.returned).push((work, result, false));
-        Ok(())
+            // There is room: it has just come back from there.
+            POOL => Self::put(this, hand, work),
+            _ => {
+                let result = work.call(py, None);
+                locked(&self.returned).push((work, result, false));
+                Ok(())
+            }
+        }
     }
 
     /// A window becomes a list for the stages behind it.
@@ -370,19 +378,26 @@ impl Run {
                     let facts = self.facts[unit.leg];
                     InHand::unit(py, self, &facts, unit)?
                 }
-                Work::Undo(turn) => InHand::undo(py, self, turn, 0)?,
+                Work::Undo(turn) => InHand::undo(py, self, turn, 0, None)?,
             };
-            let attempt = work.attempt();
-            let job = Py::new(py, Job::new(this.clone().unbind(), work, true))?;
-            if let Some(attempt) = attempt {
-                hand.pool.timed.insert(attempt, job.clone_ref(py));
-            }
-            // First: a job that is not put gives itself back.
-            hand.pool.out += 1;
-            hand.pool.put.call1(py, (job,))?;
+            Self::put(this, hand, work)?;
             progress = true;
         }
         Ok(progress)
+    }
+
+    /// Hands a piece of work to the pipeline's threads.
+    fn put(this: &Bound<'_, Self>, hand: &mut Hand, work: InHand) -> PyResult<()> {
+        let py = this.py();
+        let attempt = work.attempt();
+        let job = Py::new(py, Job::new(this.clone().unbind(), work, true))?;
+        if let Some(attempt) = attempt {
+            hand.pool.timed.insert(attempt, job.clone_ref(py));
+        }
+        // First: a job that is not put gives itself back.
+        hand.pool.out += 1;
+        hand.pool.put.call1(py, (job,))?;
+        Ok(())
     }
 
     /// The next coroutine for the loop.
@@ -396,7 +411,7 @@ impl Run {
         let Some(Work::Undo(turn)) = work else {
             return Ok(None);
         };
-        let work = InHand::undo(py, self, turn, 0)?;
+        let work = InHand::undo(py, self, turn, 0, None)?;
         Ok(Some(Py::new(
             py,
             Job::new(this.clone().unbind(), work, false),

@@ -54,6 +54,7 @@ pub(super) struct RunSpec<'py> {
     inspect: Py<PyAny>,
     describe: Py<PyAny>,
     timed_out: Py<PyAny>,
+    undo_timed_out: Py<PyAny>,
     /// A test's time; `None`: the machine's.
     time: Option<Py<VirtualTime>>,
 }
@@ -113,6 +114,7 @@ impl RunSpec<'_> {
             self.inspect,
             self.describe,
             self.timed_out,
+            self.undo_timed_out,
         ));
         let mut ports = FIRST_TASKS;
         let (mut options, mut legs) = (Vec::new(), Vec::new());

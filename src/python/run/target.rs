@@ -193,7 +193,7 @@ impl Run {
                     (work, result)
                 }
                 Work::Undo(turn) => {
-                    let work = InHand::undo(py, self, turn, 0)?;
+                    let work = InHand::undo(py, self, turn, 0, None)?;
                     let result = work.call(py, None);
                     (work, result)
                 }

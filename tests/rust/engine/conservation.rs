@@ -1,7 +1,7 @@
 //! Random pipelines under random interleavings: nothing is lost, nothing happens twice, and
 //! whatever was going on, the run ends.
 //!
-//! `PROPTEST_CASES` sets how many; a failing one is shrunk, and its seed kept beside this file.
+//! `PROPTEST_CASES` sets how many; a failing one is shrunk.
 
 use std::time::Duration;
 
@@ -9,7 +9,6 @@ use anabranch_core::engine::{Config, LegOptions, Port, RollbackOptions};
 use anabranch_core::retry::{Backoff, Jitter, Retry};
 use anabranch_core::window::{Partial, WindowOptions};
 use proptest::prelude::*;
-use proptest::test_runner::FileFailurePersistence;
 
 use crate::driver::EPOCH;
 use crate::options::ms;
@@ -201,7 +200,6 @@ fn cases() -> u32 {
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: cases(),
-        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("seeds"))),
         ..ProptestConfig::default()
     })]
 

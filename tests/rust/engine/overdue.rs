@@ -33,7 +33,7 @@ fn r4_r6_a_timeout_is_exact_and_told_once() {
     driver.advance(ms(1));
     let late = Overdue {
         attempt,
-        leg: 0,
+        leg: Some(0),
         abandoned: false,
     };
     assert_eq!(overdue(&mut driver), [late]);
@@ -119,7 +119,7 @@ fn r8_after_the_grace_it_is_abandoned_and_listed() {
     driver.advance(ms(1));
     let news = Overdue {
         attempt,
-        leg: 0,
+        leg: Some(0),
         abandoned: true,
     };
     assert_eq!(overdue(&mut driver), [news]);

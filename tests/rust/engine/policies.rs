@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use anabranch_core::clock::Time;
 use anabranch_core::compensation::{Kind, Policy};
-use anabranch_core::engine::{Again, Engine, Fate, Level, Outcome, RollbackOptions};
+use anabranch_core::engine::{
+    Again, AttemptId, Engine, Fate, Level, Outcome, Overdue, RollbackOptions, UNDO_GRACE,
+};
 
 use crate::driver::{Error, scope};
 use crate::options::ms;
@@ -28,8 +30,12 @@ fn c8_a_rollback_gives_up_at_its_deadline_and_the_rest_is_stuck() {
     assert_eq!(driver.engine().deadline(), Some(Time::ZERO.after(ms(100))));
     driver.advance(ms(100));
     assert!(!driver.finished(), "what runs is waited for");
-    assert_eq!(driver.engine().deadline(), None);
+    let [Overdue { attempt, .. }] = driver.call(|engine, _| engine.take_overdue())[..] else {
+        panic!("the driver is to stop it")
+    };
     driver.undone(slow);
+    driver.call(|engine, _| engine.ended(attempt, false));
+    assert_eq!(driver.engine().deadline(), None);
     assert!(driver.finished());
     let counts = driver.engine().undone_counts();
     assert_eq!((counts.done, counts.failed), (2, 1));
@@ -135,6 +141,59 @@ fn c14_a_custom_policy_is_asked_once_per_rollback() {
     assert_eq!(driver.engine().undone_counts().skipped, 1);
     driver.end();
     assert!(driver.finished());
+}
+
+#[test]
+fn c8_an_action_that_runs_on_is_told_of_at_the_deadline_and_after_its_grace() {
+    let options = RollbackOptions {
+        deadline: Some(ms(100)),
+        ..RollbackOptions::default()
+    };
+    let mut driver = with(options, false);
+    let branch = driver.open();
+    let unit = in_hand(&mut driver, branch);
+    driver.fail(unit, [1]);
+    let turn = driver.turn();
+    driver.end();
+    driver.advance(ms(99));
+    assert_eq!(driver.call(|engine, _| engine.take_overdue()), []);
+    driver.advance(ms(1));
+    let news = |abandoned| Overdue {
+        attempt: turn.attempt.unwrap_or(AttemptId(0)),
+        leg: None,
+        abandoned,
+    };
+    assert_eq!(
+        driver.call(|engine, _| engine.take_overdue()),
+        [news(false)]
+    );
+    let until = driver.now.after(UNDO_GRACE);
+    assert_eq!(driver.engine().deadline(), Some(until));
+    driver.advance(UNDO_GRACE);
+    assert_eq!(driver.call(|engine, _| engine.take_overdue()), [news(true)]);
+    assert!(!driver.finished(), "the driver still has it");
+    let error = Some(Error::new("timeout", 0));
+    driver.call(|engine, now| engine.complete_undo(turn, error, None, now));
+    assert!(driver.finished());
+    assert_eq!(driver.engine().undone_counts().failed, 1);
+    assert_eq!(driver.engine().abandoned().1, 0, "it is told of as stuck");
+}
+
+#[test]
+fn c8_an_action_that_ends_in_time_is_not_watched_on() {
+    let options = RollbackOptions {
+        deadline: Some(ms(100)),
+        ..RollbackOptions::default()
+    };
+    let mut driver = with(options, false);
+    let branch = driver.open();
+    let unit = in_hand(&mut driver, branch);
+    driver.fail(unit, [1]);
+    let turn = driver.turn();
+    driver.undone(turn);
+    driver.end();
+    assert!(driver.finished());
+    assert_eq!(driver.engine().deadline(), None);
 }
 
 #[test]

@@ -118,6 +118,7 @@ fn c5_an_action_given_back_after_its_rollback_is_over_is_buried() {
         branch: BranchId::TRUNK,
         began: Time::ZERO,
         deadline: Time::NEVER,
+        attempt: None,
     };
     let (error, more) = (Some(Error::new("Late", 0)), Some(scope([2]).into()));
     driver.call(|engine, now| engine.complete_undo(late, error, more, now));

@@ -5,6 +5,7 @@ use anabranch_core::compensation::{Kind, Scope, Step};
 use anabranch_core::engine::{
     Again, Config, Item, Level, Outcome, PATIENCE, RollbackOptions, Work,
 };
+use anabranch_core::window::{Partial, WindowOptions};
 
 use crate::driver::{Driver, EPOCH, Error, Event, PORT, Undo, scope};
 use crate::options::{leg, ms, retried, size, windowed};
@@ -204,6 +205,61 @@ fn at_end() -> Driver {
         ..RollbackOptions::default()
     };
     with(options, false)
+}
+
+#[test]
+fn c11_commit_at_the_end_undoes_all_if_a_partial_window_is_dropped() {
+    for (drops, expected) in [(true, vec![2, 1]), (false, vec![])] {
+        let mut driver = Driver::new(Config {
+            legs: vec![windowed(WindowOptions {
+                on_cancel: drops.then_some(Partial::Drop),
+                ..size(2)
+            })],
+            fan_leg: 1,
+            ports: 1,
+            max_in_flight: 256,
+            stop_on_error: false,
+            seed: 7,
+            epoch: EPOCH,
+            rollback: RollbackOptions {
+                commit_at_end: true,
+                ..RollbackOptions::default()
+            },
+        });
+        driver.give([1, 2]);
+        let Some(unit) = driver.unit() else {
+            panic!("a full window leaves")
+        };
+        driver.complete(unit, Outcome::Done(Vec::new()), Some(scope([1, 2]).into()));
+        driver.give([3]);
+        driver.drain();
+        if let Some(unit) = driver.unit() {
+            driver.done(unit, []);
+        }
+        driver.poll();
+        assert_eq!(driver.undo_all(), expected);
+        assert!(driver.finished());
+    }
+}
+
+#[test]
+fn c11_commit_at_the_end_undoes_an_item_that_is_given_up_and_all_others_with_it() {
+    let mut driver = at_end();
+    let branch = driver.open();
+    let unit = in_hand(&mut driver, branch);
+    driver.complete(unit, Outcome::Done(Vec::new()), Some(scope([1]).into()));
+    let item = Item {
+        scope: Some(scope([2]).into()),
+        ..Item::new(Event::new(9))
+    };
+    driver.call(|engine, now| {
+        engine.received(1);
+        engine.leave(branch, item, now);
+    });
+    driver.end();
+    driver.poll();
+    assert_eq!(driver.undo_all(), [2, 1]);
+    assert!(driver.finished());
 }
 
 #[test]
