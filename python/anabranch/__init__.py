@@ -30,6 +30,7 @@ from anabranch import _process as _process  # first: it is to be the last to run
 from anabranch._core import Context, RetryBudget, UndoAction, WindowInfo, __version__
 from anabranch._stages import StageInfo
 from anabranch.channel import Channel, ChannelStats
+from anabranch.codes import CODES, Code
 from anabranch.compensation import Compensation
 from anabranch.errors import (
     AnabranchError,
@@ -39,17 +40,21 @@ from anabranch.errors import (
     ClosedError,
     CompensationError,
     ConfigError,
+    DeadLetterError,
+    EnsureError,
     ForkedProcessError,
     HandlerError,
     HandlerTimeout,
     PipelineFailed,
+    RestoredError,
     SourceError,
 )
+from anabranch.failure import Failure
 from anabranch.keys import AttrKey, ItemKey, attr, item
 from anabranch.local import PerThread, per_thread
 from anabranch.pipeline import Pipeline
 from anabranch.policy import Retry
-from anabranch.report import Abandonment, BranchReport, Failure, Report
+from anabranch.report import Abandonment, BranchReport, ErrorSummary, Report
 from anabranch.sources import TcpLines, tcp_lines
 
 if TYPE_CHECKING:
@@ -58,6 +63,7 @@ if TYPE_CHECKING:
     from anabranch.scope import CompensationScope, RollbackReport
 
 __all__ = [
+    "CODES",
     "Abandonment",
     "AnabranchError",
     "AttrKey",
@@ -68,11 +74,15 @@ __all__ = [
     "ChannelFull",
     "ChannelStats",
     "ClosedError",
+    "Code",
     "Compensation",
     "CompensationError",
     "CompensationScope",
     "ConfigError",
     "Context",
+    "DeadLetterError",
+    "EnsureError",
+    "ErrorSummary",
     "Failure",
     "ForkedProcessError",
     "HandlerError",
@@ -82,6 +92,7 @@ __all__ = [
     "Pipeline",
     "PipelineFailed",
     "Report",
+    "RestoredError",
     "Retry",
     "RetryBudget",
     "RollbackReport",

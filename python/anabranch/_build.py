@@ -5,12 +5,15 @@ from __future__ import annotations
 import inspect
 import secrets
 import threading
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
-from anabranch import _branches, _callables, _failures, _pass, _weave
+from anabranch import _branches, _failures, _pass
+from anabranch._collecting import ErrorCollector
+from anabranch._legs import Legs
+from anabranch._letters import LetterFile
 from anabranch._playback import arranging
-from anabranch._stages import Stage
+from anabranch._stages import OPERATORS, Stage, sink_of
 from anabranch.channel import Channel
 from anabranch.keys import AttrKey, ItemKey
 
@@ -19,60 +22,10 @@ if TYPE_CHECKING:
 
     from anabranch import _core
     from anabranch._core import UndoAction
+    from anabranch._legs import Leg
     from anabranch._stages import Settings
     from anabranch._virtual import VirtualClock
-    from anabranch.policy import Retry
-
-# Where a handler runs; "channel" sends to the one at the end.
-Runs: TypeAlias = Literal["inline", "pool", "tasks", "channel"]
-
-# What waits in front of a stage before the fan-out.
-_TRUNK_CAPACITY = 1000
-# Seconds a callable has after its timeout to come to its end before it is left behind.
-_TIMEOUT_GRACE = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """A window's triggers, durations in seconds."""
-
-    max_items: int | None
-    max_age: float | None
-    idle: float | None
-    max_bytes: int | None
-    on_cancel: str | None
-    size_of: Callable[[Any], int] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """A retry policy: the plan's options, and what the plan cannot hold."""
-
-    options: dict[str, object]
-    budget: _core.RetryBudget | None
-    retryable: Callable[[BaseException], bool]
-    delay: Callable[[int, Exception], float | None] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Leg:
-    """One handler and what stands in front of it, as the extension takes it."""
-
-    generated: _pass.Pass | None
-    woven: _weave.Woven | None
-    window: Window | None
-    stage: int
-    role: str
-    runs: Runs
-    handler: Callable[..., Any] | None
-    takes_ctx: bool
-    capacity: int
-    isolate: bool
-    concurrency: int
-    ordered: bool
-    retry: Policy | None
-    timeout: float | None
-    grace: float
+    from anabranch.failure import Failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,138 +55,13 @@ class Spec:
     put: Callable[[Any], None]
     abandon: Callable[[Any], bool]
     other_threads: Callable[[], int]
+    stops: list[bool | None]
+    rekey: _pass.Pass | None
+    letters: list[LetterFile]
+    collectors: list[ErrorCollector]
     is_awaitable: Callable[[object], bool] = inspect.isawaitable
-    inspect: Callable[[Any], tuple[str, bool, bool]] = _callables.examine_undo
-    describe: Callable[..., str] = _failures.describe
-    timed_out: Callable[..., BaseException] = _failures.timed_out
-    undo_timed_out: Callable[..., BaseException] = _failures.undo_timed_out
+    callbacks: _failures.Callbacks = field(default_factory=_failures.Callbacks)
     time: _core.VirtualTime | None = None
-
-
-@dataclass(slots=True)
-class _Legs:
-    """Collects stages until a handler ends the leg."""
-
-    pipeline: str
-    legs: list[Leg] = field(default_factory=list[Leg])
-    fused: list[tuple[int, Stage]] = field(default_factory=list[tuple[int, Stage]])
-    window: Stage | None = None
-    capacity: int = _TRUNK_CAPACITY
-    isolate: bool = False
-    fan_leg: int | None = None
-    fan_out: Stage | None = None
-    fan_stage: int = 0
-
-    def add(self, number: int, stage: Stage) -> None:
-        own_call = stage.is_async or stage.options.get("retry") is not None
-        if stage.kind == "window":
-            if self.window is not None:
-                self.forward(number)
-            self.window = stage
-        elif stage.kind in ("for_each", "collect", "to_channel") or (
-            own_call and stage.kind != "fan_out"
-        ):
-            self.close(number, stage)
-        else:
-            if self.window is not None:
-                self.forward(number)
-            self.fused.append((number, stage))
-            if stage.kind == "fan_out":
-                self.fan_leg = len(self.legs)
-                self.fan_out = stage
-                self.fan_stage = number
-                capacity = stage.options["capacity"]
-                # A callable tells each tenant's own.
-                self.capacity = capacity if isinstance(capacity, int) else _TRUNK_CAPACITY
-                self.isolate = stage.options["isolate"]
-
-    def forward(self, number: int) -> None:
-        """End the leg with its window: what follows works on lists."""
-        self._append(number - 1, "forward", "inline", None, takes_ctx=False)
-
-    def close(self, number: int, stage: Stage) -> None:
-        """End the leg with a handler."""
-        runs: Runs = "inline"
-        if stage.kind == "to_channel":
-            runs = "channel"
-        elif stage.is_async:
-            runs = "tasks"
-        elif stage.kind == "for_each" and not stage.options["inline"]:
-            runs = "pool"
-        woven = None
-        if self._weaves(stage):
-            woven = _weave.weave(self.pipeline, self.fused, (number, stage))
-        if woven is not None:
-            self.fused = []
-        self._append(
-            number,
-            stage.kind,
-            runs,
-            stage.fn,
-            takes_ctx=stage.takes_ctx,
-            concurrency=stage.options.get("concurrency", 1),
-            ordered=stage.options.get("ordered", False),
-            retry=stage.options.get("retry"),
-            timeout=stage.options.get("timeout"),
-            woven=woven,
-        )
-
-    def _weaves(self, stage: Stage) -> bool:
-        """Return whether this sink takes the items of the source one by one, in order.
-
-        Not with several at once: there a chunk mapped in one go is cheaper than a call of each
-        callable in between two turns of the event loop.
-        """
-        return (
-            stage.kind == "for_each"
-            and stage.is_async
-            and not stage.takes_ctx
-            and stage.options["concurrency"] == 1
-            and stage.options["retry"] is None
-            and stage.options["timeout"] is None
-            and not self.legs
-            and self.window is None
-            and self.fan_leg is None
-        )
-
-    def _append(
-        self,
-        stage: int,
-        role: str,
-        runs: Runs,
-        handler: Callable[..., Any] | None,
-        *,
-        takes_ctx: bool,
-        concurrency: int = 1,
-        ordered: bool = False,
-        retry: Retry | None = None,
-        woven: _weave.Woven | None = None,
-        timeout: float | None = None,
-    ) -> None:
-        # Behind the first leg every item has a history to keep.
-        tracked = bool(self.legs) or any(it.takes_ctx for _, it in self.fused)
-        generated = _pass.generate(self.pipeline, self.fused, tracked=tracked, last_stage=stage)
-        self.legs.append(
-            Leg(
-                generated=generated,
-                woven=woven,
-                window=None if self.window is None else _window(self.window),
-                stage=stage,
-                role=role,
-                runs=runs,
-                handler=handler,
-                takes_ctx=takes_ctx,
-                capacity=self.capacity,
-                isolate=self.isolate,
-                concurrency=concurrency,
-                ordered=ordered,
-                retry=None if retry is None else _policy(retry),
-                timeout=timeout,
-                grace=_TIMEOUT_GRACE,
-            )
-        )
-        self.fused = []
-        self.window = None
 
 
 def build(
@@ -246,6 +74,7 @@ def build(
     abandon: Callable[[Any], bool],
     own_threads: Callable[[], int],
     clock: VirtualClock | None,
+    now: Callable[[], float],
 ) -> Spec:
     """Make what the extension runs.
 
@@ -258,10 +87,34 @@ def build(
         abandon: Replaces the thread that is stuck in a job; returns whether it did.
         own_threads: How many threads the pool has started.
         clock: The clock of a test; None for the machine's.
+        now: Tells the time of the run, in seconds.
+
+    Raises:
+        OSError: A file for dead letters cannot be opened.
     """
-    legs = _Legs(settings.name)
-    for number, stage in enumerate(stages[1:], start=1):
-        legs.add(number, stage)
+    sink = sink_of(stages)
+    stages = [*stages, *_last_letters(settings, stages)]
+    letters: list[LetterFile] = []
+    collectors: list[ErrorCollector] = []
+
+    def opened(stage: Stage) -> Callable[..., Any]:
+        if stage.kind == "collect_errors":
+            collectors.append(ErrorCollector(settings.name, stage, now))
+            return collectors[-1]
+        if "path" in stage.options:
+            letters.append(LetterFile(stage.options["path"]))
+            return letters[-1]
+        assert stage.fn is not None  # noqa: S101 - for the type: the others have one
+        return stage.fn
+
+    legs = Legs(settings.name, opened, not any(stage.kind in OPERATORS for stage in stages))
+    try:
+        for number, stage in enumerate(stages[1:], start=1):
+            legs.add(number, stage)
+    except BaseException:
+        for file in letters:
+            file.close()
+        raise
     kind, key = _native_key(legs)
     seed = settings.seed
     if seed is None:
@@ -291,11 +144,15 @@ def build(
         commit_at_end=settings.commit == "end",
         arrange=None if settings.policy is None else arranging(settings.policy),
         threads=settings.threads,
-        target=_target(stages[-1]),
+        target=_target(sink),
         grow=grow,
         put=put,
         abandon=abandon,
         other_threads=other_threads,
+        stops=[_stops(stage) for stage in stages],
+        rekey=legs.rekey(),
+        letters=letters,
+        collectors=collectors,
         time=None if clock is None else clock._time,  # noqa: SLF001 - for the package
     )
 
@@ -315,6 +172,34 @@ def open_source(stage: Stage) -> tuple[object, Iterator[Any] | None]:
     return iterator, iterator
 
 
+def _last_letters(settings: Settings, stages: Sequence[Stage]) -> list[Stage]:
+    """Return the stage behind all others that takes failures by `on_error`, if there is one."""
+    letters = settings.letters
+    if letters is None:
+        return []
+    there = {
+        stage.name
+        for stage in stages
+        if (stage.options.get("on_error") or settings.on_error) == "dead_letter"
+    }
+    if not there:
+        return []
+    # A name that no stage has.
+    name = letters.name
+    while any(stage.name == name for stage in stages):
+        name += "_"
+
+    def takes(failure: Failure) -> bool:
+        return failure.stage in there
+
+    return [replace(letters, name=name, options={**letters.options, "takes": takes})]
+
+
+def _stops(stage: Stage) -> bool | None:
+    on_error = stage.options.get("on_error")
+    return None if on_error is None else on_error == "stop"
+
+
 def _target(sink: Stage) -> _core.Channel | None:
     channel: Channel[Any] | None = sink.options.get("channel")
     return None if channel is None else channel._core  # noqa: SLF001 - as in open_source
@@ -324,10 +209,11 @@ def _seed(clock: VirtualClock | None) -> int:
     return secrets.randbits(64) if clock is None else clock._draw()  # noqa: SLF001 - as above
 
 
-def _native_key(legs: _Legs) -> tuple[Literal["item", "attr"] | None, object]:
+def _native_key(legs: Legs) -> tuple[Literal["item", "attr"] | None, object]:
     if legs.fan_out is None or legs.fan_leg is None:
         return None, None
-    generated = legs.legs[legs.fan_leg].generated
+    leg = legs.key_leg()
+    generated = None if leg is None else leg.generated
     if generated is not None and generated.keyed:
         return None, None
     by = legs.fan_out.options["by"]
@@ -336,24 +222,3 @@ def _native_key(legs: _Legs) -> tuple[Literal["item", "attr"] | None, object]:
     if isinstance(by, ItemKey):
         return "item", by.key
     return "item", by
-
-
-def _window(stage: Stage) -> Window:
-    options = stage.options
-    return Window(
-        max_items=options["max_items"],
-        max_age=options["max_age"],
-        idle=options["idle"],
-        max_bytes=options["max_bytes"],
-        on_cancel=options["on_cancel"],
-        size_of=options["size_of"],
-    )
-
-
-def _policy(retry: Retry) -> Policy:
-    return Policy(
-        options=retry.plan_options(),
-        budget=retry.budget,
-        retryable=retry.retryable,
-        delay=None if retry.delay is None else retry.seconds_after,
-    )

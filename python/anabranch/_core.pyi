@@ -249,6 +249,7 @@ class Plan:
         max_in_flight: object = 256,
         threads: object = 8,
         on_error: object = "continue",
+        dead_letter: object = None,
         grace: object = 30.0,
         commit: object = "unit",
         rollback: object = "sequential",

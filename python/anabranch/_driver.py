@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import time
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from anabranch import _branches, _build, _core, _process
 from anabranch._clock import RunClock
 from anabranch._signals import steering
+from anabranch._stages import sink_of
 from anabranch._tasks import Tasks
 from anabranch.errors import ConfigError, ForkedProcessError
 from anabranch.report import Report
@@ -23,6 +25,7 @@ from anabranch.report import Report
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from anabranch._collecting import ErrorCollector
     from anabranch._pool import InlinePool, Pool
     from anabranch.pipeline import Pipeline
 
@@ -60,6 +63,7 @@ class Session(Generic[T]):
         self._kicked = False
         # Whether a third signal has come: nothing is waited for any more.
         self._leaving = False
+        self._collectors: list[ErrorCollector] = []
 
     @property
     def address(self) -> tuple[str, int] | None:
@@ -143,7 +147,7 @@ class Session(Generic[T]):
                     return True
                 if state == _IDLE:
                     self._clock.wait(run, self._until_due(run))
-                self._check_deadline(run)
+                self._check_deadlines(run)
             except (Exception, KeyboardInterrupt, SystemExit) as error:
                 # Of a callable, or of a signal handler that came in between. What is inside is
                 # rolled back before it goes on; a second one does not wait for that.
@@ -236,7 +240,7 @@ class Session(Generic[T]):
             await asyncio.sleep(0)
         else:
             await self._pause(loop, self._until_due(run))
-        self._check_deadline(run)
+        self._check_deadlines(run, loop)
         return False
 
     async def _finish(
@@ -249,6 +253,8 @@ class Session(Generic[T]):
                 elif not self.forked:
                     loop.remove_reader(run.fileno())
                     await tasks.dismiss()
+                    for collector in self._collectors:
+                        await collector.finish()
                 report = self._pipeline.last_report or self._end_quietly(run)
                 self._close(run)
             except (KeyboardInterrupt, SystemExit) as error:
@@ -337,12 +343,18 @@ class Session(Generic[T]):
     def _until_due(self, run: _core.Run) -> float | None:
         """Return the seconds until a timer, or the end of the grace, is due; None for never."""
         timeout = run.timeout()
-        if self._deadline is None:
+        due = min((it.due for it in self._collectors), default=math.inf)
+        if self._deadline is not None:
+            due = min(due, self._deadline)
+        if due == math.inf:
             return timeout
-        left = max(0.0, self._deadline - self._clock.now())
+        left = max(0.0, due - self._clock.now())
         return left if timeout is None else min(timeout, left)
 
     def _needs_loop(self) -> bool:
+        letters = self._settings.letters
+        if letters is not None and letters.is_async:
+            return True
         return any(stage.is_async or stage.options.get("how") == "async" for stage in self._stages)
 
     def _open(self) -> _core.Run:
@@ -352,6 +364,8 @@ class Session(Generic[T]):
             except Exception as error:
                 # Whoever receives from its target would wait for ever.
                 self._close_target(error)
+                for file in () if self._spec is None else self._spec.letters:
+                    file.close()
                 raise
         assert self._run is not None  # noqa: S101 - for the type: just begun
         return self._run
@@ -370,7 +384,9 @@ class Session(Generic[T]):
             abandon=pool.abandon,
             own_threads=pool.started,
             clock=self._clock.virtual,
+            now=self._clock.now,
         )
+        self._collectors = self._spec.collectors
         self._run = _core.Run(self._spec)
         self._address = self._run.address
         if self._asked is not None:
@@ -381,11 +397,16 @@ class Session(Generic[T]):
             pool.grow()
 
     def _close_target(self, error: Exception | None) -> None:
-        options = self._stages[-1].options
+        options = sink_of(self._stages).options
         if "channel" in options and options["close"]:
             options["channel"].close(error)
 
-    def _check_deadline(self, run: _core.Run) -> None:
+    def _check_deadlines(
+        self, run: _core.Run, loop: asyncio.AbstractEventLoop | None = None
+    ) -> None:
+        for collector in self._collectors:
+            if self._clock.now() >= collector.due:
+                collector.tell(loop, self._kick)
         if self._deadline is not None and self._clock.now() >= self._deadline:
             self._deadline = None
             run.abort()
@@ -398,7 +419,10 @@ class Session(Generic[T]):
 
     def _end_quietly(self, run: _core.Run) -> Report[T]:
         run.abandon()
-        report: Report[T] = Report.from_core(run.report())
+        for collector in self._collectors:
+            collector.end()
+        errors = {it.stage: it for it in (each.whole() for each in self._collectors)}
+        report: Report[T] = Report.from_core({**run.report(), "errors": errors})
         self._pipeline._last_report = report  # noqa: SLF001 - the session is the pipeline's
         failures = report.failed and report.outcome != "aborted"
         if (failures or report.outcome == "failed") and not self.forked:
@@ -418,6 +442,7 @@ class Session(Generic[T]):
             return
         if self._iterator is not None:
             _close(self._iterator)
+        letters = self._spec.letters
         _branches.closed(self._settings.name, self._stages, run.tenants())
         patience = 0.0 if self._leaving else _POOL_CLOSE
         stuck = 0 if self._pool is None else self._pool.close(patience)
@@ -427,6 +452,8 @@ class Session(Generic[T]):
                 self._settings.name,
                 stuck,
             )
+        for file in letters:
+            file.close()
         run.close()
         self._spec = None
         self._iterator = None

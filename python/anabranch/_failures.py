@@ -1,11 +1,21 @@
-"""What is noted on an exception when it becomes a failure."""
+"""What becomes of an exception when it is a failure: its code, notes on it, what operators get."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
+from anabranch._callables import examine_undo
+from anabranch.codes import CODES
 from anabranch.errors import AnabranchError, HandlerTimeout
+from anabranch.failure import Failure, text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from anabranch.failure import GaveUp
 
 # An exception object that is raised again and again (`raise self.error`) must not grow for ever.
 _MOST_NOTES = 8
@@ -15,9 +25,6 @@ def describe(
     error: BaseException, pipeline: str, stage: str, tenant: object, attempt: int | None
 ) -> str:
     """Note on `error` where it arose, and return the code it is counted under.
-
-    The code is the name of the exception's type; an error of our own that has a code keeps it,
-    and a cancellation is `cancelled`.
 
     Args:
         error: The exception; its type and traceback stay as they are.
@@ -36,10 +43,24 @@ def describe(
         notes = getattr(error, "__notes__", ())
         if note not in notes and len(notes) < _MOST_NOTES:
             error.add_note(note)
+    return code_of(error)
+
+
+def code_of(error: BaseException) -> str:
+    """Return the code of an exception.
+
+    The name of its type; an error of ours that has a code keeps it, and a cancellation is
+    `cancelled`. No other type's name is taken for one of these.
+    """
     if isinstance(error, asyncio.CancelledError):
         return "cancelled"
-    code = getattr(error, "code", None) if isinstance(error, AnabranchError) else None
-    return code if isinstance(code, str) else type(error).__name__
+    kind = type(error)
+    if isinstance(error, AnabranchError):
+        code = getattr(error, "code", None)
+        return code if isinstance(code, str) and code else kind.__name__
+    if kind.__name__ in CODES:
+        return f"{kind.__module__}.{kind.__qualname__}"
+    return kind.__name__
 
 
 def timed_out(pipeline: str, stage: str, timeout: float) -> HandlerTimeout:
@@ -80,3 +101,67 @@ def undo_timed_out(
         f"If it needs the time, give it {longer}",
         timeout=given,
     )
+
+
+def tell(  # noqa: PLR0917 - called by the extension
+    error: BaseException,
+    code: str,
+    stage: str,
+    tenant: object,
+    items: int,
+    attempts: int,
+    delay: float,
+    gave_up: GaveUp,
+    history: Sequence[BaseException],
+    item: object,
+) -> Failure:
+    """Make what operators are given of a failure, and what the report keeps."""
+    return Failure(
+        code=code,
+        stage=stage,
+        tenant=tenant,
+        items=items,
+        attempts=attempts,
+        delay=delay,
+        error=error,
+        history=history,
+        gave_up=gave_up,
+        item=item,
+    )
+
+
+def mapped(failure: Failure, result: object) -> Failure:
+    """Return the failure that a `map_error` has made of `failure`.
+
+    Raises:
+        TypeError: It has returned something else than a Failure or an exception.
+    """
+    if isinstance(result, Failure):
+        # Where it arose, and what failed with it, is not the callable's to say.
+        return replace(failure, code=result.code, message=result.message, metadata=result.metadata)
+    if not isinstance(result, Exception):
+        message = f"map_error must return a Failure or an exception, got {type(result).__name__}"
+        raise TypeError(message)
+    if result.__cause__ is None and result is not failure.error:
+        result.__cause__ = failure.error
+    fresh = Failure(code=code_of(result), stage=failure.stage, error=result)
+    return replace(
+        failure,
+        code=fresh.code,
+        message=text(result),
+        error=result,
+        metadata=fresh.metadata,
+        children=fresh.children,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Callbacks:
+    """What the extension calls back."""
+
+    inspect: Callable[..., tuple[str, bool, bool]] = examine_undo
+    describe: Callable[..., str] = describe
+    timed_out: Callable[..., BaseException] = timed_out
+    undo_timed_out: Callable[..., BaseException] = undo_timed_out
+    tell: Callable[..., Failure] = tell
+    mapped: Callable[..., Failure] = mapped

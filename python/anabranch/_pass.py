@@ -49,6 +49,7 @@ class Pass:
             a list of (input, count).
         lines: The stage number behind each line of the source.
         routed_from: The first stage number behind the fan-out.
+        inputs: Which of the values listed with a failure each stage was given.
         source: The source, for people.
     """
 
@@ -58,6 +59,7 @@ class Pass:
     grows: bool
     lines: list[tuple[int, int]]
     routed_from: int
+    inputs: list[tuple[int, int]]
     source: str
 
 
@@ -71,6 +73,8 @@ class Writer:
         lines: The lines so far.
         stages: The stage number behind each line of a stage.
         routed: Whether the key has been found.
+        values: The variables that hold what stages were given.
+        inputs: Which of them each stage was given.
         depth: How many `flat_map`s enclose the next line.
     """
 
@@ -78,6 +82,8 @@ class Writer:
     tracked: bool
     lines: list[str] = field(default_factory=list[str])
     stages: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
+    values: Sequence[str] = ("v",)
+    inputs: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
     routed: bool = False
     depth: int = 0
 
@@ -100,7 +106,12 @@ class Writer:
 
 
 def generate(
-    pipeline: str, stages: Sequence[tuple[int, Stage]], *, tracked: bool, last_stage: int
+    pipeline: str,
+    stages: Sequence[tuple[int, Stage]],
+    *,
+    tracked: bool,
+    last_stage: int,
+    natively: bool = True,
 ) -> Pass | None:
     """Generate the pass for these stages; None if there is nothing to call.
 
@@ -109,18 +120,21 @@ def generate(
         stages: Synchronous stages with their numbers, perhaps one `fan_out` among them.
         tracked: Whether outputs must know their inputs.
         last_stage: The number of the stage the pass leads to.
+        natively: Whether keys that need no Python are left to the extension, where they can be.
     """
     position = next((at for at, (_, it) in enumerate(stages) if it.kind == "fan_out"), None)
-    native = position == len(stages) - 1 and stages[-1][1].fn is None
+    native = natively and position == len(stages) - 1 and stages[-1][1].fn is None
     if native:
         stages = stages[:-1]
     if not stages:
         return None
     keyed = position is not None and not native
     routed_from = last_stage + 1 if position is None else stages[0][0] + position + 1
-    writer = Writer({}, tracked)
+    # What makes a value gives it a variable of its own: a failure lists them all.
+    made = [f"v{number}" for number, stage in stages if stage.kind in ("map", "flat_map")]
+    writer = Writer({}, tracked, values=("v", *made))
     writer.line(0, f"def {function_name(pipeline)}({', '.join(_PARAMETERS)}):")
-    writer.line(1, "key = None")
+    writer.line(1, f"{' = '.join(('key', *writer.values))} = None")
     counters = sum(1 for _, stage in stages if stage.kind == "flat_map")
     for number in range(counters):
         writer.line(1, f"n{number} = 0")
@@ -139,6 +153,7 @@ def generate(
         grows=counters > 0,
         lines=writer.stages,
         routed_from=routed_from,
+        inputs=writer.inputs,
         source=source,
     )
 
@@ -147,6 +162,7 @@ def _body(
     writer: Writer, stages: Sequence[tuple[int, Stage]], value: str, indent: int, *, keyed: bool
 ) -> None:
     for at, (number, stage) in enumerate(stages):
+        writer.inputs.append((number, writer.values.index(value)))
         if stage.kind == "fan_out":
             writer.line(indent, f"key = {_key(writer, stage, value, number)}", number)
             writer.routed = True
@@ -159,6 +175,9 @@ def _body(
             writer.line(indent, f"if not {call}: continue", number)
         elif stage.kind == "tap":
             writer.line(indent, call, number)
+        elif stage.kind == "ensure":
+            refusal = writer.bind(stage.options["refusal"], f"refused_by_{stage.name}")
+            writer.line(indent, f"if not {call}: raise {refusal}({value})", number)
         else:
             counter = f"n{writer.depth}"
             writer.depth += 1
@@ -186,7 +205,8 @@ def _children(
 
 def _caught(writer: Writer, indent: int, *, open_counter: int | None) -> None:
     index = "index" if writer.tracked else "None"
-    writer.line(indent, f"failed.append((error, key, {index}))")
+    values = f"({', '.join(writer.values)},)"
+    writer.line(indent, f"failed.append((error, key, {index}, {values}))")
     if open_counter is not None:
         # The children that came before the exception are items without a parent.
         _grow(writer, indent, f"n{open_counter}", f"n{open_counter}")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypedDict
 
 from anabranch.errors import refused
 from anabranch.policy import Retry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import timedelta
 
     from anabranch import _core
@@ -24,17 +24,50 @@ Kind: TypeAlias = Literal[
     "filter",
     "flat_map",
     "tap",
+    "ensure",
+    "tap_error",
+    "recover",
+    "map_error",
+    "collect_errors",
+    "dead_letter",
     "fan_out",
     "window",
     "for_each",
     "collect",
     "to_channel",
 ]
+OnError: TypeAlias = Literal["continue", "stop", "dead_letter"]
+
+# The stages that take failures, and let items pass.
+OPERATORS: Final[frozenset[Kind]] = frozenset(
+    {"tap_error", "recover", "map_error", "collect_errors", "dead_letter"}
+)
+_SINKS: Final[frozenset[Kind]] = frozenset({"for_each", "collect", "to_channel"})
 
 
 class CallOptions(TypedDict, total=False):
     """The options of `map`, `filter`, `flat_map` and `tap`."""
 
+    name: str | None
+    concurrency: int
+    ordered: bool
+    retry: Retry | None
+    timeout: float | timedelta | None
+    on_error: OnError | None
+
+
+class EnsureOptions(CallOptions, total=False):
+    """The options of `ensure`."""
+
+    code: str
+    message: str | None
+
+
+class OperatorOptions(TypedDict, total=False):
+    """The options of `tap_error`, `recover` and `map_error`."""
+
+    codes: str | Collection[str] | None
+    types: type[BaseException] | Collection[type[BaseException]] | None
     name: str | None
     concurrency: int
     ordered: bool
@@ -61,6 +94,7 @@ class SinkOptions(TypedDict, total=False):
     retry: Retry | None
     timeout: float | timedelta | None
     inline: bool
+    on_error: OnError | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +128,7 @@ class Stage:
         takes_ctx: Whether `fn` is to be called with `ctx=`.
         options: The plan's options of the stage, and its live objects: for a source "source",
             for callables "retry", for `fan_out` "by", for a window "size_of", for `to_channel`
-            "channel".
+            "channel", for what takes failures "takes", for `dead_letter` "path".
     """
 
     kind: Kind
@@ -109,13 +143,15 @@ class Stage:
 class Settings:
     """What the pipeline as a whole was told; the arguments of `Pipeline`, times in seconds.
 
-    `policy` is the user's own, if `rollback` was one.
+    `policy` is the user's own, if `rollback` was one; `letters` the stage that failures go to in
+    the end whose stage, or whose pipeline, says so.
     """
 
     name: str
     max_in_flight: int
     threads: int
-    on_error: Literal["continue", "stop"]
+    on_error: OnError
+    dead_letter: str | None
     grace: float
     commit: Literal["unit", "end"]
     rollback: Literal["sequential", "parallel", "none"]
@@ -123,6 +159,7 @@ class Settings:
     seed: int | None
     clock: VirtualClock | None
     policy: Policy | None = None
+    letters: Stage | None = None
 
 
 def extend(
@@ -159,6 +196,11 @@ def extend(
         options=MappingProxyType({**checked, **(live or {})}),
     )
     return plan, stage
+
+
+def sink_of(stages: Sequence[Stage]) -> Stage:
+    """Return the last stage that takes items; what takes failures may follow."""
+    return next(stage for stage in reversed(stages) if stage.kind in _SINKS)
 
 
 def info(plan: _core.Plan, stages: tuple[Stage, ...]) -> tuple[StageInfo, ...]:

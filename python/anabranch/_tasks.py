@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Sequence
 
     from anabranch import _core
-    from anabranch._build import Leg
+    from anabranch._legs import Leg
 
 _logger = logging.getLogger("anabranch")
 

@@ -142,6 +142,56 @@ class HandlerTimeout(AnabranchError, TimeoutError):
         self.late: BaseException | None = None
         self.abandoned = False
 
+    @property
+    def metadata(self) -> dict[str, object]:
+        """What a Failure made of it tells besides."""
+        return {"timeout": self.timeout, "late": self.late, "abandoned": self.abandoned}
+
+
+class EnsureError(AnabranchError):
+    """The predicate of an `ensure` was false for an item.
+
+    Attributes:
+        code: The stage's code; `ensure.failed` by default.
+    """
+
+    def __init__(self, message: str, *, code: str = "ensure.failed") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class DeadLetterError(AnabranchError):
+    """The dead-letter file could not be written: the failure counts as failed.
+
+    Its cause is the OSError.
+
+    Attributes:
+        code: `dead_letter.failed`.
+        path: The file.
+    """
+
+    code: Final = "dead_letter.failed"
+
+    def __init__(self, message: str, *, path: str = "") -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class RestoredError(AnabranchError):
+    """An exception that was read from JSON: what is left of it is text.
+
+    Attributes:
+        code: The name of the exception's type.
+        kind: The same.
+        trace: Its traceback, as Python prints it.
+    """
+
+    def __init__(self, message: str, *, kind: str = "", trace: str = "") -> None:
+        super().__init__(message)
+        self.code: str = kind
+        self.kind: str = kind
+        self.trace: str = trace
+
 
 class SourceError(AnabranchError):
     """The source failed, or gave something that is no item.
@@ -157,6 +207,11 @@ class SourceError(AnabranchError):
         super().__init__(message)
         self.code = code
         self.peer = peer
+
+    @property
+    def metadata(self) -> dict[str, object]:
+        """What a Failure made of it tells besides."""
+        return {} if self.peer is None else {"peer": self.peer}
 
 
 class StandstillError(AnabranchError):

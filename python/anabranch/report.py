@@ -10,13 +10,16 @@ from anabranch.compensation import Compensation, compensation, compensation_of
 from anabranch.errors import (
     AnabranchError,
     CompensationError,
+    EnsureError,
     HandlerError,
     HandlerTimeout,
     PipelineFailed,
 )
+from anabranch.failure import Failure, plain_key
+from anabranch.failure import text as _text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
     from anabranch._playback import Played
 
@@ -35,11 +38,13 @@ class Counts:
         produced: Items that stages made beyond those they took (`flat_map`).
         committed: Items handled to the end.
         filtered: Items taken out by a stage on purpose.
-        failed: Items failed for good.
+        failed: Items failed for good, and taken by no operator.
         dropped: Items given up by policy: a partial window when the pipeline is aborted.
         dead_lettered: Items handed to a dead-letter target.
         returned: Items given back to a source that takes them back.
         left: Items still inside when the pipeline ended.
+        recovered: Items that had failed, and that `recover` made an item of again: they went on,
+            and count where they ended.
         retried: Attempts after the first, in units.
         windows: Windows that left, in windows.
     """
@@ -53,6 +58,7 @@ class Counts:
     dead_lettered: int = 0
     returned: int = 0
     left: int = 0
+    recovered: int = 0
     retried: int = 0
     windows: int = 0
 
@@ -82,33 +88,30 @@ class BranchReport(Counts):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
-    """One unit that failed for good.
+class ErrorSummary:
+    """What a `collect_errors` has seen, in a period or in the whole run.
 
     Attributes:
-        code: The type name of the exception, or a dotted code of ours, e.g. `source.truncated`.
-        stage: The stage it arose in.
-        tenant: The branch's key; None before `fan_out`.
-        items: How many items failed with it; more than one for a window.
-        attempts: How often it was tried, the first attempt included.
-        delay: Seconds waited between the attempts, in all.
-        error: The exception, with its traceback.
-        history: The exceptions of the attempts, the last one included: all of them, or of very
-            many the first one and the latest 32.
-        gave_up: Why there was no further attempt: "error": it is not worth one; "attempts": none
-            was left; "total": it would have begun too late; "budget": the RetryBudget was used up;
-            "cancelled": the run was cut short, and `error` is what the last attempt raised.
+        pipeline: The pipeline's name.
+        stage: The `collect_errors`.
+        codes: How many items failed, by code; exact, also where the failures were taken by an
+            operator behind it.
+        failures: The first failures; at most as many as the stage keeps.
+        began: When the period began, in seconds from the start of the run.
+        ended: When it ended.
     """
 
-    code: str
+    pipeline: str
     stage: str
-    tenant: object
-    items: int
-    attempts: int
-    delay: float
-    error: BaseException
-    history: Sequence[BaseException] = ()
-    gave_up: Literal["error", "attempts", "total", "budget", "cancelled"] = "attempts"
+    codes: Mapping[str, int]
+    failures: tuple[Failure, ...]
+    began: float
+    ended: float
+
+    @property
+    def items(self) -> int:
+        """How many items failed."""
+        return sum(self.codes.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +149,8 @@ class Report(Counts, Generic[T]):
         seconds: How long the run took.
         branches: The counts of each tenant's branch, in the order they opened.
         codes: How many items failed, by code; exact.
-        failures: The first failures; a sample where there are many.
+        failures: The first failures that nobody took; a sample where there are many.
+        errors: What each `collect_errors` has seen in the whole run, by the stage's name.
         compensated: How many undo actions were run and succeeded.
         stuck: How many undo actions and finalizers failed, or had no turn before the rollback's
             deadline; see `retry_stuck`.
@@ -173,6 +177,7 @@ class Report(Counts, Generic[T]):
     branches: tuple[BranchReport, ...] = ()
     codes: dict[str, int] = field(default_factory=dict[str, int])
     failures: tuple[Failure, ...] = ()
+    errors: Mapping[str, ErrorSummary] = field(default_factory=dict[str, "ErrorSummary"])
     compensated: int = 0
     stuck: int = 0
     skipped: int = 0
@@ -195,7 +200,8 @@ class Report(Counts, Generic[T]):
             **data["counts"],
             branches=tuple(BranchReport(**branch) for branch in data["branches"]),
             codes=dict(data["codes"]),
-            failures=tuple(Failure(**failure) for failure in data["failures"]),
+            failures=tuple(data["failures"]),
+            errors=data.get("errors", {}),
             compensated=undone["done"],
             stuck=undone["failed"],
             skipped=undone["skipped"],
@@ -341,7 +347,7 @@ class Report(Counts, Generic[T]):
         """Return all but the items, in types that JSON has.
 
         Tenants that are no str, number or None become their `str`; an exception becomes
-        `{"type", "message"}`.
+        `{"type", "message"}`, that of a failure with its traceback.
         """
         return {
             "pipeline": self.pipeline,
@@ -350,7 +356,11 @@ class Report(Counts, Generic[T]):
             "counts": {name: getattr(self, name) for name in _COUNTS},
             "branches": [_plain(branch) for branch in self.branches],
             "codes": dict(self.codes),
-            "failures": [_plain(failure) for failure in self.failures],
+            "failures": [failure.to_dict() for failure in self.failures],
+            "errors": {
+                stage: {"codes": dict(it.codes), "began": it.began, "ended": it.ended}
+                for stage, it in self.errors.items()
+            },
             "compensations": {
                 "done": self.compensated,
                 "failed": self.stuck,
@@ -404,7 +414,7 @@ class Report(Counts, Generic[T]):
     def _handler_error(self, failure: Failure) -> Exception:
         # An error of ours says where it is from: that of a source names the client.
         if isinstance(failure.error, AnabranchError) and not isinstance(
-            failure.error, HandlerTimeout
+            failure.error, HandlerTimeout | EnsureError
         ):
             return failure.error
         tried = f" after {failure.attempts} attempts" if failure.attempts > 1 else ""
@@ -436,28 +446,16 @@ class Report(Counts, Generic[T]):
 _COUNTS = tuple(Counts.__dataclass_fields__)
 
 
-def _plain(record: BranchReport | Failure | Compensation | Abandonment) -> dict[str, Any]:
+def _plain(record: BranchReport | Compensation | Abandonment) -> dict[str, Any]:
     # Not `asdict`: it would copy tenants and exceptions.
     names = [name for name in record.__dataclass_fields__ if name != "action"]
-    plain = {name: _json(getattr(record, name)) for name in names}
-    if isinstance(record, Failure):
-        plain["history"] = [_json(error) for error in record.history]
-    return plain
+    return {name: _json(getattr(record, name)) for name in names}
 
 
 def _json(value: object) -> object:
-    if value is None or isinstance(value, str | int | float):
-        return value
     if isinstance(value, BaseException):
         return {"type": type(value).__name__, "message": _text(value)}
-    return _text(value)
-
-
-def _text(value: object) -> str:
-    try:
-        return str(value)
-    except Exception:  # noqa: BLE001 - a report must not fail because of what it reports
-        return f"<{type(value).__name__} without a text>"
+    return plain_key(value)
 
 
 def _described(error: BaseException | None) -> str:

@@ -16,6 +16,7 @@
 //! - `engine/unit.rs`: what moves through it; `engine/batch.rs`: several of them at once.
 //! - `engine/lanes.rs`: how items move through the lanes, and who holds up whom.
 //! - `engine/outcome.rs`: success, failure, retry.
+//! - `engine/operators.rs`: where failures go that an operator behind them takes.
 //! - `engine/overdue.rs`: attempts that must end in time.
 //! - `engine/rollback.rs`: what failed units did is undone.
 //! - `engine/whole.rs`: what is undone with a branch, or with the run as a whole.
@@ -24,6 +25,7 @@
 mod batch;
 mod end;
 mod lanes;
+mod operators;
 mod outcome;
 mod overdue;
 mod rollback;
@@ -34,6 +36,7 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::time::Duration;
 
 pub use batch::Batch;
+pub use operators::Operator;
 pub use overdue::{Abandoned, AttemptId, Overdue, UNDO_GRACE};
 pub use unit::{
     Again, Domain, Failed, Fate, Graveyard, History, Item, Origin, Outcome, Payload, Port,
@@ -48,6 +51,7 @@ use crate::report::Counts;
 use crate::retry::{Random, Retry};
 use crate::window::WindowOptions;
 use end::Phase;
+use operators::Ways;
 use overdue::Watch;
 use rollback::Undoing;
 use unit::{Alarm, Timer};
@@ -82,6 +86,8 @@ pub struct LegOptions {
     pub grace: Duration,
     /// Where the handler runs.
     pub port: Port,
+    /// What it does with failures, if those are what it takes; `None`: it takes items.
+    pub operator: Option<Operator>,
 }
 
 impl LegOptions {
@@ -98,7 +104,7 @@ impl LegOptions {
 /// A pipeline, as the engine sees it.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The handlers in order; the last is the sink.
+    /// The handlers in order: the last that takes items is the sink.
     pub legs: Vec<LegOptions>,
     /// The first leg that every tenant has for itself; the number of legs if none.
     pub fan_leg: usize,
@@ -106,7 +112,7 @@ pub struct Config {
     pub ports: usize,
     /// Units in flight over all branches.
     pub max_in_flight: usize,
-    /// Whether the first failure stops the pipeline.
+    /// Whether the first failure that nobody takes stops the pipeline, if it does not say itself.
     pub stop_on_error: bool,
     /// Seed of the jitter.
     pub seed: u64,
@@ -141,7 +147,8 @@ pub struct Engine<D: Domain> {
     again: Vec<VecDeque<Unit<D>>>,
     /// Undo actions whose turn has come, per port.
     undos: Vec<VecDeque<(RollbackId, Step<D::Undo>)>>,
-    /// Outputs on their way to the leg: the driver runs the stages in between and offers them.
+    /// Outputs on their way to the leg, or, of an operator, from it: the driver runs the stages in
+    /// between and offers them.
     arrivals: Vec<Vec<(BranchId, Item<D>)>>,
     timers: BinaryHeap<Timer<D>>,
     /// Numbers timers and rollbacks.
@@ -160,6 +167,7 @@ pub struct Engine<D: Domain> {
     unarranged: VecDeque<RollbackId>,
     whole: Whole<D>,
     watch: Watch,
+    ways: Ways<D>,
     random: Random,
     stopping: bool,
     failures: Vec<Failed<D>>,
@@ -187,12 +195,13 @@ impl<D: Domain> Engine<D> {
     /// A run that has not begun.
     pub fn new(mut config: Config) -> Self {
         let legs = config.legs.len();
-        if let Some(sink) = config.legs.last_mut() {
-            // It has no outputs to keep in order.
-            sink.ordered = false;
+        let ways = Ways::new(&config.legs);
+        for (leg, options) in config.legs.iter_mut().enumerate() {
+            // The sink, and operators behind it, have no outputs to keep in order.
+            options.ordered &= ways.next(leg).is_some();
         }
         let least = config.legs.iter().map(|leg| leg.capacity).min();
-        let trunk = Branch::new(0, &config.legs[..config.fan_leg], None);
+        let trunk = Branch::new(0, &config.legs[..ways.of_trunk(config.fan_leg)], None);
         Self {
             branches: vec![trunk],
             phase: Phase::Running,
@@ -211,6 +220,7 @@ impl<D: Domain> Engine<D> {
             unarranged: VecDeque::new(),
             whole: Whole::default(),
             watch: Watch::default(),
+            ways,
             random: Random::new(config.seed),
             stopping: false,
             failures: Vec::new(),
@@ -259,7 +269,8 @@ impl<D: Domain> Engine<D> {
         self.branches[0].counts.left += items;
     }
 
-    /// Hands over the outputs that wait to be offered to `leg`.
+    /// Hands over the outputs that wait to be offered to `leg`; of an operator's leg, what it has
+    /// recovered, which waits to be offered to the next that takes items.
     ///
     /// The driver runs the stages in between and offers what comes of it before it calls
     /// [`Engine::poll`] again: a leg that nothing seems to be on the way to may close.

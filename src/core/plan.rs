@@ -60,6 +60,18 @@ pub enum Kind {
     FlatMap,
     /// Looks, and passes on.
     Tap,
+    /// Makes a failure of those a call says no to.
+    Ensure,
+    /// Looks at failures, and passes them on.
+    TapError,
+    /// Makes items of failures.
+    Recover,
+    /// Makes other failures of failures.
+    MapError,
+    /// Counts failures, and passes them on.
+    CollectErrors,
+    /// Ends the course of failures.
+    DeadLetter,
     /// Sends each to its tenant's branch.
     FanOut,
     /// Gathers several into one unit.
@@ -74,12 +86,18 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of the builder's documentation.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 16] = [
         Self::Source,
         Self::Map,
         Self::Filter,
         Self::FlatMap,
         Self::Tap,
+        Self::Ensure,
+        Self::TapError,
+        Self::Recover,
+        Self::MapError,
+        Self::CollectErrors,
+        Self::DeadLetter,
         Self::FanOut,
         Self::Window,
         Self::ForEach,
@@ -95,6 +113,12 @@ impl Kind {
             Self::Filter => "filter",
             Self::FlatMap => "flat_map",
             Self::Tap => "tap",
+            Self::Ensure => "ensure",
+            Self::TapError => "tap_error",
+            Self::Recover => "recover",
+            Self::MapError => "map_error",
+            Self::CollectErrors => "collect_errors",
+            Self::DeadLetter => "dead_letter",
             Self::FanOut => "fan_out",
             Self::Window => "window",
             Self::ForEach => "for_each",
@@ -108,9 +132,21 @@ impl Kind {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
-    /// Whether nothing can follow.
+    /// Whether no item gets further; failures do.
     pub const fn is_sink(self) -> bool {
         matches!(self, Self::ForEach | Self::Collect | Self::ToChannel)
+    }
+
+    /// Whether it takes failures, and lets items pass.
+    pub const fn is_operator(self) -> bool {
+        matches!(
+            self,
+            Self::TapError
+                | Self::Recover
+                | Self::MapError
+                | Self::CollectErrors
+                | Self::DeadLetter
+        )
     }
 }
 
@@ -142,15 +178,20 @@ impl Stage {
 impl Plan {
     /// A plan without stages.
     ///
-    /// `settings` may hold `max_in_flight` (units), `threads`, `on_error`, `grace` (seconds),
-    /// `commit`, `rollback`, `rollback_deadline` (seconds) and `seed`; what is not there gets its
+    /// `settings` may hold `max_in_flight` (units), `threads`, `on_error`, `dead_letter` (what the
+    /// target of failures is called), `grace` (seconds), `commit`, `rollback`, `rollback_deadline` (seconds) and `seed`; what is not there gets its
     /// default.
     ///
     /// # Errors
     /// [`PlanError`] if the name is not a text with something in it, or a setting is not allowed.
     pub fn new(name: &Value, settings: &Options) -> Result<Self, PlanError> {
         let name = named(name)?;
-        let settings = check(field::SETTINGS, settings).map_err(|error| error.at(&name, None))?;
+        let settings = check(field::SETTINGS, settings)
+            .and_then(|settings| {
+                addressed(&settings, settings.get("dead_letter"))?;
+                Ok(settings)
+            })
+            .map_err(|error| error.at(&name, None))?;
         Ok(Self {
             name,
             settings,
@@ -176,6 +217,7 @@ impl Plan {
             .and_then(|()| check(kind.fields(), options))
             .and_then(|options| triggered(kind, options))
             .and_then(|options| interruptible(kind, options))
+            .and_then(|options| self.addressed(options))
             .map_err(|error| error.at(&self.name, Some(&name)))?;
         self.stages.push(Stage {
             name,
@@ -190,9 +232,9 @@ impl Plan {
     /// # Errors
     /// [`PlanError`] saying which of the two is missing.
     pub fn validate(&self) -> Result<(), PlanError> {
-        let missing = match self.stages.last() {
+        let missing = match self.stages.first() {
             None => "no source; begin with source(...)",
-            Some(last) if !last.kind.is_sink() => {
+            Some(_) if self.find(Kind::is_sink).is_none() => {
                 "no sink; end with for_each(...), collect() or to_channel(...)"
             }
             Some(_) => return Ok(()),
@@ -215,6 +257,12 @@ impl Plan {
         &self.stages
     }
 
+    /// Refuses to have failures dead-lettered where there is no target for them.
+    fn addressed(&self, options: Options) -> Result<Options, PlanError> {
+        addressed(&options, self.settings.get("dead_letter"))?;
+        Ok(options)
+    }
+
     fn find(&self, matches: impl Fn(Kind) -> bool) -> Option<&Stage> {
         self.stages.iter().find(|stage| matches(stage.kind))
     }
@@ -228,8 +276,11 @@ impl Plan {
                 "a pipeline has one source, and this one has {}",
                 source.quoted()
             )
-        } else if let Some(sink) = self.find(Kind::is_sink) {
-            format!("nothing can follow the sink {}", sink.quoted())
+        } else if let Some(sink) = self.find(Kind::is_sink).filter(|_| !kind.is_operator()) {
+            format!(
+                "nothing can follow the sink {} but what takes failures",
+                sink.quoted()
+            )
         } else if let (Kind::FanOut, Some(other)) = (kind, self.find(|kind| kind == Kind::FanOut)) {
             format!(
                 "a pipeline fans out once, and this one does so at {}",
@@ -280,10 +331,19 @@ fn triggered(kind: Kind, options: Options) -> Result<Options, PlanError> {
     Ok(options)
 }
 
+fn addressed(options: &Options, target: &Value) -> Result<(), PlanError> {
+    let on_error = options.get("on_error");
+    if *target == Value::None && *on_error == Value::from("dead_letter") {
+        let allowed = "\"continue\" or \"stop\" where the pipeline has no dead_letter=target";
+        return Err(PlanError::value_of("on_error", on_error, allowed));
+    }
+    Ok(())
+}
+
 /// Refuses a timeout for a callable that nothing can take the thread from.
 fn interruptible(kind: Kind, options: Options) -> Result<Options, PlanError> {
     let timeout = options.get("timeout");
-    let pooled = kind == Kind::ForEach && !options.flag("inline");
+    let pooled = matches!(kind, Kind::ForEach | Kind::DeadLetter) && !options.flag("inline");
     if *timeout != Value::None && !options.flag("is_async") && !pooled {
         let allowed = "None for a def that runs inline, where nothing can interrupt it \
                        (an async def, or a def sink on the pool, can be timed out)";

@@ -26,6 +26,8 @@ pub struct Counts {
     pub returned: u64,
     /// Still inside when the report was made.
     pub left: u64,
+    /// Failed, and made an item again by an operator; they end, and count, another time.
+    pub recovered: u64,
     /// Attempts after the first, in units.
     pub retried: u64,
     /// Windows that left, in windows.
@@ -66,6 +68,7 @@ impl AddAssign for Counts {
         self.dead_lettered += other.dead_lettered;
         self.returned += other.returned;
         self.left += other.left;
+        self.recovered += other.recovered;
         self.retried += other.retried;
         self.windows += other.windows;
     }

@@ -43,6 +43,10 @@ impl Domain for PyDomain {
         }
     }
 
+    fn stops(error: &Failure, otherwise: bool) -> bool {
+        error.stops.unwrap_or(otherwise)
+    }
+
     fn port(undo: &Undo) -> Port {
         undo.port
     }
@@ -54,6 +58,26 @@ pub(crate) struct Failure {
     pub(crate) error: Py<PyAny>,
     pub(crate) code: String,
     pub(crate) stage: usize,
+    /// What the callable was given, where it was given something.
+    pub(crate) item: Option<Py<PyAny>>,
+    /// What operators are given, once it has been made.
+    pub(crate) told: Option<Py<PyAny>>,
+    /// Whether it stops the pipeline, where its stage says so.
+    pub(crate) stops: Option<bool>,
+}
+
+impl Failure {
+    pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
+        let cloned = |it: &Option<Py<PyAny>>| it.as_ref().map(|it| it.clone_ref(py));
+        Self {
+            error: self.error.clone_ref(py),
+            code: self.code.clone(),
+            stage: self.stage,
+            item: cloned(&self.item),
+            told: cloned(&self.told),
+            stops: self.stops,
+        }
+    }
 }
 
 /// What every context of a run reads: names, the clock, the order of registration.
@@ -62,6 +86,8 @@ pub(crate) struct Shared {
     pub(crate) pipeline: String,
     /// By stage number; the source is 0.
     pub(crate) stages: Vec<String>,
+    /// By stage number: whether a failure that arose there stops the pipeline, if the stage says.
+    pub(crate) stops: Vec<Option<bool>>,
     pub(crate) clock: Clock,
     pub(crate) aborting: AtomicBool,
     /// Numbers undo actions over the whole pipeline: playback is strict LIFO across scopes.
@@ -74,30 +100,46 @@ pub(crate) struct Shared {
     pub(crate) timed_out: Py<PyAny>,
     /// `anabranch._failures.undo_timed_out`.
     pub(crate) undo_timed_out: Py<PyAny>,
+    /// `anabranch._failures.tell`: makes what operators, and the report, tell of a failure.
+    pub(crate) tell: Py<PyAny>,
+    /// `anabranch._failures.mapped`: the failure that a `map_error` has made of one.
+    pub(crate) mapped: Py<PyAny>,
     /// What a signal handler raised in the middle of our own Python code: the next step raises it.
     fatal: Mutex<Option<PyErr>>,
+}
+
+/// Where the border calls back into the package.
+#[derive(Debug, FromPyObject)]
+pub(crate) struct Callbacks {
+    inspect: Py<PyAny>,
+    describe: Py<PyAny>,
+    timed_out: Py<PyAny>,
+    undo_timed_out: Py<PyAny>,
+    tell: Py<PyAny>,
+    mapped: Py<PyAny>,
 }
 
 impl Shared {
     pub(crate) fn new(
         pipeline: String,
         stages: Vec<String>,
+        stops: Vec<Option<bool>>,
         clock: Clock,
-        inspect: Py<PyAny>,
-        describe: Py<PyAny>,
-        timed_out: Py<PyAny>,
-        undo_timed_out: Py<PyAny>,
+        callbacks: Callbacks,
     ) -> Self {
         Self {
             pipeline,
             stages,
+            stops,
             clock,
             aborting: AtomicBool::new(false),
             order: AtomicU64::new(0),
-            inspect,
-            describe,
-            timed_out,
-            undo_timed_out,
+            inspect: callbacks.inspect,
+            describe: callbacks.describe,
+            timed_out: callbacks.timed_out,
+            undo_timed_out: callbacks.undo_timed_out,
+            tell: callbacks.tell,
+            mapped: callbacks.mapped,
             fatal: Mutex::default(),
         }
     }
@@ -140,6 +182,7 @@ impl Shared {
         stage: usize,
         tenant: Option<&Py<PyAny>>,
         attempt: Option<u32>,
+        item: Option<Py<PyAny>>,
     ) -> Failure {
         // By value: on Python 3.11 the traceback is kept beside the exception until it is asked for.
         let value = error.clone_ref(py).into_value(py).into_bound(py);
@@ -164,6 +207,9 @@ impl Shared {
             error: value.into_any().unbind(),
             code,
             stage,
+            item,
+            told: None,
+            stops: self.stops.get(stage).copied().flatten(),
         }
     }
 }

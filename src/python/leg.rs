@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anabranch_core::engine::{LegOptions, Port};
+use anabranch_core::engine::{LegOptions, Operator, Port};
 use anabranch_core::window::{Partial, WindowOptions};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -36,6 +36,8 @@ pub(crate) struct PassSpec {
     pub(crate) lines: Vec<(usize, usize)>,
     /// The first stage behind the key, whose failures belong to a branch.
     pub(crate) routed_from: usize,
+    /// Where, among the values listed with a failure, the one is that each stage was given.
+    pub(crate) inputs: Vec<(usize, usize)>,
 }
 
 /// One leg, as `anabranch._build` describes it.
@@ -56,6 +58,10 @@ pub(crate) struct LegSpec<'py> {
     /// Seconds.
     timeout: Option<f64>,
     grace: f64,
+    /// Of an operator: the stages behind it in front of the next leg, fused.
+    rest: Option<PassSpec>,
+    /// Of an operator: which failures it takes.
+    takes: Option<Py<PyAny>>,
 }
 
 /// What a handler is for.
@@ -69,6 +75,14 @@ pub(crate) enum Role {
     Tap,
     Sink,
     Collect,
+    /// Takes failures, looks at them and passes them on.
+    TapError,
+    /// Takes failures, and gives items.
+    Recover,
+    /// Takes failures, and gives others.
+    MapError,
+    /// Takes failures, and keeps them.
+    DeadLetter,
 }
 
 /// One leg of a run: the Python side of an engine's leg.
@@ -85,6 +99,10 @@ pub(crate) struct Leg {
     pub(crate) timeout: Option<f64>,
     /// How its window counts bytes.
     pub(crate) sizes: Sizes,
+    /// Of an operator: the pass of what it recovers.
+    pub(crate) rest: Option<PassSpec>,
+    /// Of an operator: which failures it takes; `None`: all.
+    pub(crate) takes: Option<Py<PyAny>>,
 }
 
 /// The Python side of a leg's retry policy.
@@ -162,6 +180,10 @@ impl LegSpec<'_> {
             "filter" => Role::Filter,
             "flat_map" => Role::FlatMap,
             "tap" => Role::Tap,
+            "tap_error" | "collect_errors" => Role::TapError,
+            "recover" => Role::Recover,
+            "map_error" => Role::MapError,
+            "dead_letter" => Role::DeadLetter,
             "for_each" | "to_channel" => Role::Sink,
             "collect" => Role::Collect,
             other => return Err(PyValueError::new_err(format!("unknown role {other:?}"))),
@@ -198,6 +220,7 @@ impl LegSpec<'_> {
             timeout: self.timeout.map(seconds),
             grace: seconds(self.grace),
             port,
+            operator: role.operator(),
         };
         let leg = Leg {
             r#pass: self.generated,
@@ -209,12 +232,24 @@ impl LegSpec<'_> {
             retry,
             timeout: self.timeout,
             sizes,
+            rest: self.rest,
+            takes: self.takes,
         };
         Ok((options, leg))
     }
 }
 
 impl Role {
+    /// What the engine makes of a failure that the handler has taken, if failures are what it takes.
+    pub(crate) const fn operator(self) -> Option<Operator> {
+        match self {
+            // They complete as failed, with the failure that goes on.
+            Self::TapError | Self::MapError | Self::Recover => Some(Operator::Recover),
+            Self::DeadLetter => Some(Operator::DeadLetter),
+            _ => None,
+        }
+    }
+
     /// What a stage passes on, given its input and its handler's result.
     ///
     /// # Errors
@@ -225,10 +260,15 @@ impl Role {
         result: Bound<'_, PyAny>,
     ) -> PyResult<Vec<Py<PyAny>>> {
         match self {
-            Self::Map => Ok(vec![result.unbind()]),
+            Self::Map | Self::Recover => Ok(vec![result.unbind()]),
             Self::Forward | Self::Tap => Ok(vec![value.clone().unbind()]),
             Self::Filter if result.is_truthy()? => Ok(vec![value.clone().unbind()]),
-            Self::Filter | Self::Sink | Self::Collect => Ok(Vec::new()),
+            Self::Filter
+            | Self::Sink
+            | Self::Collect
+            | Self::TapError
+            | Self::MapError
+            | Self::DeadLetter => Ok(Vec::new()),
             Self::FlatMap => result
                 .try_iter()?
                 .map(|item| item.map(Bound::unbind))

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use anabranch_core::branch::BranchId;
 use anabranch_core::engine::Item;
 use pyo3::prelude::*;
-use pyo3::types::{PyIterator, PyList};
+use pyo3::types::{PyIterator, PyList, PyTuple};
 
 use super::context::{Context, Registered};
 use super::domain::{INLINE, PyDomain, Shared};
@@ -133,6 +133,8 @@ pub(crate) struct FailedItem<'py> {
     pub(crate) key: Option<Bound<'py, PyAny>>,
     /// Which input it was; plain passes do not know.
     pub(crate) index: Option<usize>,
+    /// What the callable was given.
+    pub(crate) item: Option<Py<PyAny>>,
     /// Its place among the failures.
     pub(crate) place: usize,
 }
@@ -170,6 +172,14 @@ impl<'py> Passed<'py> {
         }
     }
 }
+
+/// A failure as a pass lists it: the exception, the key, the input, and the values on the way.
+type Listed<'py> = (
+    Bound<'py, PyAny>,
+    Bound<'py, PyAny>,
+    Option<usize>,
+    Bound<'py, PyTuple>,
+);
 
 fn stage_of(py: Python<'_>, spec: &PassSpec, error: &PyErr) -> usize {
     let line = error
@@ -243,20 +253,27 @@ pub(crate) fn run<'py>(
             stage,
             key: None,
             index,
+            item: items
+                .len()
+                .checked_sub(left + 1)
+                .and_then(|at| items.get_item(at).ok())
+                .map(Bound::unbind),
             place: failures.len(),
         });
     }
     for (place, failure) in failures.iter().enumerate() {
-        let (error, key, index): (Bound<'py, PyAny>, Bound<'py, PyAny>, Option<usize>) =
-            failure.extract()?;
+        let (error, key, index, values): Listed<'py> = failure.extract()?;
         let error = PyErr::from_value(error);
         let stage = stage_of(py, spec, &error);
+        let given = spec.inputs.iter().find(|(of, _)| *of == stage);
+        let item = given.and_then(|(_, at)| values.get_item(*at).ok());
         let key = (stage >= spec.routed_from).then_some(key);
         failed.push(FailedItem {
             error,
             stage,
             key,
             index,
+            item: item.map(Bound::unbind),
             place,
         });
     }

@@ -26,7 +26,7 @@ impl PyPlan {
     #[pyo3(
         signature = (name, **settings),
         text_signature = "(name, *, max_in_flight=256, threads=8, on_error='continue', \
-                          grace=30.0, commit='unit', rollback='sequential', \
+                          dead_letter=None, grace=30.0, commit='unit', rollback='sequential', \
                           rollback_deadline=30.0, seed=None)"
     )]
     fn new(name: &Bound<'_, PyAny>, settings: Option<Bound<'_, PyDict>>) -> PyResult<Self> {

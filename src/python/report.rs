@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anabranch_core::branch::BranchId;
 use anabranch_core::compensation::Step;
-use anabranch_core::engine::{Abandoned, Fate, Undone};
+use anabranch_core::engine::{Abandoned, Failed, Fate, Undone};
 use anabranch_core::report::Counts;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
@@ -25,6 +25,7 @@ fn counts<'py>(py: Python<'py>, counts: &Counts) -> PyResult<Bound<'py, PyDict>>
         ("dropped", counts.dropped),
         ("dead_lettered", counts.dead_lettered),
         ("returned", counts.returned),
+        ("recovered", counts.recovered),
         ("left", counts.left),
         ("retried", counts.retried),
         ("windows", counts.windows),
@@ -112,6 +113,20 @@ fn timeouts<'py>(
     Ok(timeouts)
 }
 
+/// A failure, to be told of once the engine is not borrowed.
+fn copied(py: Python<'_>, failed: &Failed<PyDomain>) -> Failed<PyDomain> {
+    let history = failed.history.iter();
+    Failed {
+        branch: failed.branch,
+        error: failed.error.clone_ref(py),
+        items: failed.items,
+        attempts: failed.attempts,
+        delay: failed.delay,
+        history: history.map(|error| error.clone_ref(py)).collect(),
+        gave_up: failed.gave_up,
+    }
+}
+
 /// Builds the report.
 pub(crate) fn build<'py>(
     py: Python<'py>,
@@ -127,26 +142,7 @@ pub(crate) fn build<'py>(
     let failures: Vec<_> = engine
         .failures()
         .iter()
-        .map(|failed| {
-            // The error of each attempt, the last one included.
-            let attempts = failed.history.iter().chain([&failed.error]);
-            let history: Vec<_> = attempts
-                .map(|failure| failure.error.clone_ref(py))
-                .collect();
-            let error = failed.error.error.clone_ref(py);
-            let code = failed.error.code.clone();
-            let place = (failed.branch, failed.error.stage);
-            (
-                place,
-                code,
-                failed.items,
-                failed.attempts,
-                failed.delay,
-                failed.gave_up.name(),
-                error,
-                history,
-            )
-        })
+        .map(|failed| copied(py, failed))
         .collect();
     let undone_counts = engine.undone_counts();
     let mut actions: Vec<_> = engine
@@ -160,7 +156,6 @@ pub(crate) fn build<'py>(
     let late = engine.late();
     drop(engine);
 
-    let stage_name = |stage: usize| run.shared.stages.get(stage).cloned();
     let report = PyDict::new(py);
     report.set_item("pipeline", &run.shared.pipeline)?;
     report.set_item("outcome", outcome)?;
@@ -176,18 +171,13 @@ pub(crate) fn build<'py>(
     report.set_item("branches", rows)?;
     report.set_item("codes", codes)?;
     let samples = PyList::empty(py);
-    for ((branch, stage), code, items, attempts, delay, gave_up, error, history) in failures {
-        let row = PyDict::new(py);
-        row.set_item("code", code)?;
-        row.set_item("stage", stage_name(stage))?;
-        row.set_item("tenant", run.tenant(py, branch))?;
-        row.set_item("items", items)?;
-        row.set_item("attempts", attempts)?;
-        row.set_item("delay", delay.as_secs_f64())?;
-        row.set_item("gave_up", gave_up)?;
-        row.set_item("error", error)?;
-        row.set_item("history", history)?;
-        samples.append(row)?;
+    for mut failed in failures {
+        // What operators were given, if they were.
+        let told = match failed.error.told.take() {
+            Some(told) => told,
+            None => run.tell(py, &failed)?,
+        };
+        samples.append(told)?;
     }
     report.set_item("failures", samples)?;
     let compensations = PyDict::new(py);

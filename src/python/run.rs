@@ -11,6 +11,7 @@
 //! - `run/slice.rs`: what a step does.
 //! - `run/flow.rs`: items from the source, through the pass and the routing, to the first leg.
 //! - `run/target.rs`: units into the channel at the end.
+//! - `run/operators.rs`: failures to the operators behind them, and what these recover.
 //! - `run/overdue.rs`: attempts that are not over in time.
 //! - `run/tracked.rs`: the same for items with a history.
 //! - `run/rollback.rs`: what is registered, and by which policy it is undone.
@@ -18,6 +19,7 @@
 
 mod flow;
 mod holders;
+mod operators;
 mod overdue;
 mod rollback;
 pub(super) mod slice;
@@ -39,7 +41,7 @@ use super::domain::{FIRST_TASKS, PyDomain, Shared};
 use super::errors::{ClosedError, ForkedProcessError};
 use super::job::Job;
 use super::keys::{KeyOf, Router};
-use super::leg::Leg;
+use super::leg::{Leg, PassSpec};
 use super::native::NativeSource;
 use super::report;
 use super::source::Source;
@@ -76,7 +78,13 @@ struct Pool {
 struct Hand {
     source: Source,
     key: Option<KeyOf>,
+    /// The leg that fresh items come to.
+    entry: usize,
+    /// The leg in front of which items part by their keys.
+    key_leg: Option<usize>,
+    /// The first leg that every tenant has for itself: that one, or operators in front of it.
     fan_leg: usize,
+    rekey: Option<PassSpec>,
     fan_stage: usize,
     router: Router,
     pool: Pool,

@@ -173,6 +173,9 @@ impl InHand {
             } => {
                 let registered = run.registered(context.as_ref(), unit.branch);
                 let leg = &run.facts[unit.leg];
+                if leg.role.operator().is_some() {
+                    return run.settle_operator(py, unit, &value, result, registered);
+                }
                 let result = result.and_then(|result| {
                     let outputs = leg.role.outputs(value.bind(py), result.into_bound(py));
                     if let Err(error) = &outputs {
@@ -188,9 +191,10 @@ impl InHand {
                         let tenant = run.tenant(py, unit.branch);
                         let attempt = leg.retries.then_some(unit.attempt);
                         let stage = stage.unwrap_or(leg.stage);
+                        let item = Some(value.clone_ref(py));
                         let failure =
                             run.shared
-                                .failure(py, &error, stage, tenant.as_ref(), attempt);
+                                .failure(py, &error, stage, tenant.as_ref(), attempt, item);
                         let again = if leg.retries {
                             run.again(py, unit.leg, unit.attempt, &error)
                         } else {
@@ -225,7 +229,7 @@ impl InHand {
                     Err(error) => {
                         let tenant = run.tenant_of(py, undo, turn.branch);
                         let (stage, tenant) = (undo.stage, tenant.as_ref());
-                        Some(run.shared.failure(py, &error, stage, tenant, None))
+                        Some(run.shared.failure(py, &error, stage, tenant, None, None))
                     }
                 };
                 GivenBack::Undo(turn, error, registered)

@@ -65,6 +65,7 @@ def test_v2_stages_tell_what_was_found_and_filled_in():
         "ordered": True,
         "retry": None,
         "timeout": None,
+        "on_error": None,
     }
     assert dict(fan_out.options) == {
         "by": "item('tenant')",

@@ -20,6 +20,7 @@ COUNTS = (
     "dead_lettered",
     "returned",
     "left",
+    "recovered",
     "retried",
     "windows",
 )
@@ -48,7 +49,7 @@ def failure(error, **more):
         "error": raised(error),
         "history": [error],
     }
-    return data | more
+    return ab.Failure(**data | more)
 
 
 def action(error=None, **more):
@@ -124,7 +125,7 @@ def test_r5_a_failure_keeps_attempts_each_error_and_the_total_delay():
     told = failure(history[-1], attempts=2, delay=0.75, history=history)
     run = report(counts=counts(received=1, failed=1), failures=[told])
     (kept,) = run.failures
-    assert (kept.attempts, kept.delay, kept.history) == (2, 0.75, history)
+    assert (kept.attempts, kept.delay, kept.history) == (2, 0.75, tuple(history))
     with pytest.raises(ab.PipelineFailed) as caught:
         run.raise_for_failure()
     (error,) = caught.value.exceptions
@@ -248,7 +249,8 @@ def test_to_dict_is_json_and_leaves_nothing_out_but_the_items():
     assert [branch["tenant"] for branch in told["branches"]] == ["acme", "('globex', 7)"]
     assert told["codes"] == {"OSError": 999, "KeyError": 1}
     first = told["failures"][0]
-    assert first["error"] == {"type": "OSError", "message": "disk full"}
+    assert (first["error"]["type"], first["error"]["message"]) == ("OSError", "disk full")
+    assert first["error"]["traceback"].endswith("OSError: disk full\n")
     assert first["history"] == [first["error"]]
     assert (first["items"], first["attempts"], first["delay"]) == (500, 5, 1.5)
     assert told["compensations"]["actions"][1]["error"]["message"] == "gone"

@@ -9,7 +9,7 @@ import pytest
 from support import Live, Seen, balanced, every_driver, go, turns, wait_for, within
 
 import anabranch as ab
-from anabranch import _build, _driver, _tasks
+from anabranch import _driver, _legs, _tasks
 from anabranch.testing import VirtualClock
 
 # For coroutines: those that must not time out do not suspend, so that no delay can reach them.
@@ -21,7 +21,7 @@ POOLED = 0.4
 @pytest.fixture
 def no_grace(monkeypatch):
     """Leave behind soon what does not end after its timeout: the real grace takes seconds."""
-    monkeypatch.setattr(_build, "_TIMEOUT_GRACE", SHORT)
+    monkeypatch.setattr(_legs, "_TIMEOUT_GRACE", SHORT)
 
 
 def one(*items):

@@ -71,6 +71,7 @@ impl Job {
             timeout: None,
             grace: Duration::ZERO,
             port: PORT,
+            operator: None,
         };
         let mut engine = Engine::new(Config {
             legs: vec![leg],

@@ -11,6 +11,7 @@
 //! - `engine/scopes.rs`: more of them: scopes wider than a unit, or held by several outputs.
 //! - `engine/policies.rs`: those about how a rollback goes about it.
 //! - `engine/endings.rs`: the rows of all letters about end, drain and abort.
+//! - `engine/failures.rs`: failures and the operators behind them, at random, too.
 //! - `engine/conservation.rs`: random pipelines, of which nothing is ever lost.
 //! - `engine/world.rs`: one such pipeline, and what happens to it.
 //! - `engine/model.rs`: what must come of it, written down without the engine; `engine/held.rs`:
@@ -26,6 +27,8 @@ mod conservation;
 mod driver;
 #[path = "engine/endings.rs"]
 mod endings;
+#[path = "engine/failures.rs"]
+mod failures;
 #[path = "engine/held.rs"]
 mod held;
 #[path = "engine/model.rs"]

@@ -3,7 +3,7 @@
 import functools
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypedDict, TypeGuard, assert_type
 
@@ -247,3 +247,35 @@ def connections() -> None:
 def errors(error: ab.ConfigError) -> tuple[str | None, str | None, str | None, object]:
     """Check what an error tells a program."""
     return error.pipeline, error.stage, error.argument, error.value
+
+
+def told(failure: ab.Failure) -> Event:
+    """Take a failure."""
+    assert_type(failure.error, BaseException)
+    assert_type(failure.children, Sequence[ab.Failure])
+    return {"tenant": failure.code, "number": failure.items}
+
+
+async def told_later(failure: ab.Failure, ctx: ab.Context) -> bytes:
+    """Take a failure, and ctx."""
+    return f"{failure.item}, {ctx.tenant}".encode()
+
+
+def summarized(summary: ab.ErrorSummary) -> None:
+    """Take what was counted."""
+    assert_type(summary.codes, Mapping[str, int])
+
+
+letters: ab.Channel[ab.Failure] = ab.Channel(10)
+parsed = ab.Pipeline("p", on_error="dead_letter", dead_letter=letters).source(["acme 1"]).map(parse)
+assert_type(parsed.ensure(lambda event: event["number"] > 0, code="negative"), ab.Pipeline[Event])
+assert_type(parsed.recover(told), ab.Pipeline[Event])
+assert_type(parsed.recover(told_later, codes="timeout", concurrency=4), ab.Pipeline[Event | bytes])
+assert_type(parsed.recover(lambda failure: None, types=OSError), ab.Pipeline[Event | None])
+assert_type(parsed.tap_error(print), ab.Pipeline[Event])
+assert_type(parsed.tap_error(told_later), ab.Pipeline[Event])
+assert_type(parsed.map_error(lambda failure: OSError(failure.message)), ab.Pipeline[Event])
+assert_type(parsed.map_error(lambda failure: failure.replace(code="x")), ab.Pipeline[Event])
+assert_type(parsed.collect_errors(every=60.0, to=summarized), ab.Pipeline[Event])
+assert_type(parsed.dead_letter(told_later).dead_letter("letters.jsonl"), ab.Pipeline[Event])
+assert_type(parsed.collect().dead_letter(letters).run_blocking().items, list[Event])

@@ -72,7 +72,12 @@ impl<D: Domain> Engine<D> {
     pub fn straight(&self) -> bool {
         let options = &self.config.legs[0];
         let Port(port) = options.port;
-        let Some(lane) = self.branches[0].lanes.first() else {
+        // The trunk has lanes behind the fan-out, too, where failures have operators.
+        let Some(lane) = self.branches[0]
+            .lanes
+            .first()
+            .filter(|_| self.config.fan_leg > 0)
+        else {
             return false;
         };
         options.concurrency == 1

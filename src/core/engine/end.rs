@@ -79,6 +79,7 @@ impl<D: Domain> Engine<D> {
             && self.load.iter().all(|load| *load == 0)
             && self.arrivals.iter().all(Vec::is_empty)
             && self.rollbacks.is_empty()
+            && self.ways.is_empty()
             && self.watch.is_empty()
     }
 
@@ -89,7 +90,8 @@ impl<D: Domain> Engine<D> {
 
     /// Whether an item that comes to `leg` now comes too late.
     pub(super) fn gives_up(&self, leg: usize) -> bool {
-        self.phase == Phase::Discarding || (self.phase == Phase::Aborted && leg == 0)
+        self.phase == Phase::Discarding
+            || (self.phase == Phase::Aborted && leg == self.ways.entry())
     }
 
     /// Counts an item as left, and undoes what it did.
@@ -146,6 +148,7 @@ impl<D: Domain> Engine<D> {
 
     /// Gives up what waits in queues, in partial windows, between legs and in back-off.
     fn give_up(&mut self, now: Time) {
+        self.lose_failures();
         for leg in 0..self.config.legs.len() {
             for (branch, item) in self.take_arrivals(leg) {
                 self.leave(branch, item, now);
@@ -182,7 +185,7 @@ impl<D: Domain> Engine<D> {
         }
         self.empty_window(branch, leg, now);
         for item in queue {
-            self.leave(branch, item, now);
+            self.give_up_item(leg, branch, item, now);
         }
         self.list(branch, leg);
     }
@@ -200,6 +203,8 @@ impl<D: Domain> Engine<D> {
         let branches = u32::try_from(self.branches.len()).unwrap_or(u32::MAX);
         let passing = if leg < self.config.fan_leg {
             0..1
+        } else if self.is_operator(leg) {
+            0..branches
         } else {
             1..branches
         };
@@ -217,7 +222,7 @@ impl<D: Domain> Engine<D> {
     pub(super) fn close_legs(&mut self, now: Time) {
         while self.phase != Phase::Running && self.closed < self.config.legs.len() {
             let leg = self.closed;
-            if leg > 0 && (self.load[leg - 1] > 0 || !self.arrivals[leg].is_empty()) {
+            if self.is_reachable(leg) {
                 return;
             }
             self.closed += 1;

@@ -15,8 +15,8 @@ impl<D: Domain> Engine<D> {
     /// counts as left.
     pub fn offer(&mut self, leg: usize, branch: BranchId, item: Item<D>, now: Time) {
         let closed = leg < self.closed;
-        if closed && self.gives_up(leg) {
-            self.leave(branch, item, now);
+        if (closed && self.gives_up(leg)) || (self.aborted() && self.is_operator(leg)) {
+            self.give_up_item(leg, branch, item, now);
             return;
         }
         self.load[leg] += 1;
@@ -210,7 +210,8 @@ impl<D: Domain> Engine<D> {
             self.list(branch, earlier);
         }
         if self.over[leg] == 0 {
-            for earlier in 0..first {
+            // The trunk passes operators behind the fan-out, too.
+            for earlier in 0..leg.min(self.branches[0].lanes.len()) {
                 self.list(BranchId::TRUNK, earlier);
             }
         }

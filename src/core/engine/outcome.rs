@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::rollback::Then;
-use super::{Again, Domain, Engine, Failed, Item, MAX_SAMPLES, Origin, Outcome, Payload, Unit};
+use super::{
+    Again, Domain, Engine, Failed, Item, MAX_SAMPLES, Operator, Origin, Outcome, Payload, Unit,
+};
 use crate::branch::BranchId;
 use crate::clock::Time;
 use crate::compensation::Scope;
@@ -32,13 +34,7 @@ impl<D: Domain> Engine<D> {
         self.in_flight -= 1;
         self.end_clocked(&mut unit);
         match outcome {
-            Outcome::Done(values) if unit.leg + 1 < self.config.legs.len() => {
-                self.pass_on(unit, values, registered, now);
-            }
-            Outcome::Done(values) => {
-                self.graveyard.items.extend(values);
-                self.commit(unit, registered, now);
-            }
+            Outcome::Done(values) => self.succeed(unit, values, registered, now),
             Outcome::Failed { error, again } => {
                 self.fail_attempt(unit, error, again, registered, now);
             }
@@ -82,16 +78,18 @@ impl<D: Domain> Engine<D> {
         &mut row.counts
     }
 
-    /// Counts an item that failed in a stage of the driver's, and undoes what it did before.
+    /// An item has failed in a stage of the driver's: what it did before is undone, and then its
+    /// failure goes to the first operator from the leg `behind` on.
     pub fn fail_item(
         &mut self,
+        behind: usize,
         branch: BranchId,
         error: D::Error,
         weight: u32,
         scope: Option<Box<Scope<D::Undo>>>,
         now: Time,
     ) {
-        self.record(Failed {
+        let failed = Failed {
             branch,
             error,
             items: weight,
@@ -99,12 +97,43 @@ impl<D: Domain> Engine<D> {
             delay: Duration::ZERO,
             history: Vec::new(),
             gave_up: GaveUp::Attempts,
-        });
-        self.undo(branch, scope, Then::Nothing, now);
+        };
+        self.fail_from(behind, failed, scope, None, now);
     }
 
+    fn succeed(
+        &mut self,
+        unit: Unit<D>,
+        values: Vec<D::Item>,
+        registered: Option<Box<Scope<D::Undo>>>,
+        now: Time,
+    ) {
+        let weight = u64::from(unit.weight);
+        let counts = &mut self.branches[unit.branch.index()].counts;
+        let operator = self.config.legs[unit.leg].operator;
+        counts.recovered += if operator == Some(Operator::Recover) {
+            weight
+        } else {
+            0
+        };
+        if operator != Some(Operator::DeadLetter) && self.ways.next(unit.leg).is_some() {
+            self.pass_on(unit, values, registered, now);
+            return;
+        }
+        self.graveyard.items.extend(values);
+        self.commit(unit, registered, now);
+    }
+
+    /// A unit has come to its end, well.
     fn commit(&mut self, mut unit: Unit<D>, registered: Option<Box<Scope<D::Undo>>>, now: Time) {
-        self.came_back(&unit).committed += u64::from(unit.weight);
+        let dead = self.config.legs[unit.leg].operator == Some(Operator::DeadLetter);
+        let counts = self.came_back(&unit);
+        let weight = u64::from(unit.weight);
+        if dead {
+            counts.dead_lettered += weight;
+        } else {
+            counts.committed += weight;
+        }
         let scope = merged(unit.scope.take(), registered);
         self.end_well(unit.branch, scope, Then::Release(unit), now);
     }
@@ -162,23 +191,28 @@ impl<D: Domain> Engine<D> {
             let first = self.branches[branch.index()].first;
             self.branches[branch.index()].lanes[leg - first].hold(slot, outputs.collect());
             while let Some(items) = self.branches[branch.index()].lanes[leg - first].turn() {
-                self.arrive(leg + 1, branch, items.into_iter(), now);
+                self.arrive(leg, branch, items.into_iter(), now);
             }
         } else {
-            self.arrive(leg + 1, branch, outputs, now);
+            self.arrive(leg, branch, outputs, now);
         }
         self.release(branch, leg, entries);
     }
 
+    /// Sends what has left `from` on its way.
     fn arrive(
         &mut self,
-        leg: usize,
+        from: usize,
         branch: BranchId,
         items: impl Iterator<Item = Item<D>>,
         now: Time,
     ) {
+        let Some(to) = self.ways.next(from) else {
+            return;
+        };
+        let leg = if self.is_operator(from) { from } else { to };
         for item in items {
-            if self.gives_up(leg) {
+            if self.gives_up(to) {
                 self.leave(branch, item, now);
             } else {
                 self.branches[branch.index()].outside += u64::from(item.weight);
@@ -248,7 +282,7 @@ impl<D: Domain> Engine<D> {
             None => (Vec::new(), Duration::ZERO),
         };
         let (branch, items, attempts) = (unit.branch, unit.weight, unit.attempt);
-        self.record(Failed {
+        let failed = Failed {
             branch,
             error,
             items,
@@ -256,9 +290,9 @@ impl<D: Domain> Engine<D> {
             delay,
             history,
             gave_up,
-        });
+        };
         let scope = merged(unit.scope.take(), registered);
-        self.undo(branch, scope, Then::Release(unit), now);
+        self.fail_from(unit.leg + 1, failed, scope, Some(unit), now);
     }
 
     /// A unit whose next attempt, due at `at`, will not be made has failed as cancelled.
@@ -273,10 +307,11 @@ impl<D: Domain> Engine<D> {
         }
     }
 
-    fn record(&mut self, failed: Failed<D>) {
+    /// No operator has taken a failure: its items have failed.
+    pub fn lose(&mut self, failed: Failed<D>) {
         let items = u64::from(failed.items);
         self.branches[failed.branch.index()].counts.failed += items;
-        self.stopping |= self.config.stop_on_error;
+        self.stopping |= D::stops(&failed.error, self.config.stop_on_error);
         let code = D::code(&failed.error);
         if let Some(count) = self.codes.get_mut(code) {
             *count += items;

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::operators::Failing;
 use super::unit::{Alarm, Fate, Timer};
 use super::{Domain, Engine, MAX_SAMPLES, MAX_STUCK, Port, RollbackId, Turn, Undone, Unit};
 use crate::branch::BranchId;
@@ -20,6 +21,8 @@ pub(super) enum Then<D: Domain> {
     Release(Unit<D>),
     /// The item was in no handler.
     Nothing,
+    /// What failed goes on to an operator.
+    Fail(Box<Failing<D>>),
 }
 
 /// A rollback under way.
@@ -344,6 +347,7 @@ impl<D: Domain> Engine<D> {
             }
             Then::Release(unit) => self.let_go(unit, std::iter::empty(), now),
             Then::Nothing => {}
+            Then::Fail(failing) => self.send_failure(*failing, now),
         }
     }
 }

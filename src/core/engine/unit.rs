@@ -24,6 +24,11 @@ pub trait Domain: Debug + Sized {
     /// The failure of a unit whose back-off was cut short, made of its last attempt's. Called
     /// while the engine is borrowed: it must run no foreign code.
     fn cancelled(last: Self::Error) -> Self::Error;
+    /// Whether a failure that nobody has taken stops the pipeline; `otherwise`, if nothing says so
+    /// of this one.
+    fn stops(_error: &Self::Error, otherwise: bool) -> bool {
+        otherwise
+    }
     /// Where an undo action runs.
     fn port(undo: &Self::Undo) -> Port;
 }

@@ -119,6 +119,8 @@ impl<D: Domain> Engine<D> {
         match then {
             // What an attempt did is undone before the next one.
             Then::Retry(..) => self.aborted() && self.whole.wide > 0,
+            // It may be recovered, and the run then good as a whole.
+            Then::Fail(_) => ends && self.whole.wide > 0,
             Then::Release(_) | Then::Nothing => {
                 self.config.rollback.commit_at_end || (ends && self.whole.wide > 0)
             }

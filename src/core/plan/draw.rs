@@ -105,8 +105,10 @@ impl Kind {
             Self::Source => ("([", "])"),
             Self::FanOut => ("{{", "}}"),
             Self::Window => ("[[", "]]"),
-            Self::ForEach | Self::Collect | Self::ToChannel => ("[/", "\\]"),
-            Self::Map | Self::Filter | Self::FlatMap | Self::Tap => ("[", "]"),
+            Self::ForEach | Self::Collect | Self::ToChannel | Self::DeadLetter => ("[/", "\\]"),
+            Self::Map | Self::Filter | Self::FlatMap | Self::Tap | Self::Ensure => ("[", "]"),
+            // Failures pass here, and items pass by.
+            Self::TapError | Self::Recover | Self::MapError | Self::CollectErrors => ("(", ")"),
         }
     }
 }

@@ -6,6 +6,14 @@ use crate::error::PlanError;
 use crate::retry::{Backoff, Budget, Cron, Jitter, Retry};
 
 const CONCURRENCY: Field = Field::new("concurrency", Rule::COUNT, Value::Int(1));
+const ORDERED: Field = Field::new("ordered", Rule::Flag, Value::Bool(true));
+const INLINE: Field = Field::new("inline", Rule::Flag, Value::Bool(false));
+/// Which failures an operator takes, in words.
+const ONLY: Field = Field::bare("only", Rule::Maybe(&Rule::Text));
+const ON_ERROR: Field = Field::bare(
+    "on_error",
+    Rule::ChoiceOrNone(&["continue", "stop", "dead_letter"]),
+);
 const RETRY: Field = Field::bare("retry", Rule::Retry);
 const IS_ASYNC: Field = Field::new("is_async", Rule::Flag, Value::Bool(false));
 const ATTEMPTS: Field = Field::new("attempts", Rule::COUNT, Value::Int(5)).always();
@@ -34,10 +42,11 @@ pub(super) static SETTINGS: &[Field] = &[
     Field::new("threads", Rule::Int { min: 1, max: 64 }, Value::Int(8)).always(),
     Field::new(
         "on_error",
-        Rule::Choice(&["continue", "stop"]),
+        Rule::Choice(&["continue", "stop", "dead_letter"]),
         text("continue"),
     )
     .always(),
+    Field::bare("dead_letter", Rule::Maybe(&Rule::Text)),
     Field::new("grace", Rule::Seconds, Value::Float(30.0)).always(),
     Field::new("commit", Rule::Choice(&["unit", "end"]), text("unit")),
     Field::new(
@@ -62,9 +71,34 @@ static SOURCE: &[Field] = &[
     Field::bare("label", Rule::Text).always(),
 ];
 
-static CALLABLE: &[Field] = &[
+static CALLABLE: &[Field] = &[CONCURRENCY, ORDERED, RETRY, TIMEOUT, ON_ERROR, IS_ASYNC];
+
+static ENSURE: &[Field] = &[
+    Field::new("code", Rule::Text, text("ensure.failed")),
+    Field::bare("message", Rule::Maybe(&Rule::Text)),
     CONCURRENCY,
-    Field::new("ordered", Rule::Flag, Value::Bool(true)),
+    ORDERED,
+    RETRY,
+    TIMEOUT,
+    ON_ERROR,
+    IS_ASYNC,
+];
+
+static OPERATOR: &[Field] = &[ONLY, CONCURRENCY, ORDERED, RETRY, TIMEOUT, IS_ASYNC];
+
+static COLLECT_ERRORS: &[Field] = &[
+    ONLY,
+    Field::bare("every", Rule::Maybe(&Rule::PositiveSeconds)),
+    Field::bare("to", Rule::Maybe(&Rule::Text)),
+    Field::new("samples", Rule::Int { min: 0, max: 1000 }, Value::Int(10)),
+    IS_ASYNC,
+];
+
+static DEAD_LETTER: &[Field] = &[
+    Field::bare("label", Rule::Text).always(),
+    ONLY,
+    CONCURRENCY,
+    INLINE,
     RETRY,
     TIMEOUT,
     IS_ASYNC,
@@ -100,13 +134,7 @@ static WINDOW: &[Field] = &[
     Field::bare("on_cancel", Rule::ChoiceOrNone(&["flush", "drop"])),
 ];
 
-static FOR_EACH: &[Field] = &[
-    CONCURRENCY,
-    Field::new("inline", Rule::Flag, Value::Bool(false)),
-    RETRY,
-    TIMEOUT,
-    IS_ASYNC,
-];
+static FOR_EACH: &[Field] = &[CONCURRENCY, INLINE, RETRY, TIMEOUT, ON_ERROR, IS_ASYNC];
 
 static COLLECT: &[Field] = &[];
 
@@ -210,6 +238,10 @@ impl Kind {
         match self {
             Self::Source => SOURCE,
             Self::Map | Self::Filter | Self::FlatMap | Self::Tap => CALLABLE,
+            Self::Ensure => ENSURE,
+            Self::TapError | Self::Recover | Self::MapError => OPERATOR,
+            Self::CollectErrors => COLLECT_ERRORS,
+            Self::DeadLetter => DEAD_LETTER,
             Self::FanOut => FAN_OUT,
             Self::Window => WINDOW,
             Self::ForEach => FOR_EACH,

@@ -69,6 +69,7 @@ fn a_plan_keeps_settings_and_options_filled_in() -> Result<(), PlanError> {
         ("max_in_flight", Value::Int(256)),
         ("threads", Value::Int(8)),
         ("on_error", "continue".into()),
+        ("dead_letter", Value::None),
         ("grace", Value::Float(30.0)),
         ("commit", "unit".into()),
         ("rollback", "sequential".into()),
@@ -148,7 +149,7 @@ fn settings_out_of_range_are_refused() {
         (
             "on_error",
             "skip".into(),
-            "on_error must be 'continue' or 'stop', got 'skip'".to_owned(),
+            "on_error must be 'continue', 'stop' or 'dead_letter', got 'skip'".to_owned(),
         ),
         (
             "grace",
@@ -163,7 +164,7 @@ fn settings_out_of_range_are_refused() {
         (
             "grase",
             Value::Int(1),
-            "unknown argument 'grase', allowed: max_in_flight, threads, on_error, grace, commit, \
+            "unknown argument 'grase', allowed: max_in_flight, threads, on_error, dead_letter, grace, commit, \
              rollback, rollback_deadline, seed"
                 .to_owned(),
         ),
@@ -300,7 +301,7 @@ fn callables_take_only_what_their_kind_takes() -> Result<(), PlanError> {
             Kind::Filter,
             "inline",
             Value::Bool(true),
-            "unknown argument 'inline', allowed: concurrency, ordered, retry, timeout, is_async",
+            "unknown argument 'inline', allowed: concurrency, ordered, retry, timeout, on_error, is_async",
         ),
         (
             Kind::Map,
@@ -345,7 +346,7 @@ fn a_stage_stands_only_where_it_can() -> Result<(), PlanError> {
         ),
         (
             said(add(full()?, Kind::Collect, "all", &[])),
-            "'all': nothing can follow the sink 'store'",
+            "'all': nothing can follow the sink 'store' but what takes failures",
         ),
         (
             said(

@@ -12,6 +12,7 @@ use super::super::leg::{Leg, Sizes};
 use super::super::pass::{self, Input};
 use super::super::source::Source;
 use super::super::work::ends_the_process;
+use super::tracked::Way;
 use super::{Hand, Run, locked};
 
 /// A stretch of a list, which may shrink meanwhile: keys run Python.
@@ -54,7 +55,8 @@ impl Run {
         let start = self.shared.now();
         let most = hand.chunk.min(room);
         let legs = self.legs()?;
-        if legs[0].r#pass.is_none()
+        let entry = &legs[hand.entry];
+        if entry.r#pass.is_none()
             && let Source::Sequence { items, next } = &mut hand.source
             && let Ok(list) = items.bind(py).cast_exact::<PyList>()
         {
@@ -68,7 +70,7 @@ impl Run {
                 next: begin,
                 end,
             };
-            let seen = self.route_plain(py, hand, &legs[0], slots, None);
+            let seen = self.route_plain(py, hand, entry, slots, None);
             locked(&self.engine).received(seen);
             Self::resize_chunk(hand, end - begin, self.shared.now().since(start));
             if end == list.len() {
@@ -103,12 +105,12 @@ impl Run {
         }
         locked(&self.engine).received((count + chunk.broken.len()) as u64);
         for error in &chunk.broken {
-            let failure = self.shared.failure(py, error, 0, None, None);
+            let failure = self.shared.failure(py, error, 0, None, None, None);
             let now = self.shared.now();
-            locked(&self.engine).fail_item(BranchId::TRUNK, failure, 1, None, now);
+            locked(&self.engine).fail_item(0, BranchId::TRUNK, failure, 1, None, now);
         }
         if count > 0 {
-            let interrupted = self.enter(py, hand, &legs[0], &chunk.items)?;
+            let interrupted = self.enter(py, hand, entry, &chunk.items)?;
             if let Some(error) = interrupted {
                 return Err(error);
             }
@@ -195,13 +197,13 @@ impl Run {
 
     /// The source has raised: a failure that is no item's.
     fn source_failed(&self, py: Python<'_>, error: &PyErr) {
-        let mut failure = self.shared.failure(py, error, 0, None, None);
+        let mut failure = self.shared.failure(py, error, 0, None, None, None);
         "source.failed".clone_into(&mut failure.code);
         self.failed.store(true, Ordering::Release);
         let now = self.shared.now();
         let mut engine = locked(&self.engine);
         engine.fail();
-        engine.fail_item(BranchId::TRUNK, failure, 0, None, now);
+        engine.fail_item(0, BranchId::TRUNK, failure, 0, None, now);
     }
 
     /// Sends fresh items to the first leg.
@@ -218,7 +220,8 @@ impl Run {
                 .iter()
                 .map(|value| Input::new(BranchId::TRUNK, Item::new(value.unbind())))
                 .collect();
-            return self.flow_tracked(py, hand, 0, leg, inputs);
+            let way = Way::ahead(hand, hand.entry, leg);
+            return self.flow_tracked(py, hand, &way, inputs);
         }
         let count = items.len();
         let Some(spec) = &leg.pass else {
@@ -250,11 +253,12 @@ impl Run {
                 Err(error) => (BranchId::TRUNK, error),
             };
             let tenant = self.tenant(py, branch);
-            let failure = self
-                .shared
-                .failure(py, &error, failed.stage, tenant.as_ref(), None);
+            let failure =
+                self.shared
+                    .failure(py, &error, failed.stage, tenant.as_ref(), None, failed.item);
             let now = self.shared.now();
-            locked(&self.engine).fail_item(branch, failure, 1, None, now);
+            let behind = self.behind(failed.stage);
+            locked(&self.engine).fail_item(behind, branch, failure, 1, None, now);
         }
         Ok(passed.interrupted.map(|(error, _)| error))
     }
@@ -273,13 +277,15 @@ impl Run {
     ) -> u64 {
         let mut strays = Vec::new();
         let mut routed: Vec<(BranchId, Py<PyAny>)> = Vec::with_capacity(items.len());
-        if hand.fan_leg == 0 {
+        if hand.key_leg == Some(hand.entry) {
             // In two rounds, so that the cache misses on the objects overlap.
             let values: Vec<_> = items.collect();
             for (index, value) in values.into_iter().enumerate() {
                 match self.branch_of(hand, &value, keys, index) {
                     Ok(branch) => routed.push((branch, value.unbind())),
-                    Err(error) => strays.push((error, hand.fan_stage, BranchId::TRUNK)),
+                    Err(error) => {
+                        strays.push((error, hand.fan_stage, BranchId::TRUNK, value.unbind()));
+                    }
                 }
             }
         } else {
@@ -294,11 +300,11 @@ impl Run {
         {
             let mut engine = locked(&self.engine);
             match sizes {
-                None => engine.offer_plain(0, routed, now),
+                None => engine.offer_plain(hand.entry, routed, now),
                 Some(sizes) => {
                     for ((branch, value), bytes) in routed.into_iter().zip(sizes) {
                         engine.offer(
-                            0,
+                            hand.entry,
                             branch,
                             Item {
                                 bytes,
@@ -310,16 +316,17 @@ impl Run {
                 }
             }
         }
-        for (error, stage, branch) in strays {
+        for (error, stage, branch, value) in strays {
             if self.ends(py, &error) {
                 locked(&self.engine).left_behind(1);
                 continue;
             }
             let tenant = self.tenant(py, branch);
-            let failure = self
-                .shared
-                .failure(py, &error, stage, tenant.as_ref(), None);
-            locked(&self.engine).fail_item(branch, failure, 1, None, now);
+            let failure =
+                self.shared
+                    .failure(py, &error, stage, tenant.as_ref(), None, Some(value));
+            let behind = self.behind(stage);
+            locked(&self.engine).fail_item(behind, branch, failure, 1, None, now);
         }
         seen
     }
@@ -340,7 +347,7 @@ impl Run {
         stage: usize,
         sizes: &Sizes,
         routed: &mut Vec<(BranchId, Py<PyAny>)>,
-        strays: &mut Vec<(PyErr, usize, BranchId)>,
+        strays: &mut Vec<(PyErr, usize, BranchId, Py<PyAny>)>,
     ) -> Vec<u32> {
         let mut weighed = Vec::with_capacity(routed.len());
         for (branch, value) in std::mem::take(routed) {
@@ -349,7 +356,7 @@ impl Run {
                     weighed.push(bytes);
                     routed.push((branch, value));
                 }
-                Err(error) => strays.push((error, stage, branch)),
+                Err(error) => strays.push((error, stage, branch, value)),
             }
         }
         weighed

@@ -73,6 +73,7 @@ impl Run {
                 progress |= self.take_back(this, hand)?;
             }
             progress |= self.move_arrivals(py, hand)?;
+            progress |= self.move_failures(py)?;
             let (tasks_wait, room) = {
                 let engine = locked(&self.engine);
                 let room = match Self::straight_room(hand, &engine) {
@@ -100,7 +101,10 @@ impl Run {
                 engine.poll(now);
                 let overdue = engine.take_overdue();
                 let pool = hand.pool.out < hand.pool.most && engine.has_work(POOL);
-                let more = engine.has_work(INLINE) || pool || engine.has_unarranged();
+                let more = engine.has_work(INLINE)
+                    || pool
+                    || engine.has_unarranged()
+                    || engine.has_failures();
                 (
                     engine.finished(),
                     engine.stopping() && !engine.aborted(),

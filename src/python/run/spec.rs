@@ -12,9 +12,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyList, PySequence, PyString};
 
 use super::super::channel::PyChannel;
-use super::super::domain::{FIRST_TASKS, POOL, Shared};
+use super::super::domain::{Callbacks, FIRST_TASKS, POOL, Shared};
 use super::super::keys::{KeyOf, Router};
-use super::super::leg::{Leg, LegSpec, Role};
+use super::super::leg::{Leg, LegSpec, PassSpec, Role};
 use super::super::native::NativeSource;
 use super::super::source::{ChannelSource, Source};
 use super::super::time::VirtualTime;
@@ -51,10 +51,10 @@ pub(super) struct RunSpec<'py> {
     abandon: Py<PyAny>,
     other_threads: Py<PyAny>,
     is_awaitable: Py<PyAny>,
-    inspect: Py<PyAny>,
-    describe: Py<PyAny>,
-    timed_out: Py<PyAny>,
-    undo_timed_out: Py<PyAny>,
+    stops: Vec<Option<bool>>,
+    /// Finds the key of an item where Python has to; `None` where no recovered item can need it.
+    rekey: Option<PassSpec>,
+    callbacks: Callbacks,
     /// A test's time; `None`: the machine's.
     time: Option<Py<VirtualTime>>,
 }
@@ -89,6 +89,18 @@ fn takes_straight(leg: &Leg) -> bool {
     leg.role == Role::Sink && leg.r#pass.is_none() && leg.port.0 >= FIRST_TASKS
 }
 
+/// What anyone may know of a leg without Python.
+fn facts(leg: &Leg) -> LegFacts {
+    LegFacts {
+        role: leg.role,
+        port: leg.port,
+        stage: leg.stage,
+        takes_ctx: leg.takes_ctx,
+        retries: leg.retry.as_ref().is_some_and(|retry| retry.attempts > 1),
+        plain: leg.role == Role::Sink && !leg.takes_ctx && leg.timeout.is_none(),
+    }
+}
+
 /// How rollbacks go about it; the deadline in seconds.
 fn rollback(policy: &str, deadline: Option<f64>, commit_at_end: bool) -> RollbackOptions {
     RollbackOptions {
@@ -110,11 +122,9 @@ impl RunSpec<'_> {
         let shared = Arc::new(Shared::new(
             self.name,
             self.stages,
+            self.stops,
             Clock::start(self.time.map(|time| time.get().0.clone())),
-            self.inspect,
-            self.describe,
-            self.timed_out,
-            self.undo_timed_out,
+            self.callbacks,
         ));
         let mut ports = FIRST_TASKS;
         let (mut options, mut legs) = (Vec::new(), Vec::new());
@@ -133,17 +143,10 @@ impl RunSpec<'_> {
         let pooled = places(self.threads, virtual_time, timed);
         let wake = Arc::new(Wake::new()?);
         let (source, native) = open_source(&self.source_kind, self.source.bind(py), &wake)?;
-        let facts = legs
-            .iter()
-            .map(|leg| LegFacts {
-                role: leg.role,
-                port: leg.port,
-                stage: leg.stage,
-                takes_ctx: leg.takes_ctx,
-                retries: leg.retry.as_ref().is_some_and(|retry| retry.attempts > 1),
-                plain: leg.role == Role::Sink && !leg.takes_ctx && leg.timeout.is_none(),
-            })
-            .collect();
+        let facts = legs.iter().map(facts).collect();
+        let takes_items = |leg: &usize| options[*leg].operator.is_none();
+        let entry = (0..options.len()).find(takes_items).unwrap_or(0);
+        let key_leg = (self.fan_leg..options.len()).find(takes_items);
         let key = key_of(py, self.key_kind.as_deref(), self.key)?;
         let engine = Engine::new(Config {
             legs: options,
@@ -158,7 +161,10 @@ impl RunSpec<'_> {
         let hand = Hand {
             source,
             key,
+            entry,
+            key_leg,
             fan_leg: self.fan_leg,
+            rekey: self.rekey,
             fan_stage: self.fan_stage,
             router: Router::new(py),
             pool: Pool {

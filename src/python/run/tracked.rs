@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyList;
 
 use super::super::domain::{Failure, PyDomain};
-use super::super::leg::Leg;
+use super::super::leg::{Leg, PassSpec};
 use super::super::pass::{self, Input, Passed};
 use super::super::undo::Undo;
 use super::holders::Holders;
@@ -29,11 +29,42 @@ struct Stray {
     scope: Option<Box<Scope<Undo>>>,
 }
 
+/// A way to a leg: the stages that items pass on it.
+pub(super) struct Way<'a> {
+    index: usize,
+    leg: &'a Leg,
+    pass: Option<&'a PassSpec>,
+    /// Whether items part by their keys on it.
+    routes: bool,
+}
+
+impl<'a> Way<'a> {
+    /// The way of what comes from the leg before, or from the source.
+    pub(super) fn ahead(hand: &Hand, index: usize, leg: &'a Leg) -> Self {
+        Self {
+            index,
+            leg,
+            pass: leg.pass.as_ref(),
+            routes: hand.key_leg == Some(index),
+        }
+    }
+
+    /// The way of what an operator in front of the leg has recovered.
+    pub(super) fn behind(operator: &'a Leg, index: usize, leg: &'a Leg, routes: bool) -> Self {
+        Self {
+            index,
+            leg,
+            pass: operator.rest.as_ref(),
+            routes,
+        }
+    }
+}
+
 impl Run {
     /// Sends the outputs of each leg on to the next.
     pub(super) fn move_arrivals(&self, py: Python<'_>, hand: &mut Hand) -> PyResult<bool> {
         let mut progress = false;
-        for index in 1..self.facts.len() {
+        for index in 0..self.facts.len() {
             let arrivals = locked(&self.engine).take_arrivals(index);
             if arrivals.is_empty() {
                 continue;
@@ -44,7 +75,13 @@ impl Run {
                 .into_iter()
                 .map(|(branch, item)| Input::new(branch, item))
                 .collect();
-            if let Some(error) = self.flow_tracked(py, hand, index, &legs[index], inputs)? {
+            let interrupted = if legs[index].role.operator().is_some() {
+                self.flow_recovered(py, hand, &legs, index, inputs)?
+            } else {
+                let way = Way::ahead(hand, index, &legs[index]);
+                self.flow_tracked(py, hand, &way, inputs)?
+            };
+            if let Some(error) = interrupted {
                 return Err(error);
             }
         }
@@ -56,12 +93,11 @@ impl Run {
         &self,
         py: Python<'_>,
         hand: &mut Hand,
-        index: usize,
-        leg: &Leg,
+        way: &Way<'_>,
         mut inputs: Vec<Input>,
     ) -> PyResult<Option<PyErr>> {
         let values = PyList::new(py, inputs.iter().map(|input| input.item.value.bind(py)))?;
-        let mut passed = match &leg.pass {
+        let mut passed = match way.pass {
             Some(spec) => {
                 let tenants = inputs
                     .iter()
@@ -79,14 +115,13 @@ impl Run {
         let interrupted = passed.interrupted.take();
         // From the first input the pass did not finish on, all are left, whatever came of them.
         let reached = inputs.len() - interrupted.as_ref().map_or(0, |(_, left)| *left);
-        self.register_wide(py, hand, index, &mut passed, &inputs);
+        self.register_wide(py, hand, way, &mut passed, &inputs);
         let mut holders = Holders::find(&mut inputs, &mut passed, reached);
-        let mut strays = self.failed_items(py, hand, index, &mut passed, &mut inputs, &mut holders);
+        let mut strays = self.failed_items(py, hand, way, &mut passed, &mut inputs, &mut holders);
         let routed = self.route_tracked(
             py,
             hand,
-            index,
-            leg,
+            way,
             &passed,
             &mut inputs,
             reached,
@@ -110,7 +145,7 @@ impl Run {
                 }
             }
             for (branch, item) in routed {
-                engine.offer(index, branch, item, now);
+                engine.offer(way.index, branch, item, now);
             }
             for (branch, scope) in holders.released() {
                 engine.release_scope(branch, Some(scope), now);
@@ -118,7 +153,10 @@ impl Run {
             for stray in strays {
                 let (branch, weight, scope) = (stray.branch, stray.weight, stray.scope);
                 match stray.fate {
-                    Fate::Failed(failure) => engine.fail_item(branch, failure, weight, scope, now),
+                    Fate::Failed(failure) => {
+                        let behind = self.behind(failure.stage);
+                        engine.fail_item(behind, branch, failure, weight, scope, now);
+                    }
                     Fate::Left(value) => {
                         let item = Item {
                             scope,
@@ -139,7 +177,7 @@ impl Run {
         &self,
         py: Python<'_>,
         hand: &mut Hand,
-        leg: usize,
+        way: &Way<'_>,
         passed: &mut Passed<'_>,
         inputs: &[Input],
     ) {
@@ -149,7 +187,7 @@ impl Run {
             };
             for (wide, step) in noted.registered.wide.drain(..) {
                 let branch = match &noted.tenant {
-                    Some(key) if leg == hand.fan_leg => {
+                    Some(key) if way.routes => {
                         let key = key.bind(py);
                         let branch = hand.router.branch(key, || self.open_branch(key));
                         branch.unwrap_or(input.branch)
@@ -166,7 +204,7 @@ impl Run {
         &self,
         py: Python<'_>,
         hand: &mut Hand,
-        index: usize,
+        way: &Way<'_>,
         passed: &mut Passed<'_>,
         inputs: &mut [Input],
         holders: &mut Holders,
@@ -177,16 +215,17 @@ impl Run {
                 continue;
             };
             let branch = match &failed.key {
-                Some(key) if index == hand.fan_leg => hand
+                Some(key) if way.routes => hand
                     .router
                     .branch(key, || self.open_branch(key))
                     .unwrap_or(input.branch),
                 _ => input.branch,
             };
             let tenant = self.tenant(py, branch);
-            let failure =
-                self.shared
-                    .failure(py, &failed.error, failed.stage, tenant.as_ref(), None);
+            let (error, tenant) = (&failed.error, tenant.as_ref());
+            let failure = self
+                .shared
+                .failure(py, error, failed.stage, tenant, None, failed.item);
             let weight = if input.fresh() { input.item.weight } else { 1 };
             input.failures += 1;
             strays.push(Stray {
@@ -208,8 +247,7 @@ impl Run {
         &self,
         py: Python<'_>,
         hand: &mut Hand,
-        index: usize,
-        leg: &Leg,
+        way: &Way<'_>,
         passed: &Passed<'_>,
         inputs: &mut [Input],
         reached: usize,
@@ -225,13 +263,14 @@ impl Run {
             input.outputs += 1;
             let weight = if first { input.item.weight } else { 1 };
             let scope = holders.of_output(position);
-            let (branch, stage) = if index == hand.fan_leg {
+            let (branch, stage) = if way.routes {
                 let branch = self.branch_of(hand, &value, passed.keys.as_ref(), position);
                 (branch, hand.fan_stage)
             } else {
-                (Ok(input.branch), leg.stage)
+                (Ok(input.branch), way.leg.stage)
             };
-            let sized = branch.and_then(|branch| leg.sizes.of(&value).map(|bytes| (branch, bytes)));
+            let sized =
+                branch.and_then(|branch| way.leg.sizes.of(&value).map(|bytes| (branch, bytes)));
             match sized {
                 Ok((branch, bytes)) => {
                     let origin = input.item.origin;
@@ -253,9 +292,10 @@ impl Run {
                         Fate::Left(value.unbind())
                     } else {
                         let tenant = self.tenant(py, branch);
-                        let failure = self
-                            .shared
-                            .failure(py, &error, stage, tenant.as_ref(), None);
+                        let item = Some(value.unbind());
+                        let failure =
+                            self.shared
+                                .failure(py, &error, stage, tenant.as_ref(), None, item);
                         Fate::Failed(failure)
                     };
                     strays.push(Stray {

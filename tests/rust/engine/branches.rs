@@ -136,7 +136,7 @@ fn e8_the_counts_of_a_branch_add_up_though_stages_in_front_of_it_end_items() {
         // Of five items routed to the branch, one is filtered, one fails, one becomes three.
         engine.received(4);
         engine.passed(a, 1, 2);
-        engine.fail_item(a, Error::new("ValueError", 0), 1, None, now);
+        engine.fail_item(0, a, Error::new("ValueError", 0), 1, None, now);
         for number in 2..6 {
             engine.offer(0, a, Item::new(Event::new(number)), now);
         }

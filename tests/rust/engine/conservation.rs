@@ -128,6 +128,7 @@ fn configs() -> impl Strategy<Value = Config> {
             timeout,
             grace: ms(2),
             port,
+            operator: None,
         },
     );
     let legs = prop::collection::vec(leg, 1..4);

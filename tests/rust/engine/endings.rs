@@ -136,7 +136,7 @@ fn w11_w12_when_draining_the_partial_window_follows_its_policy_after_the_whole_o
         driver.give(1..=9);
         driver.call(|engine, now| {
             let error = Error::new("source.failed", 0);
-            engine.fail_item(BranchId::TRUNK, error, 0, None, now);
+            engine.fail_item(0, BranchId::TRUNK, error, 0, None, now);
             engine.drain(now);
         });
         let windows = driver.windows();
@@ -209,7 +209,7 @@ fn b8_branches_end_after_their_queued_items_when_the_source_completes_and_when_i
         if fault {
             driver.call(|engine, now| {
                 let error = Error::new("source.failed", 0);
-                engine.fail_item(BranchId::TRUNK, error, 0, None, now);
+                engine.fail_item(0, BranchId::TRUNK, error, 0, None, now);
                 engine.drain(now);
             });
         } else {

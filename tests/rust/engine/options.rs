@@ -24,6 +24,7 @@ pub(crate) const fn leg() -> LegOptions {
         timeout: None,
         grace: Duration::ZERO,
         port: PORT,
+        operator: None,
     }
 }
 

@@ -299,7 +299,14 @@ fn w18_a_failed_item_enters_no_window_and_a_window_counts_its_items() {
     driver.give([1]);
     driver.call(|engine, now| {
         engine.received(1);
-        engine.fail_item(BranchId::TRUNK, Error::new("ValueError", 2), 1, None, now);
+        engine.fail_item(
+            0,
+            BranchId::TRUNK,
+            Error::new("ValueError", 2),
+            1,
+            None,
+            now,
+        );
     });
     driver.give([3]);
     let unit = driver.unit().expect("two items are enough");

@@ -153,7 +153,7 @@ impl World {
                 let error = failed.then(|| self.error());
                 self.driver.call(|engine, now| {
                     if let Some(error) = error {
-                        engine.fail_item(branch, error, 1, scope, now);
+                        engine.fail_item(0, branch, error, 1, scope, now);
                     } else {
                         engine.passed(branch, 1, 0);
                         engine.release_scope(branch, scope, now);

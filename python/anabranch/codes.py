@@ -1,0 +1,62 @@
+"""The catalogue of failure codes: every code of the library's own, in one place.
+
+A failure of a callable of yours has the name of its exception's type as its code, or the one that
+`ensure` and `map_error` give it. No code of yours can be one of these: an exception type with
+such a name is counted with its module's name before it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """One code.
+
+    Attributes:
+        name: The code.
+        description: What has happened, in one sentence.
+    """
+
+    name: str
+    description: str
+
+
+_ALL: Final = (
+    Code(
+        "cancelled", "The call was cut short because the run was, or its coroutine was cancelled."
+    ),
+    Code("timeout", "An attempt took longer than its stage's timeout."),
+    Code("ensure.failed", "The predicate of an ensure() was false, and the stage names no code."),
+    Code("dead_letter.failed", "The dead-letter file could not be written."),
+    Code("source.failed", "The source raised; what it gave before goes on."),
+    Code("source.truncated", "A client left in the middle of a line."),
+    Code("source.line_too_long", "A line was longer than max_line."),
+    Code("source.invalid_utf8", "A line was not UTF-8."),
+    Code("channel.closed", "The channel at the end was closed while the pipeline ran."),
+    Code("channel.full", "The channel at the end was full, and its on_full is 'fail'."),
+    Code("channel.empty", "Nothing was there to be received from a channel."),
+    Code("ConfigError", "A callable, or a hook, gave what is not allowed."),
+    Code("ClosedError", "A callable used something of anabranch's after its end."),
+    Code("ForkedProcessError", "A callable used a pipeline in a fork of its process."),
+    Code("CompensationError", "Undo actions of a scope inside a callable failed."),
+    Code("PipelineFailed", "A pipeline that was run inside a callable failed."),
+    Code("HandlerError", "A callable raised a HandlerError, of another pipeline's report."),
+    Code("StandstillError", "In virtual time, all that was left waited for what cannot happen."),
+    Code("AnabranchError", "A callable raised a plain AnabranchError."),
+)
+
+CODES: Final[Mapping[str, Code]] = MappingProxyType({code.name: code for code in _ALL})
+"""The catalogue, by name.
+
+Example:
+    >>> import anabranch as ab
+    >>> ab.CODES["timeout"].description
+    "An attempt took longer than its stage's timeout."
+"""

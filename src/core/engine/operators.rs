@@ -1,0 +1,229 @@
+//! What becomes of failures behind the place where they arose.
+//!
+//! A failure is an item of another kind. It flows past windows, keys and handlers to the first
+//! operator behind it: a leg that takes failures only, in the row at the place its stage has in the
+//! plan. So the way of an item leads from handler to handler, that of a failure from operator to
+//! operator, and [`Ways`] knows both.
+//!
+//! ```text
+//!  unit or item fails --> undone --> on its way --take_failures--> the driver
+//!                                        |                          |      |
+//!                                  abort |                    offer |      | lose
+//!                                        v                          v      v
+//!                                     failed     operator's lane, handler  failed
+//!                                                 |        |        |
+//!                                    recovered: an item    |     fails, or passes it on:
+//!                                    behind the operator   |     on its way once more
+//!                                                     dead-lettered
+//! ```
+//!
+//! A failure goes on when what its unit did is undone, and not before. It counts where it ends: as
+//! failed when no operator has taken it, never twice, and never if it was recovered. Until then
+//! its items are inside. Once the run is aborted, no operator is asked any more: what is on its way
+//! or waits for one has failed.
+//!
+//! An operator whose handler only looks completes its unit as failed, with the failure it was
+//! given.
+
+use super::rollback::Then;
+use super::{Domain, Engine, Failed, Item, LegOptions, Unit};
+use crate::branch::BranchId;
+use crate::clock::Time;
+use crate::compensation::Scope;
+
+/// What a leg that takes failures does with one its handler is done with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operator {
+    /// What the handler gives goes on as an item.
+    Recover,
+    /// The failure has ended.
+    DeadLetter,
+}
+
+/// Where items and failures go next, and the failures on their way.
+#[derive(Debug)]
+pub(super) struct Ways<D: Domain> {
+    /// The leg that the outputs of each leg go to.
+    next: Vec<Option<usize>>,
+    /// The leg that fresh items come to.
+    entry: usize,
+    /// The legs that take failures, ascending.
+    operators: Vec<usize>,
+    /// Failures that have not reached the leg they are on their way to, those whose unit is being
+    /// undone included.
+    heading: Vec<u64>,
+    failures: Vec<(usize, Failed<D>)>,
+    /// Failures whose operator will not be asked any more.
+    unheard: Vec<(BranchId, Item<D>)>,
+}
+
+/// A failure that goes on once its unit is undone.
+#[derive(Debug)]
+pub(super) struct Failing<D: Domain> {
+    operator: usize,
+    failed: Failed<D>,
+    /// The unit that failed, if it was one.
+    unit: Option<Unit<D>>,
+}
+
+impl<D: Domain> Ways<D> {
+    pub(super) fn new(legs: &[LegOptions]) -> Self {
+        let takes_items = |leg: &usize| legs[*leg].operator.is_none();
+        Self {
+            next: (0..legs.len())
+                .map(|leg| (leg + 1..legs.len()).find(takes_items))
+                .collect(),
+            entry: (0..legs.len()).find(takes_items).unwrap_or(0),
+            operators: (0..legs.len()).filter(|leg| !takes_items(leg)).collect(),
+            heading: vec![0; legs.len()],
+            failures: Vec::new(),
+            unheard: Vec::new(),
+        }
+    }
+
+    /// The leg that the outputs of `leg` go to.
+    pub(super) fn next(&self, leg: usize) -> Option<usize> {
+        self.next[leg]
+    }
+
+    /// The leg that fresh items come to.
+    pub(super) const fn entry(&self) -> usize {
+        self.entry
+    }
+
+    /// How many legs the trunk passes: failures from before the fan-out pass all operators.
+    pub(super) fn of_trunk(&self, fan_leg: usize) -> usize {
+        match self.operators.last() {
+            Some(last) => fan_leg.max(last + 1),
+            None => fan_leg,
+        }
+    }
+
+    /// Whether no failure is on its way.
+    pub(super) fn is_empty(&self) -> bool {
+        self.failures.is_empty() && self.unheard.is_empty()
+    }
+
+    /// The operator for failures that may go to `leg` at the earliest.
+    fn operator_from(&self, leg: usize) -> Option<usize> {
+        self.operators.iter().copied().find(|it| *it >= leg)
+    }
+}
+
+impl<D: Domain> Engine<D> {
+    /// Whether a leg takes failures.
+    pub(super) fn is_operator(&self, leg: usize) -> bool {
+        self.config.legs[leg].operator.is_some()
+    }
+
+    /// A unit or an item has failed for good: it is undone, and then goes to the first operator
+    /// from the leg `behind` on, if there is one.
+    pub(super) fn fail_from(
+        &mut self,
+        behind: usize,
+        failed: Failed<D>,
+        scope: Option<Box<Scope<D::Undo>>>,
+        unit: Option<Unit<D>>,
+        now: Time,
+    ) {
+        let branch = failed.branch;
+        // One that is no item's, of a source that broke, is nobody's to take.
+        let operator = self.ways.operator_from(behind);
+        let then = match operator.filter(|_| !self.aborted() && failed.items > 0) {
+            None => {
+                self.lose(failed);
+                unit.map_or(Then::Nothing, Then::Release)
+            }
+            Some(operator) => {
+                self.ways.heading[operator] += 1;
+                self.branches[branch.index()].outside += u64::from(failed.items);
+                Then::Fail(Box::new(Failing {
+                    operator,
+                    failed,
+                    unit,
+                }))
+            }
+        };
+        self.undo(branch, scope, then, now);
+    }
+
+    /// What a failed unit did is undone: its failure goes on.
+    pub(super) fn send_failure(&mut self, failing: Failing<D>, now: Time) {
+        let Failing {
+            operator,
+            failed,
+            unit,
+        } = failing;
+        self.ways.failures.push((operator, failed));
+        if self.aborted() {
+            self.lose_failures();
+        }
+        if let Some(unit) = unit {
+            self.let_go(unit, std::iter::empty(), now);
+        }
+    }
+
+    /// The failures on their way, each with the operator's leg it may go to at the earliest. The
+    /// driver offers each to that operator or to one behind it, or [`lose`](Engine::lose)s it,
+    /// before it calls [`Engine::poll`] again.
+    pub fn take_failures(&mut self) -> Vec<(usize, Failed<D>)> {
+        let failures = std::mem::take(&mut self.ways.failures);
+        for (operator, failed) in &failures {
+            self.ways.heading[*operator] -= 1;
+            self.branches[failed.branch.index()].outside -= u64::from(failed.items);
+        }
+        failures
+    }
+
+    /// Failures whose operator will not be asked, because the run was aborted: the driver
+    /// [`lose`](Engine::lose)s each.
+    pub fn take_unheard(&mut self) -> Vec<(BranchId, Item<D>)> {
+        let unheard = std::mem::take(&mut self.ways.unheard);
+        for (branch, item) in &unheard {
+            self.branches[branch.index()].outside -= u64::from(item.weight);
+        }
+        unheard
+    }
+
+    /// Whether there is something for [`Engine::take_failures`] or [`Engine::take_unheard`].
+    pub fn has_failures(&self) -> bool {
+        !self.ways.is_empty()
+    }
+
+    /// The first operator's leg from `leg` on.
+    pub fn operator_from(&self, leg: usize) -> Option<usize> {
+        self.ways.operator_from(leg)
+    }
+
+    /// The run is aborted: no operator is asked any more.
+    pub(super) fn lose_failures(&mut self) {
+        for (_, failed) in self.take_failures() {
+            self.lose(failed);
+        }
+    }
+
+    /// An item will not be handed out. One that is a failure has failed; what that means, its
+    /// driver knows.
+    pub(super) fn give_up_item(&mut self, leg: usize, branch: BranchId, item: Item<D>, now: Time) {
+        if self.is_operator(leg) {
+            self.branches[branch.index()].outside += u64::from(item.weight);
+            self.ways.unheard.push((branch, item));
+        } else {
+            self.leave(branch, item, now);
+        }
+    }
+
+    /// Whether something may still come to `leg`, which is the first that is open.
+    pub(super) fn is_reachable(&self, leg: usize) -> bool {
+        // On the way to the next handler are stages in front of the operator, too.
+        let last = match self.ways.next(leg) {
+            Some(next) if self.is_operator(leg) => next,
+            None if self.is_operator(leg) => self.arrivals.len() - 1,
+            _ => leg,
+        };
+        leg.checked_sub(1)
+            .is_some_and(|before| self.load[before] > 0)
+            || self.ways.heading[leg] > 0
+            || self.arrivals[..=last].iter().any(|it| !it.is_empty())
+    }
+}
