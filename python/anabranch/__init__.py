@@ -29,10 +29,13 @@ from typing import TYPE_CHECKING
 from anabranch import _process as _process  # first: it is to be the last to run at exit
 from anabranch._core import Context, RetryBudget, UndoAction, WindowInfo, __version__
 from anabranch._stages import StageInfo
+from anabranch.branch import OVERFLOW, Branch, BranchPolicy, fail, restart
 from anabranch.channel import Channel, ChannelStats
 from anabranch.compensation import Compensation
 from anabranch.errors import (
     AnabranchError,
+    BranchError,
+    BranchRefused,
     ChannelClosed,
     ChannelEmpty,
     ChannelFull,
@@ -58,9 +61,14 @@ if TYPE_CHECKING:
     from anabranch.scope import CompensationScope, RollbackReport
 
 __all__ = [
+    "OVERFLOW",
     "Abandonment",
     "AnabranchError",
     "AttrKey",
+    "Branch",
+    "BranchError",
+    "BranchPolicy",
+    "BranchRefused",
     "BranchReport",
     "Channel",
     "ChannelClosed",
@@ -93,8 +101,10 @@ __all__ = [
     "WindowInfo",
     "__version__",
     "attr",
+    "fail",
     "item",
     "per_thread",
+    "restart",
     "tcp_lines",
     "testing",
 ]

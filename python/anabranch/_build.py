@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from anabranch import _branches, _callables, _failures, _pass, _weave
 from anabranch._playback import arranging
 from anabranch._stages import Stage
+from anabranch.branch import pace
 from anabranch.channel import Channel
 from anabranch.keys import AttrKey, ItemKey
 
@@ -70,6 +71,7 @@ class Leg:
     isolate: bool
     concurrency: int
     ordered: bool
+    throttle: tuple[float, int] | None
     retry: Policy | None
     timeout: float | None
     grace: float
@@ -86,7 +88,7 @@ class Spec:
     legs: list[Leg]
     fan_leg: int
     fan_stage: int
-    opening: Callable[[Any], int | None] | None
+    branches: _branches.Branches
     key_kind: Literal["item", "attr"] | None
     key: object
     max_in_flight: int
@@ -118,6 +120,7 @@ class _Legs:
     legs: list[Leg] = field(default_factory=list[Leg])
     fused: list[tuple[int, Stage]] = field(default_factory=list[tuple[int, Stage]])
     window: Stage | None = None
+    throttle: Stage | None = None
     capacity: int = _TRUNK_CAPACITY
     isolate: bool = False
     fan_leg: int | None = None
@@ -130,12 +133,16 @@ class _Legs:
             if self.window is not None:
                 self.forward(number)
             self.window = stage
+        elif stage.kind == "throttle":
+            if self.window is not None or self.throttle is not None:
+                self.forward(number)
+            self.throttle = stage
         elif stage.kind in ("for_each", "collect", "to_channel") or (
             own_call and stage.kind != "fan_out"
         ):
             self.close(number, stage)
         else:
-            if self.window is not None:
+            if self.window is not None or self.throttle is not None:
                 self.forward(number)
             self.fused.append((number, stage))
             if stage.kind == "fan_out":
@@ -148,7 +155,7 @@ class _Legs:
                 self.isolate = stage.options["isolate"]
 
     def forward(self, number: int) -> None:
-        """End the leg with its window: what follows works on lists."""
+        """End the leg with its window, or its throttle: what follows comes behind it."""
         self._append(number - 1, "forward", "inline", None, takes_ctx=False)
 
     def close(self, number: int, stage: Stage) -> None:
@@ -193,6 +200,7 @@ class _Legs:
             and stage.options["timeout"] is None
             and not self.legs
             and self.window is None
+            and self.throttle is None
             and self.fan_leg is None
         )
 
@@ -227,6 +235,7 @@ class _Legs:
                 isolate=self.isolate,
                 concurrency=concurrency,
                 ordered=ordered,
+                throttle=None if self.throttle is None else _pace(self.throttle),
                 retry=None if retry is None else _policy(retry),
                 timeout=timeout,
                 grace=_TIMEOUT_GRACE,
@@ -234,6 +243,7 @@ class _Legs:
         )
         self.fused = []
         self.window = None
+        self.throttle = None
 
 
 def build(
@@ -280,7 +290,11 @@ def build(
         legs=legs.legs,
         fan_leg=len(legs.legs) if legs.fan_leg is None else legs.fan_leg,
         fan_stage=legs.fan_stage,
-        opening=None if legs.fan_out is None else _branches.opening(settings.name, legs.fan_out),
+        branches=(
+            _branches.Branches()
+            if legs.fan_out is None
+            else _branches.living(settings.name, legs.fan_out, _policy)
+        ),
         key_kind=kind,
         key=key,
         max_in_flight=settings.max_in_flight,
@@ -348,6 +362,10 @@ def _window(stage: Stage) -> Window:
         on_cancel=options["on_cancel"],
         size_of=options["size_of"],
     )
+
+
+def _pace(stage: Stage) -> tuple[float, int]:
+    return pace(stage.options["rate"], stage.options["burst"])
 
 
 def _policy(retry: Retry) -> Policy:

@@ -62,6 +62,8 @@ pub enum Kind {
     Tap,
     /// Sends each to its tenant's branch.
     FanOut,
+    /// Lets so many per second go on, and delays the others.
+    Throttle,
     /// Gathers several into one unit.
     Window,
     /// Ends the course in a call.
@@ -74,13 +76,14 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of the builder's documentation.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Source,
         Self::Map,
         Self::Filter,
         Self::FlatMap,
         Self::Tap,
         Self::FanOut,
+        Self::Throttle,
         Self::Window,
         Self::ForEach,
         Self::Collect,
@@ -96,6 +99,7 @@ impl Kind {
             Self::FlatMap => "flat_map",
             Self::Tap => "tap",
             Self::FanOut => "fan_out",
+            Self::Throttle => "throttle",
             Self::Window => "window",
             Self::ForEach => "for_each",
             Self::Collect => "collect",

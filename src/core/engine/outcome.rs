@@ -71,7 +71,7 @@ impl<D: Domain> Engine<D> {
             }
         };
         self.bury(unit);
-        self.release(branch, leg, entries as u64);
+        self.release(branch, leg, entries as u64, now);
         value
     }
 
@@ -101,6 +101,7 @@ impl<D: Domain> Engine<D> {
             gave_up: GaveUp::Attempts,
         });
         self.undo(branch, scope, Then::Nothing, now);
+        self.branch_met_failure(branch, now);
     }
 
     fn commit(&mut self, mut unit: Unit<D>, registered: Option<Box<Scope<D::Undo>>>, now: Time) {
@@ -167,7 +168,7 @@ impl<D: Domain> Engine<D> {
         } else {
             self.arrive(leg + 1, branch, outputs, now);
         }
-        self.release(branch, leg, entries);
+        self.release(branch, leg, entries, now);
     }
 
     fn arrive(
@@ -259,6 +260,7 @@ impl<D: Domain> Engine<D> {
         });
         let scope = merged(unit.scope.take(), registered);
         self.undo(branch, scope, Then::Release(unit), now);
+        self.branch_met_failure(branch, now);
     }
 
     /// A unit whose next attempt, due at `at`, will not be made has failed as cancelled.
@@ -273,7 +275,7 @@ impl<D: Domain> Engine<D> {
         }
     }
 
-    fn record(&mut self, failed: Failed<D>) {
+    pub(super) fn record(&mut self, failed: Failed<D>) {
         let items = u64::from(failed.items);
         self.branches[failed.branch.index()].counts.failed += items;
         self.stopping |= self.config.stop_on_error;

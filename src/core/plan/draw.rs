@@ -106,7 +106,7 @@ impl Kind {
             Self::FanOut => ("{{", "}}"),
             Self::Window => ("[[", "]]"),
             Self::ForEach | Self::Collect | Self::ToChannel => ("[/", "\\]"),
-            Self::Map | Self::Filter | Self::FlatMap | Self::Tap => ("[", "]"),
+            Self::Map | Self::Filter | Self::FlatMap | Self::Tap | Self::Throttle => ("[", "]"),
         }
     }
 }

@@ -151,7 +151,7 @@ impl Run {
                 let branch = match &noted.tenant {
                     Some(key) if leg == hand.fan_leg => {
                         let key = key.bind(py);
-                        let branch = hand.router.branch(key, || self.open_branch(key));
+                        let branch = self.branch_at(hand, key);
                         branch.unwrap_or(input.branch)
                     }
                     _ => input.branch,
@@ -177,10 +177,9 @@ impl Run {
                 continue;
             };
             let branch = match &failed.key {
-                Some(key) if index == hand.fan_leg => hand
-                    .router
-                    .branch(key, || self.open_branch(key))
-                    .unwrap_or(input.branch),
+                Some(key) if index == hand.fan_leg => {
+                    self.branch_at(hand, key).unwrap_or(input.branch)
+                }
                 _ => input.branch,
             };
             let tenant = self.tenant(py, branch);
