@@ -335,3 +335,16 @@ fn b11_the_trunk_may_be_throttled_too() {
     driver.give([1, 2]);
     assert_eq!(driver.unit().map(|unit| unit.branch), Some(BranchId::TRUNK));
 }
+
+#[test]
+fn b11_nothing_overtakes_what_a_throttle_holds_in_front_of_a_window() {
+    let mut driver = Driver::fanned(0, [throttled(10, 1, windowed(size(3)))]);
+    let a = driver.open();
+    driver.give_to(a, [1, 2]);
+    // There is a token again, and nobody has looked at the clock yet.
+    driver.pass(ms(10));
+    driver.give_to(a, [3]);
+    driver.advance(ms(0));
+    driver.advance(ms(10));
+    assert_eq!(driver.windows()[0].0, [1, 2, 3]);
+}

@@ -532,3 +532,23 @@ fn b4_a_branch_may_come_back_with_another_capacity() {
     assert_eq!(driver.engine().room(), 0);
     assert!(driver.engine().has_work(Port(0)));
 }
+
+#[test]
+fn b4_a_branch_is_idle_from_its_last_unit_on_not_from_its_opening() {
+    let branches = BranchOptions {
+        idle_ttl: Some(ms(100)),
+        ..BranchOptions::default()
+    };
+    let mut driver = Driver::living(branches, 0, [leg()]);
+    let a = driver.open();
+    driver.advance(ms(60));
+    driver.give_to(a, [1]);
+    let unit = driver.unit().expect("the item");
+    driver.done(unit, []);
+    for passed in [40, 59] {
+        driver.advance(ms(passed));
+        assert_eq!(states(&driver, &[a]), [State::Open]);
+    }
+    driver.advance(ms(1));
+    assert_eq!(states(&driver, &[a]), [State::Evicted]);
+}
