@@ -29,11 +29,14 @@ from typing import TYPE_CHECKING
 from anabranch import _process as _process  # first: it is to be the last to run at exit
 from anabranch._core import Context, RetryBudget, UndoAction, WindowInfo, __version__
 from anabranch._stages import StageInfo
+from anabranch.branch import OVERFLOW, Branch, BranchPolicy, fail, restart
 from anabranch.channel import Channel, ChannelStats
 from anabranch.codes import CODES, Code
 from anabranch.compensation import Compensation
 from anabranch.errors import (
     AnabranchError,
+    BranchError,
+    BranchRefused,
     ChannelClosed,
     ChannelEmpty,
     ChannelFull,
@@ -64,9 +67,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CODES",
+    "OVERFLOW",
     "Abandonment",
     "AnabranchError",
     "AttrKey",
+    "Branch",
+    "BranchError",
+    "BranchPolicy",
+    "BranchRefused",
     "BranchReport",
     "Channel",
     "ChannelClosed",
@@ -104,8 +112,10 @@ __all__ = [
     "WindowInfo",
     "__version__",
     "attr",
+    "fail",
     "item",
     "per_thread",
+    "restart",
     "tcp_lines",
     "testing",
 ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from anabranch import _branches, _failures, _pass
 from anabranch._collecting import ErrorCollector
-from anabranch._legs import Legs
+from anabranch._legs import Legs, retry_policy
 from anabranch._letters import LetterFile
 from anabranch._playback import arranging
 from anabranch._stages import OPERATORS, Stage, sink_of
@@ -39,7 +39,7 @@ class Spec:
     legs: list[Leg]
     fan_leg: int
     fan_stage: int
-    opening: Callable[[Any], int | None] | None
+    branches: _branches.Branches
     key_kind: Literal["item", "attr"] | None
     key: object
     max_in_flight: int
@@ -133,7 +133,11 @@ def build(
         legs=legs.legs,
         fan_leg=len(legs.legs) if legs.fan_leg is None else legs.fan_leg,
         fan_stage=legs.fan_stage,
-        opening=None if legs.fan_out is None else _branches.opening(settings.name, legs.fan_out),
+        branches=(
+            _branches.Branches()
+            if legs.fan_out is None
+            else _branches.living(settings.name, legs.fan_out, retry_policy)
+        ),
         key_kind=kind,
         key=key,
         max_in_flight=settings.max_in_flight,

@@ -11,7 +11,9 @@ import asyncio
 import logging
 import math
 import os
+import threading
 import time
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from anabranch import _branches, _build, _core, _process
@@ -19,7 +21,7 @@ from anabranch._clock import RunClock
 from anabranch._signals import steering
 from anabranch._stages import sink_of
 from anabranch._tasks import Tasks
-from anabranch.errors import ConfigError, ForkedProcessError
+from anabranch.errors import BranchError, ClosedError, ConfigError, ForkedProcessError
 from anabranch.report import Report
 
 if TYPE_CHECKING:
@@ -64,6 +66,13 @@ class Session(Generic[T]):
         # Whether a third signal has come: nothing is waited for any more.
         self._leaving = False
         self._collectors: list[ErrorCollector] = []
+        # The one that drives the run.
+        self._thread: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The pipeline's name."""
+        return self._settings.name
 
     @property
     def address(self) -> tuple[str, int] | None:
@@ -90,6 +99,44 @@ class Session(Generic[T]):
         """End as it stands: wait neither for handlers nor for the rollback."""
         self._leaving = True
         self.abort()
+
+    def ask(self, what: str, tenant: object, argument: object = None) -> Any:  # noqa: ANN401 - an answer of any kind
+        """Ask something of a branch, or command it; from any thread.
+
+        Raises:
+            BranchError: It does not fit.
+            ClosedError: The run has not begun, or is over.
+            ForkedProcessError: In a fork of the process that runs the pipeline.
+        """
+        self.check_process()
+        run = self._run
+        if run is None:
+            over = self._pipeline.last_report is not None
+            what = "has ended: its report tells of its branches" if over else "does not run yet"
+            raise ClosedError(f"pipeline {self.name!r} {what}")
+        here = threading.get_ident() == self._thread
+        if here and not run.attend():
+            if what in ("look", "blocking"):
+                raise BranchError(
+                    f"pipeline {self.name!r}: a callable that runs in its own thread cannot look "
+                    "at branches; do so from a task or another thread",
+                    tenant=tenant,
+                )
+            # In the middle of a step, which goes on when the callable that asks has returned.
+            run.ask(what, tenant, argument, _log_misfit)
+            return None
+        answers: SimpleQueue[tuple[bool, Any]] = SimpleQueue()
+
+        def answered(worked: bool, answer: object) -> None:  # noqa: FBT001 - as the extension calls it
+            answers.put((worked, answer))
+
+        run.ask(what, tenant, argument, answered)
+        if here:
+            run.attend()
+        worked, answer = answers.get()
+        if not worked:
+            raise answer
+        return answer
 
     def copied(self) -> None:
         """This process is a fork: the run is its parent's."""
@@ -371,6 +418,7 @@ class Session(Generic[T]):
         return self._run
 
     def _begin(self) -> None:
+        self._thread = threading.get_ident()
         source, self._iterator = _build.open_source(self._stages[0])
         pool = self._pool
         if pool is None:
@@ -443,7 +491,7 @@ class Session(Generic[T]):
         if self._iterator is not None:
             _close(self._iterator)
         letters = self._spec.letters
-        _branches.closed(self._settings.name, self._stages, run.tenants())
+        _branches.close_all(self._settings.name, self._stages, run.tenants())
         patience = 0.0 if self._leaving else _POOL_CLOSE
         stuck = 0 if self._pool is None else self._pool.close(patience)
         if stuck:
@@ -459,6 +507,11 @@ class Session(Generic[T]):
         self._iterator = None
         self._crews = None
         self._run = None
+
+
+def _log_misfit(worked: bool, answer: object) -> None:  # noqa: FBT001 - as the extension calls it
+    if not worked:
+        _logger.error("a command from within a callable was not carried out: %s", answer)
 
 
 def in_a_loop() -> bool:

@@ -1,4 +1,4 @@
-"""The builder's stages where items part and gather: fan_out, window."""
+"""The builder's stages where items part, wait and gather: fan_out, throttle, window."""
 
 from __future__ import annotations
 
@@ -6,23 +6,25 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from anabranch._builder import Builder
 from anabranch._callables import examine, name_of
+from anabranch._fan_out import fan_out_options
 from anabranch.errors import refused
-from anabranch.keys import AttrKey, ItemKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import timedelta
     from typing import Unpack
 
-    from anabranch._callables import Call, WithCtx
-    from anabranch._stages import FanOutOptions
+    from anabranch._callables import WithCtx
+    from anabranch._stages import FanOutOptions, OnFull
+    from anabranch.branch import BranchPolicy
+    from anabranch.keys import AttrKey, ItemKey
     from anabranch.pipeline import Pipeline
 
 T = TypeVar("T")
 
 
 class Grouping(Builder[T]):
-    """The stages where items part and gather."""
+    """The stages where items part, wait and gather."""
 
     __slots__ = ()
 
@@ -43,8 +45,14 @@ class Grouping(Builder[T]):
         *,
         name: str | None = None,
         capacity: int | Callable[[Any], int] = 1000,
-        on_full: Literal["wait"] = "wait",
+        on_full: OnFull | Callable[[Any], OnFull] = "wait",
         isolate: bool = True,
+        branch_timeout: float | timedelta | None = None,
+        idle_ttl: float | timedelta | None = 300.0,
+        on_branch_error: Literal["continue", "stop_pipeline"] | BranchPolicy = "continue",
+        max_branches: int = 1_000_000,
+        on_max_branches: Literal["reject", "overflow"] = "reject",
+        close_branches: bool = True,
         on_new_branch: Callable[[Any], object] | None = None,
         on_branch_closed: Callable[[Any], object] | None = None,
     ) -> Pipeline[T]:
@@ -53,6 +61,7 @@ class Grouping(Builder[T]):
         Branches open when their tenant's first item arrives. Items of one tenant stay in order.
         Keys are the same if they are equal; a str, of a subclass, too, is compared by its text. An
         item whose key is missing or cannot be hashed becomes a failure. A pipeline fans out once.
+        While it runs, `running.branch(tenant)` pauses, drains, removes or restarts a branch.
 
         Args:
             by: The key. A str is the name of an entry of the items (`item["tenant"]`);
@@ -61,14 +70,36 @@ class Grouping(Builder[T]):
             name: The stage's name; "fan_out" by default.
             capacity: How many items a branch may hold; or a `def` that takes the tenant and
                 returns that, called before its branch opens.
-            on_full: What to do when a branch is full: "wait" holds the source back.
-            isolate: Whether a full branch may take in a quarter of its capacity more before it
-                holds back the source, and so the other branches.
+            on_full: What to do with an item for a branch that is full: "wait" holds the source
+                back, and with it all branches; "drop_newest" drops the item, "drop_oldest" the one
+                that has waited longest; "fail" makes it a failure with the code `branch.full`. Or
+                a `def` that takes the tenant and returns one of these, called before its branch
+                opens. There is no unbounded branch: one source for all tenants cannot be free of
+                loss, bounded and never held up at once.
+            isolate: With "wait": whether a full branch may take in a quarter of its capacity more
+                before it holds back the source, and so the other branches.
+            branch_timeout: With "wait": seconds a full branch may hold the source back; from then
+                on what comes for it while it is full fails with the code `branch.timeout`, until
+                half of its capacity is free. None: as long as it takes. `report.blocked` and
+                each branch's `blocked` tell how long it was in all.
+            idle_ttl: Seconds after its last unit that an empty branch is closed; its next item
+                opens it again. Of a closed branch only its key and its counts are kept. None:
+                branches stay open.
+            on_branch_error: What follows when a unit of a branch has failed for good and was
+                rolled back: "continue": the branch goes on; `ab.fail(after=n)`: it fails after n
+                in a row; `ab.restart(backoff)`: it rests, and opens again; "stop_pipeline": the
+                pipeline takes nothing more in, undoes what is inside and ends as "failed".
+            max_branches: How many branches may be open at once.
+            on_max_branches: What becomes of an item that would need one more: "reject" makes it a
+                failure with the code `branch.limit`, which names the key; "overflow" sends it to
+                one branch for all of these, whose tenant is `ab.OVERFLOW`.
+            close_branches: Whether branches close when the source ends. If not, they go on, and
+                what is inside leaves by age or size, until the pipeline is drained.
             on_new_branch: A `def` told of each tenant before its branch opens. If it raises, or
                 `capacity` does, the item that came has failed, and the tenant's next one asks
                 again.
-            on_branch_closed: A `def` told of each tenant when its branch has closed, at the end of
-                the run; what it raises is logged.
+            on_branch_closed: A `def` told of each tenant when its branch has closed; what it
+                raises is logged.
 
         Raises:
             ConfigError: An argument is not allowed, or the stage cannot stand here.
@@ -81,54 +112,48 @@ class Grouping(Builder[T]):
             >>> {branch.tenant: branch.received for branch in report.branches}
             {'acme': 2, 'globex': 1}
         """
-        stage = "fan_out" if name is None else name
-        call: Call | None = None
-        if isinstance(by, AttrKey | ItemKey):
-            key = repr(by)
-        elif isinstance(by, str) and by.strip():
-            key = by
-        elif isinstance(by, str) or not callable(by):
-            allowed = (
-                "the name of an entry, ab.attr(...), ab.item(...) or a def that takes the item"
-            )
-            raise refused("by", by, allowed, pipeline=self.name, stage=stage)
-        else:
-            call = examine(by, pipeline=self.name, stage=stage, argument="by")
-            key = name_of(by)
-            if call.is_async:
-                allowed = "a def: a key is needed at once"
-                raise refused("by", by, allowed, pipeline=self.name, stage=stage, shown=key)
-        options: dict[str, object] = {"by": key, "on_full": on_full, "isolate": isolate}
-        hooks = {
-            "capacity": capacity if callable(capacity) else None,
+        given = {
+            "capacity": capacity,
+            "on_full": on_full,
+            "isolate": isolate,
+            "branch_timeout": branch_timeout,
+            "idle_ttl": idle_ttl,
+            "on_branch_error": on_branch_error,
+            "max_branches": max_branches,
+            "on_max_branches": on_max_branches,
+            "close_branches": close_branches,
             "on_new_branch": on_new_branch,
             "on_branch_closed": on_branch_closed,
         }
-        for argument, hook in hooks.items():
-            options[argument] = self._hook(argument, hook, stage)
-        number: object = capacity
-        if isinstance(number, str):  # as which the plan knows a callable
-            allowed = "an int >= 1 or a def that takes the tenant"
-            raise refused("capacity", number, allowed, pipeline=self.name, stage=stage)
-        if not callable(capacity):
-            options["capacity"] = number
-        live = {
-            "by": by,
-            "capacity_of": hooks["capacity"],
-            "new": on_new_branch,
-            "closed": on_branch_closed,
-        }
+        stage = "fan_out" if name is None else name
+        call, options, live = fan_out_options(by, given, pipeline=self.name, stage=stage)
         return self._extended("fan_out", name, options, call=call, live=live)
 
-    def _hook(self, argument: str, hook: Callable[[Any], object] | None, stage: str) -> str | None:
-        """Check a callable that takes the tenant; return its name for the plan."""
-        if hook is None:
-            return None
-        if examine(hook, pipeline=self.name, stage=stage, argument=argument).is_async:
-            allowed = "a def: it is called in between"
-            shown = name_of(hook)
-            raise refused(argument, hook, allowed, pipeline=self.name, stage=stage, shown=shown)
-        return name_of(hook)
+    def throttle(
+        self, rate: float, burst: int | None = None, *, name: str | None = None
+    ) -> Pipeline[T]:
+        """Let so many items per second go on; after `fan_out`, of each branch.
+
+        A token bucket by the pipeline's clock, which delays and never drops: what has to wait
+        counts against the capacity of its branch, so that a full one holds the source back.
+        `running.branch(tenant).throttle(...)` changes it while the pipeline runs.
+
+        Args:
+            rate: Items per second, on the average.
+            burst: How many at once, after a pause; None: what comes in within a second, at least 1.
+            name: The stage's name; "throttle" by default.
+
+        Raises:
+            ConfigError: An argument is not allowed, or the stage cannot stand here.
+
+        Example:
+            >>> import anabranch as ab
+            >>> clock = ab.testing.VirtualClock()
+            >>> pipeline = ab.Pipeline("p", clock=clock).source(range(30)).throttle(10, burst=1)
+            >>> pipeline.collect().run_blocking().committed, clock.now()
+            (30, 2.9)
+        """
+        return self._extended("throttle", name, {"rate": rate, "burst": burst})
 
     def window(
         self,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from anabranch import _pass, _weave
 from anabranch._stages import OPERATORS, Stage
+from anabranch.branch import pace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,6 +63,7 @@ class Leg:
     isolate: bool
     concurrency: int
     ordered: bool
+    throttle: tuple[float, int] | None
     retry: Policy | None
     timeout: float | None
     grace: float
@@ -83,6 +85,7 @@ class Legs:
     legs: list[Leg] = field(default_factory=list[Leg])
     fused: list[tuple[int, Stage]] = field(default_factory=list[tuple[int, Stage]])
     window: Stage | None = None
+    throttle: Stage | None = None
     capacity: int = _TRUNK_CAPACITY
     isolate: bool = False
     fan_leg: int | None = None
@@ -98,12 +101,16 @@ class Legs:
             if self.window is not None:
                 self.forward(number)
             self.window = stage
+        elif stage.kind == "throttle":
+            if self.window is not None or self.throttle is not None:
+                self.forward(number)
+            self.throttle = stage
         elif stage.kind in ("for_each", "collect", "to_channel") or (
             own_call and stage.kind != "fan_out"
         ):
             self.close(number, stage)
         else:
-            if self.window is not None:
+            if self.window is not None or self.throttle is not None:
                 self.forward(number)
             self.fused.append((number, stage))
             if stage.kind == "fan_out":
@@ -117,7 +124,7 @@ class Legs:
 
     def operator(self, number: int, stage: Stage) -> None:
         """Add a leg for failures."""
-        if stage.kind == "recover" and self.window is not None:
+        if stage.kind == "recover" and (self.window is not None or self.throttle is not None):
             # What it gives does not go into a window that stands before it.
             self.forward(number)
         options = stage.options
@@ -140,7 +147,8 @@ class Legs:
             isolate=self.isolate,
             concurrency=options.get("concurrency", 1),
             ordered=options.get("ordered", False),
-            retry=None if retry is None else _policy(retry),
+            throttle=None,
+            retry=None if retry is None else retry_policy(retry),
             timeout=options.get("timeout"),
             grace=_TIMEOUT_GRACE,
             takes=options["takes"],
@@ -148,7 +156,7 @@ class Legs:
         self.legs.append(leg)
 
     def forward(self, number: int) -> None:
-        """End the leg with its window: what follows works on lists."""
+        """End the leg with its window, or its throttle: what follows comes behind it."""
         self._append(number - 1, "forward", "inline", None, takes_ctx=False)
 
     def close(self, number: int, stage: Stage) -> None:
@@ -195,6 +203,7 @@ class Legs:
             and stage.options["timeout"] is None
             and not self.legs
             and self.window is None
+            and self.throttle is None
             and self.fan_leg is None
         )
 
@@ -231,13 +240,15 @@ class Legs:
                 isolate=self.isolate,
                 concurrency=concurrency,
                 ordered=ordered,
-                retry=None if retry is None else _policy(retry),
+                throttle=None if self.throttle is None else _pace(self.throttle),
+                retry=None if retry is None else retry_policy(retry),
                 timeout=timeout,
                 grace=_TIMEOUT_GRACE,
             )
         )
         self.fused = []
         self.window = None
+        self.throttle = None
 
     def _rest(self, last: int) -> None:
         """Give what recovers failures the stages between it and the handler that now follows."""
@@ -296,7 +307,12 @@ def _window(stage: Stage) -> Window:
     )
 
 
-def _policy(retry: Retry) -> Policy:
+def _pace(stage: Stage) -> tuple[float, int]:
+    return pace(stage.options["rate"], stage.options["burst"])
+
+
+def retry_policy(retry: Retry) -> Policy:
+    """Return a retry policy as the extension takes it."""
     return Policy(
         options=retry.plan_options(),
         budget=retry.budget,

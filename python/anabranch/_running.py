@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from anabranch._signals import steering
+from anabranch.branch import Branch
 from anabranch.errors import ClosedError
 
 if TYPE_CHECKING:
@@ -89,6 +90,41 @@ class Running(Generic[T]):
     def report(self) -> Report[T] | None:
         """The report; None before the end."""
         return self._session._pipeline.last_report  # noqa: SLF001 - both are the pipeline's
+
+    def branch(self, tenant: object) -> Branch:
+        """Return a handle of a tenant's branch, to look at it and to command it.
+
+        Args:
+            tenant: The branch's key; there need not be a branch yet.
+        """
+        return Branch(self._session, tenant)
+
+    def add_branch(self, tenant: object) -> Branch:
+        """Open a branch before its first item comes, or one that was drained, evicted or removed.
+
+        May be called from any thread; see `Branch`.
+
+        Args:
+            tenant: The branch's key.
+
+        Raises:
+            BranchError: The branch is open, or has failed (`restart` opens it then).
+            BranchRefused: There are `max_branches` already.
+            Exception: What `on_new_branch`, or another callable that is asked first, raises.
+            ClosedError: The run has not begun, or is over.
+            ForkedProcessError: In a fork of the process that runs the pipeline.
+        """
+        self._session.ask("add", tenant)
+        return Branch(self._session, tenant)
+
+    @property
+    def blocking(self) -> tuple[Any, ...]:
+        """The tenants whose branches are full and hold the source back now.
+
+        Raises:
+            ClosedError: The run has not begun, or is over.
+        """
+        return tuple(self._session.ask("blocking", None))
 
     def drain(self) -> None:
         """Stop intake and finish what is inside, within the pipeline's grace; does not wait.

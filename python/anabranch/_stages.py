@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from anabranch import _core
     from anabranch._callables import Call
     from anabranch._virtual import VirtualClock
+    from anabranch.branch import BranchPolicy
     from anabranch.scope import Policy
 
 Kind: TypeAlias = Literal[
@@ -31,6 +32,7 @@ Kind: TypeAlias = Literal[
     "collect_errors",
     "dead_letter",
     "fan_out",
+    "throttle",
     "window",
     "for_each",
     "collect",
@@ -75,13 +77,22 @@ class OperatorOptions(TypedDict, total=False):
     timeout: float | timedelta | None
 
 
+OnFull: TypeAlias = Literal["wait", "drop_newest", "drop_oldest", "fail"]
+
+
 class FanOutOptions(TypedDict, total=False):
     """The options of `fan_out`."""
 
     name: str | None
     capacity: int | Callable[[Any], int]
-    on_full: Literal["wait"]
+    on_full: OnFull | Callable[[Any], OnFull]
     isolate: bool
+    branch_timeout: float | timedelta | None
+    idle_ttl: float | timedelta | None
+    on_branch_error: Literal["continue", "stop_pipeline"] | BranchPolicy
+    max_branches: int
+    on_max_branches: Literal["reject", "overflow"]
+    close_branches: bool
     on_new_branch: Callable[[Any], object] | None
     on_branch_closed: Callable[[Any], object] | None
 

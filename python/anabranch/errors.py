@@ -80,6 +80,34 @@ class ChannelFull(AnabranchError):
     code: Final = "channel.full"
 
 
+class BranchError(AnabranchError):
+    """What was asked of a branch does not fit: it is in another state, or there is none.
+
+    Attributes:
+        tenant: The branch's key.
+        state: Its state (see `Branch.state`); None if there is no such branch.
+    """
+
+    def __init__(self, message: str, *, tenant: object = None, state: str | None = None) -> None:
+        super().__init__(message)
+        self.tenant = tenant
+        self.state = state
+
+
+class BranchRefused(AnabranchError):
+    """A branch did not let an item in; the item has failed.
+
+    Attributes:
+        code: Why: `branch.failed`, `branch.removed`, `branch.full` (its `on_full` is "fail"),
+            `branch.timeout` (it was full for longer than `branch_timeout`) or `branch.limit`
+            (there are `max_branches` already).
+    """
+
+    def __init__(self, message: str, *, code: str = "branch.failed") -> None:
+        super().__init__(message)
+        self.code = code
+
+
 class ForkedProcessError(AnabranchError):
     """The object was made before a fork and used in the child process."""
 

@@ -82,9 +82,17 @@ class BranchReport(Counts):
 
     Attributes:
         tenant: The branch's key.
+        state: What it was doing at the end of the run, or is doing; see `Branch.state`.
+        generation: How often it was opened.
+        blocked: Seconds it held the source back because it was full, in all.
     """
 
     tenant: object
+    state: Literal["open", "paused", "draining", "restarting", "failed", "evicted", "removed"] = (
+        "open"
+    )
+    generation: int = 1
+    blocked: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +155,8 @@ class Report(Counts, Generic[T]):
             inside went on to the end; "aborted": what was inside was undone; "failed": the
             source failed, or `on_error="stop"` met a failure.
         seconds: How long the run took.
+        blocked: Seconds the source was held back because a branch, or what is in front of the
+            branches, was full.
         branches: The counts of each tenant's branch, in the order they opened.
         codes: How many items failed, by code; exact.
         failures: The first failures that nobody took; a sample where there are many.
@@ -174,6 +184,7 @@ class Report(Counts, Generic[T]):
     pipeline: str
     outcome: Literal["completed", "drained", "aborted", "failed"]
     seconds: float
+    blocked: float = 0.0
     branches: tuple[BranchReport, ...] = ()
     codes: dict[str, int] = field(default_factory=dict[str, int])
     failures: tuple[Failure, ...] = ()
@@ -197,6 +208,7 @@ class Report(Counts, Generic[T]):
             pipeline=data["pipeline"],
             outcome=data["outcome"],
             seconds=data["seconds"],
+            blocked=data["blocked"],
             **data["counts"],
             branches=tuple(BranchReport(**branch) for branch in data["branches"]),
             codes=dict(data["codes"]),
@@ -353,6 +365,7 @@ class Report(Counts, Generic[T]):
             "pipeline": self.pipeline,
             "outcome": self.outcome,
             "seconds": self.seconds,
+            "blocked": self.blocked,
             "counts": {name: getattr(self, name) for name in _COUNTS},
             "branches": [_plain(branch) for branch in self.branches],
             "codes": dict(self.codes),

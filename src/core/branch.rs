@@ -5,15 +5,24 @@
 //! windows that have left and wait to be handled.
 //!
 //! ```text
-//! arrive --> [queue] --> (window) --> [cut, at most 2] --> in flight --> next leg
+//! arrive --> [queue] --> (throttle) --> (window) --> [cut, at most 2] --> in flight --> next leg
 //! ```
+//!
+//! - `branch/life.rs`: the states of a branch, and what may be asked of it.
+
+mod life;
 
 use std::collections::VecDeque;
 
+pub use life::{Change, Command, Misfit, News, State};
+pub(crate) use life::{Ending, Life};
+
+use crate::channel::OnFull;
 use crate::clock::Time;
 use crate::compensation::Scope;
 use crate::engine::{Domain, Item, LegOptions, Payload, Unit};
 use crate::report::Counts;
+use crate::throttle::Bucket;
 use crate::window::Window;
 
 /// Windows that may wait for their handler; beyond them the lane fills up.
@@ -37,35 +46,68 @@ impl BranchId {
 pub struct Branch<D: Domain> {
     pub(crate) lanes: Vec<Lane<D>>,
     pub(crate) first: usize,
+    /// The leg that its items come to; before it are only legs that take failures.
+    pub(crate) entry: usize,
     /// What happened here so far; what waits is added when someone asks.
     pub(crate) counts: Counts,
     /// Source items in units handed out, or on their way from one leg to the next.
     pub(crate) outside: u64,
     /// What was registered for the branch as a whole.
     pub(crate) scope: Option<Box<Scope<D::Undo>>>,
+    /// The legs that nothing can reach any more because the branch is drained: those before it.
+    pub(crate) shut: usize,
+    pub(crate) life: Life<D>,
+}
+
+/// What a branch has of its own, in the place of what its pipeline says.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Own {
+    /// Items that may wait at each leg.
+    pub capacity: Option<usize>,
+    /// What becomes of an item that finds it full.
+    pub on_full: Option<OnFull>,
 }
 
 impl<D: Domain> Branch<D> {
-    /// `capacity` takes the place of that of the legs.
-    pub(crate) fn new(first: usize, legs: &[LegOptions], capacity: Option<usize>) -> Self {
-        let lanes = legs.iter().map(|leg| Lane::new(leg, capacity)).collect();
+    pub(crate) fn new(
+        first: usize,
+        legs: &[LegOptions],
+        capacity: Option<usize>,
+        on_full: OnFull,
+        now: Time,
+    ) -> Self {
         Self {
-            lanes,
+            lanes: Lane::row(legs, capacity, on_full),
             first,
+            entry: first + entry(legs),
             counts: Counts::default(),
             outside: 0,
             scope: None,
+            shut: 0,
+            life: Life::new(now),
         }
+    }
+
+    /// Whether nothing is inside, nor on its way between two legs.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.outside == 0 && self.lanes.iter().all(Lane::is_vacant)
     }
 
     /// The counts with what is still inside.
     pub(crate) fn counts(&self) -> Counts {
         let waiting: u64 = self.lanes.iter().map(Lane::waiting).sum();
+        let next = self.life.next().iter().map(|item| u64::from(item.weight));
         Counts {
-            left: self.counts.left + self.outside + waiting,
+            left: self.counts.left + self.outside + waiting + next.sum::<u64>(),
             ..self.counts
         }
     }
+}
+
+/// The first of these legs that takes items.
+fn entry(legs: &[LegOptions]) -> usize {
+    let takes_items = |leg: &LegOptions| leg.operator.is_none();
+    legs.iter().position(takes_items).unwrap_or(0)
 }
 
 /// The outputs of one unit of an ordered leg, held until those before it are out.
@@ -76,6 +118,10 @@ pub(crate) enum Slot<D: Domain> {
 }
 
 /// Where the items of one branch wait for the handler of one leg.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one fact of its own, and a byte"
+)]
 #[derive(Debug)]
 pub struct Lane<D: Domain> {
     pub(crate) queue: VecDeque<Item<D>>,
@@ -91,6 +137,20 @@ pub struct Lane<D: Domain> {
     pub(crate) listed: bool,
     /// Whether the queue is past its limit, which stalls what feeds it.
     pub(crate) over: bool,
+    /// Whether it stalls other branches, too, by way of what feeds them all.
+    pub(crate) stalls: bool,
+    /// Whether it has stalled them for so long that it does not any more, until it has room.
+    pub(crate) overrun: bool,
+    /// What becomes of an item that finds the queue full.
+    pub(crate) on_full: OnFull,
+    /// Since when it has been over.
+    pub(crate) since: Time,
+    /// What holds units back so that they are not handed out too fast.
+    pub(crate) bucket: Option<Box<Bucket>>,
+    /// Whether the bucket was found empty: until its timer has gone off, nobody looks again.
+    pub(crate) dry: bool,
+    /// Whether that timer is set.
+    pub(crate) timed: bool,
     /// Ordered legs only: a slot per unit in flight, the oldest first.
     pub(crate) slots: VecDeque<Slot<D>>,
     /// Number of the oldest slot.
@@ -98,13 +158,37 @@ pub struct Lane<D: Domain> {
 }
 
 impl<D: Domain> Lane<D> {
-    fn new(leg: &LegOptions, capacity: Option<usize>) -> Self {
+    /// The lanes of a branch that passes these legs; `capacity` takes the place of theirs.
+    ///
+    /// Only what arrives at the first that takes items may be dropped or refused: behind it each
+    /// lane holds back the one before, and failures are never given up.
+    pub(crate) fn row(legs: &[LegOptions], capacity: Option<usize>, on_full: OnFull) -> Vec<Self> {
+        let waits = on_full == OnFull::Wait;
+        let entry = entry(legs);
+        let lanes = legs.iter().enumerate().map(|(place, leg)| {
+            let on_full = if place == entry {
+                on_full
+            } else {
+                OnFull::Wait
+            };
+            Self::new(leg, capacity, on_full, waits || leg.operator.is_some())
+        });
+        lanes.collect()
+    }
+
+    fn new(leg: &LegOptions, capacity: Option<usize>, on_full: OnFull, stalls: bool) -> Self {
         let capacity = capacity.unwrap_or(leg.capacity);
-        let more = if leg.isolate { capacity / 4 } else { 0 };
         Self {
             queue: VecDeque::new(),
             capacity,
-            limit: capacity + more,
+            limit: Self::limit(leg, capacity, on_full),
+            stalls,
+            overrun: false,
+            on_full,
+            since: Time::ZERO,
+            bucket: leg.throttle.map(|rate| Box::new(Bucket::new(rate))),
+            dry: false,
+            timed: false,
             window: leg.window.as_ref().map(|_| Window::default()),
             cut: VecDeque::new(),
             in_flight: 0,
@@ -113,6 +197,35 @@ impl<D: Domain> Lane<D> {
             slots: VecDeque::new(),
             head: 0,
         }
+    }
+
+    fn limit(leg: &LegOptions, capacity: usize, on_full: OnFull) -> usize {
+        // The quarter more is there to spare the others; what drops or fails spares them anyway.
+        let more = if leg.isolate && on_full == OnFull::Wait {
+            capacity / 4
+        } else {
+            0
+        };
+        capacity + more
+    }
+
+    /// Whether nothing waits here, and no unit from here is under way.
+    pub(crate) fn is_vacant(&self) -> bool {
+        self.in_flight == 0
+            && self.queue.is_empty()
+            && self.cut.is_empty()
+            && self.slots.is_empty()
+            && self.window.as_ref().is_none_or(Window::is_empty)
+    }
+
+    /// Whether an item that finds the queue full is not let in.
+    pub(crate) fn turns_down(&self) -> bool {
+        self.on_full != OnFull::Wait || self.overrun
+    }
+
+    /// Whether it is one of those that feeds wait for now.
+    pub(crate) const fn counts_as_over(&self) -> bool {
+        self.over && self.stalls && !self.overrun
     }
 
     /// Whether a unit could be handed out now.
@@ -126,7 +239,7 @@ impl<D: Domain> Lane<D> {
             && if self.window.is_some() {
                 !self.cut.is_empty()
             } else {
-                !self.queue.is_empty()
+                !self.queue.is_empty() && !self.dry
             }
     }
 
@@ -152,6 +265,15 @@ impl<D: Domain> Lane<D> {
                 self.cut
                     .push_back(Unit::of_window(at, window.cut(reason, now)));
                 left += 1;
+            }
+            if self.dry || self.queue.is_empty() {
+                return left;
+            }
+            if let Some(bucket) = &mut self.bucket
+                && !bucket.take(now)
+            {
+                self.dry = true;
+                return left;
             }
             let Some(item) = self.queue.pop_front() else {
                 return left;

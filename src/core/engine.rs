@@ -15,6 +15,8 @@
 //!
 //! - `engine/unit.rs`: what moves through it; `engine/batch.rs`: several of them at once.
 //! - `engine/lanes.rs`: how items move through the lanes, and who holds up whom.
+//! - `engine/full.rs`: what becomes of items for a full branch, and how long it holds up others.
+//! - `engine/life.rs`: how branches open, pause, end and come back.
 //! - `engine/outcome.rs`: success, failure, retry.
 //! - `engine/operators.rs`: where failures go that an operator behind them takes.
 //! - `engine/overdue.rs`: attempts that must end in time.
@@ -24,7 +26,9 @@
 
 mod batch;
 mod end;
+mod full;
 mod lanes;
+mod life;
 mod operators;
 mod outcome;
 mod overdue;
@@ -36,6 +40,8 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::time::Duration;
 
 pub use batch::Batch;
+pub use full::{Refused, Why};
+pub use life::{BranchOptions, OnBranchError};
 pub use operators::Operator;
 pub use overdue::{Abandoned, AttemptId, Overdue, UNDO_GRACE};
 pub use unit::{
@@ -45,12 +51,16 @@ pub use unit::{
 pub use whole::{Level, PATIENCE};
 
 use crate::branch::{Branch, BranchId};
+use crate::channel::OnFull;
 use crate::clock::Time;
 use crate::compensation::{Policy, Step};
 use crate::report::Counts;
 use crate::retry::{Random, Retry};
+use crate::throttle::Rate;
 use crate::window::WindowOptions;
 use end::Phase;
+use full::Stalls;
+use life::Lives;
 use operators::Ways;
 use overdue::Watch;
 use rollback::Undoing;
@@ -78,6 +88,8 @@ pub struct LegOptions {
     pub concurrency: u32,
     /// Whether outputs keep the order of the inputs.
     pub ordered: bool,
+    /// How fast items go on from the queue, per branch; `None`: as fast as can be.
+    pub throttle: Option<Rate>,
     /// What happens after a failed attempt; `None`: there is one attempt.
     pub retry: Option<Retry>,
     /// How long an attempt may take; `None`: any time.
@@ -120,6 +132,8 @@ pub struct Config {
     pub epoch: Duration,
     /// How failed units are undone.
     pub rollback: RollbackOptions,
+    /// How branches live.
+    pub branches: BranchOptions,
 }
 
 /// How rollbacks go about it.
@@ -168,6 +182,10 @@ pub struct Engine<D: Domain> {
     whole: Whole<D>,
     watch: Watch,
     ways: Ways<D>,
+    lives: Lives,
+    stalls: Stalls,
+    /// Items that were not let in, for the driver to make failures of.
+    refused: Vec<Refused<D>>,
     random: Random,
     stopping: bool,
     failures: Vec<Failed<D>>,
@@ -201,7 +219,8 @@ impl<D: Domain> Engine<D> {
             options.ordered &= ways.next(leg).is_some();
         }
         let least = config.legs.iter().map(|leg| leg.capacity).min();
-        let trunk = Branch::new(0, &config.legs[..ways.of_trunk(config.fan_leg)], None);
+        let trunk = &config.legs[..ways.of_trunk(config.fan_leg)];
+        let trunk = Branch::new(0, trunk, None, OnFull::Wait, Time::ZERO);
         Self {
             branches: vec![trunk],
             phase: Phase::Running,
@@ -221,6 +240,9 @@ impl<D: Domain> Engine<D> {
             whole: Whole::default(),
             watch: Watch::default(),
             ways,
+            lives: Lives::default(),
+            stalls: Stalls::default(),
+            refused: Vec::new(),
             random: Random::new(config.seed),
             stopping: false,
             failures: Vec::new(),
@@ -231,16 +253,6 @@ impl<D: Domain> Engine<D> {
             graveyard: Graveyard::default(),
             config,
         }
-    }
-
-    /// Opens a tenant's branch; `capacity`, in items, takes the place of that of its legs.
-    pub fn open_branch(&mut self, capacity: Option<usize>) -> BranchId {
-        self.least = self.least.min(capacity.unwrap_or(usize::MAX));
-        let id = BranchId(u32::try_from(self.branches.len()).unwrap_or(u32::MAX));
-        let first = self.config.fan_leg;
-        self.branches
-            .push(Branch::new(first, &self.config.legs[first..], capacity));
-        id
     }
 
     /// How many items the source may bring at once: zero while a branch is over its limit.
@@ -298,14 +310,16 @@ impl<D: Domain> Engine<D> {
             };
             match timer.alarm {
                 Alarm::Window(branch, leg) => self.window_due(branch, leg, now),
-                Alarm::Retry(unit) => {
-                    let Port(port) = self.config.legs[unit.leg].port;
-                    self.again[port].push_back(unit);
-                }
+                Alarm::Throttle(branch, leg) => self.throttle_due(branch, leg, now),
+                Alarm::Retry(unit) => self.try_again(unit),
+                Alarm::Reopen(branch, generation) => self.back_off_is_over(branch, generation),
             }
         }
         self.watch(now);
+        self.overrun(now);
         self.close_legs(now);
+        self.end_generations(now);
+        self.evict_idle(now);
         self.give_up_rollbacks(now);
         self.settle_whole(now);
     }
@@ -319,6 +333,8 @@ impl<D: Domain> Engine<D> {
             watch,
             self.rollback_deadline(),
             self.whole.patience(),
+            self.stalls.deadline(),
+            self.idle_deadline(),
         ]
         .into_iter()
         .flatten()
@@ -342,15 +358,19 @@ impl<D: Domain> Engine<D> {
 
     /// The counts of each branch, the trunk first. What is in the driver's hand is not in them.
     pub fn branch_counts(&self) -> impl Iterator<Item = (BranchId, Counts)> {
-        (0..).map(BranchId).zip(&self.branches).map(|(id, branch)| {
-            let mut counts = branch.counts();
-            if id != BranchId::TRUNK {
-                // Stages of the driver's may end an item before it reaches a leg of its branch:
-                // what came is what came of it.
-                counts.received = counts.accounted().saturating_sub(counts.produced);
-            }
-            (id, counts)
-        })
+        let ids = (0..).map(BranchId).take(self.branches.len());
+        ids.map(|id| (id, self.counts_of(id)))
+    }
+
+    /// The counts of one branch.
+    pub fn counts_of(&self, id: BranchId) -> Counts {
+        let mut counts = self.branches[id.index()].counts();
+        if id != BranchId::TRUNK {
+            // Stages of the driver's may end an item before it reaches a leg of its branch: what
+            // came is what came of it.
+            counts.received = counts.accounted().saturating_sub(counts.produced);
+        }
+        counts
     }
 
     /// The counts of the pipeline.

@@ -9,6 +9,7 @@
 //! - [`retry`]: whether a failed attempt is tried again, and when.
 //! - [`plan`]: the builder's plan: validated, named, drawn.
 //! - [`channel`]: a bounded queue with a close.
+//! - [`throttle`]: how fast items go on.
 //! - [`window`]: cutting a stream by size, age, silence and bytes.
 //! - [`compensation`]: scopes of undo actions and their playback.
 //! - [`report`]: the counts of a run, which always add up.
@@ -24,4 +25,5 @@ pub mod error;
 pub mod plan;
 pub mod report;
 pub mod retry;
+pub mod throttle;
 pub mod window;

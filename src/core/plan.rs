@@ -74,6 +74,8 @@ pub enum Kind {
     DeadLetter,
     /// Sends each to its tenant's branch.
     FanOut,
+    /// Lets so many per second go on, and delays the others.
+    Throttle,
     /// Gathers several into one unit.
     Window,
     /// Ends the course in a call.
@@ -86,7 +88,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of the builder's documentation.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Source,
         Self::Map,
         Self::Filter,
@@ -99,6 +101,7 @@ impl Kind {
         Self::CollectErrors,
         Self::DeadLetter,
         Self::FanOut,
+        Self::Throttle,
         Self::Window,
         Self::ForEach,
         Self::Collect,
@@ -120,6 +123,7 @@ impl Kind {
             Self::CollectErrors => "collect_errors",
             Self::DeadLetter => "dead_letter",
             Self::FanOut => "fan_out",
+            Self::Throttle => "throttle",
             Self::Window => "window",
             Self::ForEach => "for_each",
             Self::Collect => "collect",

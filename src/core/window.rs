@@ -112,6 +112,8 @@ pub struct Window<D: Domain> {
     /// set, nobody waits in front. Beside `values`: one cache line per window is all the hot path
     /// touches.
     easy: usize,
+    /// The same where a throttle decides on each of them first.
+    throttled: usize,
     values: Vec<D::Item>,
     origins: Vec<Origin>,
     scope: Option<Box<Scope<D::Undo>>>,
@@ -132,6 +134,7 @@ impl<D: Domain> Default for Window<D> {
     fn default() -> Self {
         Self {
             easy: 0,
+            throttled: 0,
             values: Vec::new(),
             origins: Vec::new(),
             scope: None,
@@ -169,7 +172,7 @@ impl<D: Domain> Window<D> {
 
     /// Takes an item in. The caller cuts a window that is due before it pushes.
     pub fn push(&mut self, item: Item<D>, options: &WindowOptions, now: Time) {
-        self.easy = 0;
+        self.unsettle();
         if self.values.is_empty() {
             self.opened = now;
             if self.values.capacity() == 0 {
@@ -217,20 +220,41 @@ impl<D: Domain> Window<D> {
 
     /// Works out how many plain items may come with nothing to decide; whatever makes the window
     /// due takes it back. Nobody waits in front of a window that is not due.
-    pub(crate) fn settle(&mut self, options: &WindowOptions) {
+    pub(crate) fn settle(&mut self, options: &WindowOptions, throttled: bool) {
         let decided = self.due.is_none()
             && !self.is_empty()
             && (self.armed || !options.timed())
             // These two look at each item.
             && options.idle.is_none()
             && options.max_bytes.is_none();
-        self.easy = if decided {
+        let easy = if decided {
             let most = options.max_items.unwrap_or(usize::MAX);
             // The last one fires the trigger.
             most.saturating_sub(self.values.len() + 1)
         } else {
             0
         };
+        (self.easy, self.throttled) = if throttled { (0, easy) } else { (easy, 0) };
+    }
+
+    /// From here on each item decides something.
+    pub(crate) const fn unsettle(&mut self) {
+        self.easy = 0;
+        self.throttled = 0;
+    }
+
+    /// Whether an item that a throttle lets through decides nothing; then it goes by
+    /// [`Window::push_throttled`].
+    #[inline]
+    pub(crate) const fn is_easy(&self) -> bool {
+        self.throttled > 0
+    }
+
+    /// Takes such an item in.
+    #[inline]
+    pub(crate) fn push_throttled(&mut self, value: D::Item) {
+        self.throttled -= 1;
+        self.values.push(value);
     }
 
     /// When age or silence makes the window due, and which; `None` while it is empty, due
@@ -255,14 +279,14 @@ impl<D: Domain> Window<D> {
     pub fn expire(&mut self, options: &WindowOptions, now: Time) {
         if let Some((_, reason)) = self.deadline(options).filter(|(at, _)| *at <= now) {
             self.due = Some(reason);
-            self.easy = 0;
+            self.unsettle();
         }
     }
 
     /// Empties the window. What it returns is a snapshot: nothing changes it later.
     pub fn cut(&mut self, reason: Reason, now: Time) -> Contents<D> {
         let weight = self.weight();
-        self.easy = 0;
+        self.unsettle();
         self.extra = 0;
         self.bytes = 0;
         self.due = None;

@@ -8,6 +8,8 @@ use pyo3::types::PyDict;
 
 use super::convert;
 
+pyo3::import_exception!(anabranch.errors, BranchError);
+pyo3::import_exception!(anabranch.errors, BranchRefused);
 pyo3::import_exception!(anabranch.errors, ChannelClosed);
 pyo3::import_exception!(anabranch.errors, ChannelFull);
 pyo3::import_exception!(anabranch.errors, ClosedError);

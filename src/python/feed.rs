@@ -172,7 +172,7 @@ impl Feed {
             }) => {
                 let count = items.bind(py).len();
                 let filtered = self.take_filtered(py, count);
-                locked(&run.engine).complete_batch(branch, leg, count, filtered);
+                locked(&run.engine).complete_batch(branch, leg, (count, filtered), now);
                 items.drop_ref(py);
                 let mut state = locked(&self.state);
                 let took = now.since(began);
@@ -192,7 +192,7 @@ impl Feed {
         };
         let batch = {
             let mut engine = locked(&run.engine);
-            let batch = most.and_then(|most| engine.next_batch(self.port, most));
+            let batch = most.and_then(|most| engine.next_batch(self.port, most, now));
             run.unstarve(&engine);
             batch
         };

@@ -4,7 +4,7 @@
 //! borrowed.
 
 use anabranch_core::branch::BranchId;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
@@ -62,6 +62,16 @@ pub(crate) struct Router {
     others: Py<PyDict>,
     /// The first object seen of each key; the trunk, number 0, has none.
     keys: Vec<Py<PyAny>>,
+    /// Branches that are to be opened again before something comes to them.
+    asleep: HashSet<BranchId>,
+}
+
+/// What was opened for a key.
+pub(crate) enum Opened {
+    /// A branch of its own.
+    Own(BranchId),
+    /// One that it shares with others, and the key of that one if it is new.
+    Shared(BranchId, Option<Py<PyAny>>),
 }
 
 impl Router {
@@ -71,6 +81,7 @@ impl Router {
             texts: HashMap::new(),
             others: PyDict::new(py).unbind(),
             keys: Vec::new(),
+            asleep: HashSet::new(),
         }
     }
 
@@ -79,7 +90,41 @@ impl Router {
         self.keys.get((branch.0 as usize).checked_sub(1)?)
     }
 
-    /// The branch of a key; `open` makes one for a key that was never seen.
+    /// The branch is to be opened again before something comes to it.
+    pub(crate) fn sleep(&mut self, branch: BranchId) {
+        if let Some(key) = self.key(branch) {
+            let address = key.as_ptr() as usize;
+            if let Some(entry) = self.cache.get_mut(slot(address))
+                && entry.1 == branch
+            {
+                *entry = (0, BranchId::TRUNK);
+            }
+        }
+        self.asleep.insert(branch);
+    }
+
+    /// The branch has been opened again.
+    pub(crate) fn wake(&mut self, branch: BranchId) {
+        self.asleep.remove(&branch);
+    }
+
+    /// The branch of a key, if it was ever seen.
+    ///
+    /// # Errors
+    /// What `__hash__` and `__eq__` raise.
+    pub(crate) fn find(&self, key: &Bound<'_, PyAny>) -> PyResult<Option<BranchId>> {
+        let text = key.cast::<PyString>().ok();
+        match text.as_ref().and_then(|text| text.to_str().ok()) {
+            Some(text) => Ok(self.texts.get(text).copied()),
+            None => match self.others.bind(key.py()).get_item(key)? {
+                Some(number) => Ok(Some(BranchId(number.extract()?))),
+                None => Ok(None),
+            },
+        }
+    }
+
+    /// The branch of a key; `open` makes one for a key that was never seen, or opens again the one
+    /// it is given.
     ///
     /// # Errors
     /// What `__hash__` and `__eq__` raise: `TypeError` for an unhashable key; what `open` does.
@@ -87,7 +132,7 @@ impl Router {
     pub(crate) fn branch(
         &mut self,
         key: &Bound<'_, PyAny>,
-        open: impl FnOnce() -> PyResult<BranchId>,
+        open: impl FnOnce(Option<BranchId>) -> PyResult<Opened>,
     ) -> PyResult<BranchId> {
         let address = key.as_ptr() as usize;
         if let Some(&(cached, branch)) = self.cache.get(slot(address))
@@ -101,32 +146,28 @@ impl Router {
     fn look_up(
         &mut self,
         key: &Bound<'_, PyAny>,
-        open: impl FnOnce() -> PyResult<BranchId>,
+        open: impl FnOnce(Option<BranchId>) -> PyResult<Opened>,
     ) -> PyResult<BranchId> {
         let py = key.py();
-        let text = key
-            .cast::<PyString>()
-            .ok()
-            .and_then(|text| text.to_str().ok());
-        let known = match text {
-            Some(text) => self.texts.get(text).copied(),
-            None => match self.others.bind(py).get_item(key)? {
-                Some(number) => Some(BranchId(number.extract()?)),
-                None => None,
-            },
-        };
-        let branch = if let Some(branch) = known {
-            branch
-        } else {
-            let branch = open()?;
-            match text {
-                Some(text) => {
-                    self.texts.insert(text.into(), branch);
-                }
-                None => self.others.bind(py).set_item(key, branch.0)?,
+        let branch = match self.find(key)? {
+            Some(branch) if self.asleep.contains(&branch) => {
+                open(Some(branch))?;
+                self.wake(branch);
+                branch
             }
-            self.keys.push(key.clone().unbind());
-            branch
+            Some(branch) => branch,
+            None => match open(None)? {
+                Opened::Own(branch) => {
+                    self.enter(key, branch)?;
+                    branch
+                }
+                Opened::Shared(branch, new) => {
+                    if let Some(key) = new {
+                        self.enter(key.bind(py), branch)?;
+                    }
+                    return Ok(branch);
+                }
+            },
         };
         let address = key.as_ptr() as usize;
         if self
@@ -137,5 +178,18 @@ impl Router {
             *entry = (address, branch);
         }
         Ok(branch)
+    }
+
+    /// Takes in the key of the branch that was opened last.
+    fn enter(&mut self, key: &Bound<'_, PyAny>, branch: BranchId) -> PyResult<()> {
+        let text = key.cast::<PyString>().ok();
+        match text.as_ref().and_then(|text| text.to_str().ok()) {
+            Some(text) => {
+                self.texts.insert(text.into(), branch);
+            }
+            None => self.others.bind(key.py()).set_item(key, branch.0)?,
+        }
+        self.keys.push(key.clone().unbind());
+        Ok(())
     }
 }

@@ -10,6 +10,7 @@ use pyo3::types::{PyBytes, PyString};
 
 use super::convert;
 use super::retry::RetrySpec;
+use super::run::pace;
 
 /// The window of a leg; durations in seconds.
 #[derive(Debug, FromPyObject)]
@@ -54,6 +55,8 @@ pub(crate) struct LegSpec<'py> {
     isolate: bool,
     concurrency: u32,
     ordered: bool,
+    /// Items per second, and how many at once.
+    throttle: Option<(f64, u32)>,
     retry: Option<RetrySpec<'py>>,
     /// Seconds.
     timeout: Option<f64>,
@@ -216,6 +219,7 @@ impl LegSpec<'_> {
             isolate: self.isolate,
             concurrency: self.concurrency,
             ordered: self.ordered && role != Role::Sink,
+            throttle: self.throttle.map(|(rate, burst)| pace(rate, burst)),
             retry: policy,
             timeout: self.timeout.map(seconds),
             grace: seconds(self.grace),

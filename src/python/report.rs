@@ -14,7 +14,7 @@ use super::domain::PyDomain;
 use super::run::{Run, locked};
 use super::undo::Undo;
 
-fn counts<'py>(py: Python<'py>, counts: &Counts) -> PyResult<Bound<'py, PyDict>> {
+pub(crate) fn counts<'py>(py: Python<'py>, counts: &Counts) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
     for (name, value) in [
         ("received", counts.received),
@@ -137,7 +137,16 @@ pub(crate) fn build<'py>(
     // an allocation may start the garbage collector, which runs foreign code.
     let engine = locked(&run.engine);
     let total = engine.counts();
-    let branches: Vec<_> = engine.branch_counts().skip(1).collect();
+    let now = run.shared.now();
+    let blocked = engine.blocked(now);
+    let branches: Vec<_> = engine
+        .branch_counts()
+        .skip(1)
+        .map(|(branch, counts)| {
+            let blocked = engine.blocked_by(branch, now);
+            (branch, counts, engine.state(branch), blocked)
+        })
+        .collect();
     let codes = engine.codes().clone();
     let failures: Vec<_> = engine
         .failures()
@@ -162,10 +171,14 @@ pub(crate) fn build<'py>(
     let seconds = std::time::Duration::from_nanos(run.shared.now().as_nanos()).as_secs_f64();
     report.set_item("seconds", seconds)?;
     report.set_item("counts", counts(py, &total)?)?;
+    report.set_item("blocked", blocked.as_secs_f64())?;
     let rows = PyList::empty(py);
-    for (branch, branch_counts) in branches {
+    for (branch, branch_counts, (state, generation), blocked) in branches {
         let row = counts(py, &branch_counts)?;
         row.set_item("tenant", run.tenant(py, branch))?;
+        row.set_item("state", state.name())?;
+        row.set_item("generation", generation)?;
+        row.set_item("blocked", blocked.as_secs_f64())?;
         rows.append(row)?;
     }
     report.set_item("branches", rows)?;

@@ -8,6 +8,7 @@
 //! is, and no Python runs then. The other locks are leaves.
 //!
 //! - `run/spec.rs`: how it begins.
+//! - `run/branches.rs`: what is asked of branches, and who is told of them.
 //! - `run/slice.rs`: what a step does.
 //! - `run/flow.rs`: items from the source, through the pass and the routing, to the first leg.
 //! - `run/target.rs`: units into the channel at the end.
@@ -17,6 +18,7 @@
 //! - `run/rollback.rs`: what is registered, and by which policy it is undone.
 //! - `run/holders.rs`: which of their outputs hold what undoes them.
 
+mod branches;
 mod flow;
 mod holders;
 mod operators;
@@ -33,7 +35,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anabranch_core::branch::BranchId;
 use anabranch_core::clock::Time;
-use anabranch_core::engine::{AttemptId, Config, Engine, Overdue, Port, RollbackOptions};
+use anabranch_core::engine::{
+    AttemptId, BranchOptions, Config, Engine, Overdue, Port, RollbackOptions,
+};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
@@ -47,6 +51,8 @@ use super::report;
 use super::source::Source;
 use super::work::{CallResult, InHand, LegFacts};
 use crate::wake::Wake;
+pub(super) use branches::pace;
+use branches::{Asked, Branches, Tenant};
 use spec::RunSpec;
 use target::Target;
 
@@ -87,6 +93,7 @@ struct Hand {
     rekey: Option<PassSpec>,
     fan_stage: usize,
     router: Router,
+    branches: Branches,
     pool: Pool,
     /// The channel that takes what arrives at the end, if there is one.
     target: Option<Target>,
@@ -121,9 +128,9 @@ pub(crate) struct Run {
     legs: Mutex<Option<Arc<Vec<Leg>>>>,
     pub(super) engine: Mutex<Engine<PyDomain>>,
     hand: Mutex<Option<Hand>>,
-    tenants: Mutex<Vec<Py<PyAny>>>,
-    /// Called with the tenant before a branch opens; returns its capacity, or `None`.
-    opening: Mutex<Option<Py<PyAny>>>,
+    tenants: Mutex<Vec<Tenant>>,
+    /// What is asked of branches; `None` once nobody will answer.
+    asked: Mutex<Option<Vec<Asked>>>,
     /// Work with its result, and whether it held a place in the pool.
     returned: Mutex<Vec<(InHand, CallResult, bool)>>,
     /// Operations that had timed out: whether they gave a result after all, and whether they still
@@ -291,10 +298,40 @@ impl Run {
         self.native.as_ref().map(|native| native.address())
     }
 
-    /// The tenants whose branches have been opened, in order.
+    /// The tenants whose branches have opened and have not closed since, in order.
     fn tenants(&self, py: Python<'_>) -> Vec<Py<PyAny>> {
-        let tenants = locked(&self.tenants);
-        tenants.iter().map(|tenant| tenant.clone_ref(py)).collect()
+        self.tenants_told(py)
+    }
+
+    /// Asks something of a branch, from any thread; `answer` is called with whether it worked, and
+    /// what came of it.
+    #[pyo3(signature = (what, tenant, argument, answer))]
+    fn ask(
+        &self,
+        what: String,
+        tenant: Py<PyAny>,
+        argument: Option<Py<PyAny>>,
+        answer: Py<PyAny>,
+    ) -> PyResult<()> {
+        let asked = Asked::new(what, tenant, argument, answer);
+        match locked(&self.asked).as_mut() {
+            Some(waiting) => waiting.push(asked),
+            None => return Err(self.closed_error("has ended: its report tells of its branches")),
+        }
+        self.wake.wake();
+        Ok(())
+    }
+
+    /// Carries out what was asked, on the driving thread between two steps; false in the middle of
+    /// one, which will do it.
+    fn attend(&self, py: Python<'_>) -> bool {
+        let Ok(mut hand) = self.hand.try_lock() else {
+            return false;
+        };
+        if let Some(hand) = hand.as_mut() {
+            self.answer(py, hand);
+        }
+        true
     }
 
     /// The run is left as it is: undo actions that have had no turn are stuck.
@@ -340,7 +377,11 @@ impl Run {
         let adopted = std::mem::take(&mut *locked(&self.adopted));
         let collected = locked(&self.collected).take();
         let tenants = std::mem::take(&mut *locked(&self.tenants));
-        let opening = locked(&self.opening).take();
+        let asked = locked(&self.asked).take();
+        let error = self.closed_error("has ended: its report tells of its branches");
+        for asked in asked.iter().flatten() {
+            self.shared.postpone_all(py, asked.refuse(py, &error).err());
+        }
         // The engine with its samples, too: an exception's traceback leads through the frames of
         // the driver back to this run, and the collector cannot see into it.
         let empty = Engine::new(Config {
@@ -352,10 +393,11 @@ impl Run {
             seed: 0,
             epoch: std::time::Duration::ZERO,
             rollback: RollbackOptions::default(),
+            branches: BranchOptions::default(),
         });
         let engine = std::mem::replace(&mut *locked(&self.engine), empty);
         drop((
-            hand, legs, pushed, returned, adopted, collected, tenants, opening, engine,
+            hand, legs, pushed, returned, adopted, collected, tenants, asked, engine,
         ));
     }
 }
@@ -382,7 +424,7 @@ impl Run {
         let index = (branch.0 as usize).checked_sub(1)?;
         locked(&self.tenants)
             .get(index)
-            .map(|tenant| tenant.clone_ref(py))
+            .map(|tenant| tenant.key.clone_ref(py))
     }
 
     /// Whether the engine is gone.

@@ -42,6 +42,10 @@ NAMES = (
     "tcp",
     "memory",
     "memory-undo",
+    "tenants",
+    "tenants-idle",
+    "throttle",
+    "failing-tenant",
     "peer-bytewax",
     "peer-asyncio",
     "peer-anyio",
@@ -75,10 +79,11 @@ def find(name: str) -> Callable[[Settings], Outcome]:
     import latency
     import memory
     import races
+    import tenants
     import wire
 
     cases = {name: race.run for name, race in races.RACES.items()}
-    return (cases | latency.CASES | wire.CASES | memory.CASES)[name]
+    return (cases | latency.CASES | wire.CASES | memory.CASES | tenants.CASES)[name]
 
 
 def work(name: str, *, pairs: int, quick: bool) -> None:

@@ -72,6 +72,12 @@ def test_v2_stages_tell_what_was_found_and_filled_in():
         "capacity": 1000,
         "on_full": "wait",
         "isolate": True,
+        "branch_timeout": None,
+        "idle_ttl": 300.0,
+        "on_branch_error": "continue",
+        "max_branches": 1_000_000,
+        "on_max_branches": "reject",
+        "close_branches": True,
         "on_new_branch": None,
         "on_branch_closed": None,
     }
@@ -196,8 +202,45 @@ def test_b3_a_key_callable_is_the_stage_s_callable():
             ),
         ),
         (
-            lambda: begun().fan_out(by="tenant", on_full="drop_newest"),
-            "pipeline 'ingest', stage 'fan_out': on_full must be 'wait', got 'drop_newest'",
+            lambda: begun().fan_out(by="tenant", on_full="dead_letter"),
+            (
+                "pipeline 'ingest', stage 'fan_out': on_full must be 'wait', 'drop_newest', "
+                "'drop_oldest' or 'fail' or a def that takes the tenant, got 'dead_letter'"
+            ),
+        ),
+        (
+            lambda: begun().fan_out(by="tenant", on_branch_error="retry"),
+            (
+                "pipeline 'ingest', stage 'fan_out': on_branch_error must be 'continue', "
+                "'stop_pipeline', ab.fail(...) or ab.restart(...), got 'retry'"
+            ),
+        ),
+        (
+            lambda: begun().fan_out(by="tenant", idle_ttl=0),
+            (
+                "pipeline 'ingest', stage 'fan_out': idle_ttl must be a number of seconds > 0 "
+                "(or a timedelta), got 0"
+            ),
+        ),
+        (
+            lambda: begun().fan_out(by="tenant", max_branches=0),
+            "pipeline 'ingest', stage 'fan_out': max_branches must be an int >= 1, got 0",
+        ),
+        (
+            lambda: begun().throttle(0),
+            "pipeline 'ingest', stage 'throttle': rate must be a finite number > 0, got 0",
+        ),
+        (
+            lambda: begun().throttle(1.0, burst=0),
+            "pipeline 'ingest', stage 'throttle': burst must be an int >= 1, got 0",
+        ),
+        (
+            lambda: ab.fail(after=0),
+            "fail: after must be an int from 1 to 4294967295, got 0",
+        ),
+        (
+            lambda: ab.restart(5.0),
+            "restart: backoff must be a Retry, but not Retry.custom, got 5.0",
         ),
     ],
 )

@@ -73,6 +73,7 @@ def report(**some):
         "pipeline": "ingest",
         "outcome": "completed",
         "seconds": 2.0,
+        "blocked": 0.0,
         "counts": counts(),
         "branches": [],
         "codes": {},

@@ -4,11 +4,12 @@
 use std::time::Duration;
 
 use allocation_counter::measure;
-use anabranch_core::branch::BranchId;
+use anabranch_core::branch::{BranchId, Own};
 use anabranch_core::clock::Time;
 use anabranch_core::compensation::Scope;
 use anabranch_core::engine::{
-    Config, Domain, Engine, LegOptions, Outcome, Payload, Port, RollbackOptions, Work,
+    BranchOptions, Config, Domain, Engine, LegOptions, Outcome, Payload, Port, RollbackOptions,
+    Work,
 };
 use anabranch_core::window::WindowOptions;
 
@@ -67,6 +68,7 @@ impl Job {
             isolate: true,
             concurrency: 1,
             ordered: true,
+            throttle: None,
             retry: None,
             timeout: None,
             grace: Duration::ZERO,
@@ -82,8 +84,11 @@ impl Job {
             seed: 7,
             epoch: Duration::ZERO,
             rollback: RollbackOptions::default(),
+            branches: BranchOptions::default(),
         });
-        let branches = (0..10).map(|_| engine.open_branch(None)).collect();
+        let branches = (0..10)
+            .map(|_| engine.open_branch(Own::default(), Time::ZERO))
+            .collect();
         Self {
             engine,
             branches,
@@ -106,12 +111,12 @@ impl Job {
 
     fn handle(&mut self, now: Time) -> bool {
         if matches!(self.way, Way::Batches) {
-            let Some(batch) = self.engine.next_batch(PORT, 64) else {
+            let Some(batch) = self.engine.next_batch(PORT, 64, now) else {
                 return false;
             };
             let items = batch.values.len();
             self.engine
-                .complete_batch(batch.branch, batch.leg, items, 0);
+                .complete_batch(batch.branch, batch.leg, (items, 0), now);
             return true;
         }
         let unit = match self.engine.next(PORT, now) {

@@ -5,6 +5,8 @@
 //! - `engine/windows.rs`: the rows W.
 //! - `engine/batches.rs`: items that are handed out together.
 //! - `engine/branches.rs`: the rows B, T and the order and number of what is in flight.
+//! - `engine/full.rs`: branches that are full, or throttled: the rows B5, B6, B11.
+//! - `engine/lives.rs`: how branches live and end: the rows B4, B7, B14, C19.
 //! - `engine/outcomes.rs`: the rows R.
 //! - `engine/overdue.rs`: the rows R about timeouts.
 //! - `engine/rollbacks.rs`: the rows C.
@@ -29,8 +31,12 @@ mod driver;
 mod endings;
 #[path = "engine/failures.rs"]
 mod failures;
+#[path = "engine/full.rs"]
+mod full;
 #[path = "engine/held.rs"]
 mod held;
+#[path = "engine/lives.rs"]
+mod lives;
 #[path = "engine/model.rs"]
 mod model;
 #[path = "engine/options.rs"]

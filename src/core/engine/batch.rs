@@ -9,8 +9,8 @@
 //! Where nothing stands between the source and such a handler, a batch need not even be queued:
 //! it is taken **straight** from the source into the worker's hand.
 
-use super::{Domain, Engine, Item, Port, Unit};
-use crate::branch::BranchId;
+use super::{Domain, Engine, Item, Port, Unit, Why};
+use crate::branch::{BranchId, State};
 use crate::clock::Time;
 
 /// Items of one lane, in order.
@@ -27,7 +27,7 @@ pub struct Batch<D: Domain> {
 impl<D: Domain> Engine<D> {
     /// The next batch for `port`, of at most `most` items; `None` if there is none, or if
     /// [`Engine::next`] has something that comes first.
-    pub fn next_batch(&mut self, Port(port): Port, most: usize) -> Option<Batch<D>> {
+    pub fn next_batch(&mut self, Port(port): Port, most: usize, now: Time) -> Option<Batch<D>> {
         if self.pauses() || !self.undos[port].is_empty() || !self.again[port].is_empty() {
             return None;
         }
@@ -35,8 +35,9 @@ impl<D: Domain> Engine<D> {
         let held_back = self.held_back(branch, leg);
         let options = &self.config.legs[leg];
         let row = &mut self.branches[branch.index()];
-        let lane = &mut row.lanes[leg - row.first];
+        let lane = row.lanes.get_mut(leg - row.first)?;
         if held_back
+            || lane.bucket.is_some()
             || options.concurrency != 1
             || options.window.is_some()
             || options.clocked()
@@ -59,7 +60,7 @@ impl<D: Domain> Engine<D> {
         let values: Vec<_> = lane.queue.drain(..plain).map(|item| item.value).collect();
         row.outside += values.len() as u64;
         self.in_flight += 1;
-        self.ease(branch, leg);
+        self.ease(branch, leg, now);
         Some(Batch {
             branch,
             leg,
@@ -82,6 +83,7 @@ impl<D: Domain> Engine<D> {
         };
         options.concurrency == 1
             && options.window.is_none()
+            && lane.bucket.is_none()
             && !options.clocked()
             && lane.in_flight == 0
             && lane.queue.is_empty()
@@ -103,10 +105,16 @@ impl<D: Domain> Engine<D> {
     }
 
     /// All items of a batch have been handled, `filtered` of them by being taken out on purpose.
-    pub fn complete_batch(&mut self, branch: BranchId, leg: usize, items: usize, filtered: usize) {
+    pub fn complete_batch(
+        &mut self,
+        branch: BranchId,
+        leg: usize,
+        (items, filtered): (usize, usize),
+        now: Time,
+    ) {
         self.in_flight -= 1;
         self.handled(branch, items, filtered);
-        self.release(branch, leg, items as u64);
+        self.release(branch, leg, items as u64, now);
     }
 
     /// A batch ends early: so many items have been handled, `filtered` of them by being taken out,
@@ -128,7 +136,12 @@ impl<D: Domain> Engine<D> {
         let aborted = self.aborted();
         let row = &mut self.branches[branch.index()];
         row.outside -= rest.len() as u64;
-        if aborted {
+        if row.life.state == State::Failed {
+            self.load[leg] -= rest.len() as u64;
+            for value in rest {
+                self.refuse_item(leg, branch, Item::new(value), Why::Failed);
+            }
+        } else if aborted {
             self.load[leg] -= rest.len() as u64;
             for value in rest {
                 self.leave(branch, Item::new(value), now);

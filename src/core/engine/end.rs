@@ -59,7 +59,11 @@ impl<D: Domain> Engine<D> {
         for leg in 0..self.config.legs.len() {
             for branch in self.courses(leg) {
                 let row = &mut self.branches[branch.index()];
-                for unit in std::mem::take(&mut row.lanes[leg - row.first].cut) {
+                let lane = row.lanes.get_mut(leg - row.first);
+                for unit in lane
+                    .map(|lane| std::mem::take(&mut lane.cut))
+                    .unwrap_or_default()
+                {
                     self.leave_unit(unit, now);
                 }
             }
@@ -78,6 +82,7 @@ impl<D: Domain> Engine<D> {
             && self.closed == self.config.legs.len()
             && self.load.iter().all(|load| *load == 0)
             && self.arrivals.iter().all(Vec::is_empty)
+            && self.refused.is_empty()
             && self.rollbacks.is_empty()
             && self.ways.is_empty()
             && self.watch.is_empty()
@@ -162,6 +167,7 @@ impl<D: Domain> Engine<D> {
                 self.fail_in_back_off(unit, timer.at, now);
             }
         }
+        self.give_up_waiting(now);
         for unit in self
             .again
             .iter_mut()
@@ -174,15 +180,16 @@ impl<D: Domain> Engine<D> {
 
     fn give_up_lane(&mut self, branch: BranchId, leg: usize, now: Time) {
         let row = &mut self.branches[branch.index()];
-        let lane = &mut row.lanes[leg - row.first];
+        let Some(lane) = row.lanes.get_mut(leg - row.first) else {
+            return;
+        };
         let queue = std::mem::take(&mut lane.queue);
         self.load[leg] -= queue.len() as u64;
-        if std::mem::take(&mut lane.over) {
-            self.over[leg] -= 1;
-        }
         if let Some(window) = &mut lane.window {
             window.armed = false;
         }
+        (lane.dry, lane.timed) = (false, false);
+        self.let_on(branch, leg, now);
         self.empty_window(branch, leg, now);
         for item in queue {
             self.give_up_item(leg, branch, item, now);
@@ -223,6 +230,10 @@ impl<D: Domain> Engine<D> {
         while self.phase != Phase::Running && self.closed < self.config.legs.len() {
             let leg = self.closed;
             if self.is_reachable(leg) {
+                return;
+            }
+            let stays = self.config.branches.stay_open && self.phase == Phase::Ending;
+            if stays && leg >= self.config.fan_leg {
                 return;
             }
             self.closed += 1;

@@ -19,30 +19,62 @@ impl<D: Domain> Engine<D> {
             self.give_up_item(leg, branch, item, now);
             return;
         }
-        self.load[leg] += 1;
         let options = &self.config.legs[leg];
         let row = &mut self.branches[branch.index()];
+        if row.lanes.is_empty() && self.is_operator(leg) {
+            // Its own lanes are gone: those of the trunk take what still fails.
+            self.offer(leg, BranchId::TRUNK, item, now);
+            return;
+        }
+        let row = &mut self.branches[branch.index()];
+        if !row.life.state.admits() && self.turns_away(leg, branch) {
+            self.turn_away(leg, branch, item, now);
+            return;
+        }
+        let row = &mut self.branches[branch.index()];
+        let closed = closed || leg < row.shut;
         let lane = &mut row.lanes[leg - row.first];
-        match (&mut lane.window, &options.window) {
-            (Some(window), Some(triggers)) if lane.queue.is_empty() && window.due().is_none() => {
-                window.push(item, triggers, now);
-                if window.due().is_none() && (window.armed || !triggers.timed()) && !closed {
-                    window.settle(triggers);
-                    return;
-                }
+        let windowed = options.window.is_some();
+        if let (Some(window), Some(triggers)) = (&mut lane.window, &options.window)
+            && lane.queue.is_empty()
+            && window.due().is_none()
+            && lane.bucket.as_mut().is_none_or(|bucket| bucket.take(now))
+        {
+            self.load[leg] += 1;
+            window.push(item, triggers, now);
+            if window.due().is_none() && (window.armed || !triggers.timed()) && !closed {
+                window.settle(triggers, lane.bucket.is_some());
+                return;
             }
-            _ => {
-                lane.queue.push_back(item);
-                if !lane.over && lane.queue.len() >= lane.limit {
-                    lane.over = true;
-                    self.over[leg] += 1;
-                }
+        } else if lane.queue.len() >= lane.limit && lane.turns_down() {
+            self.turn_down(leg, branch, item, now);
+            return;
+        } else {
+            self.load[leg] += 1;
+            lane.queue.push_back(item);
+            if !lane.over && lane.queue.len() >= lane.limit {
+                self.hold_up(branch, leg, now);
             }
         }
-        if options.window.is_some() {
+        if windowed {
             self.refill(branch, leg, now);
         }
         self.list(branch, leg);
+    }
+
+    /// Takes what an operator has made of a failure into a leg behind it: if it is not let in, only
+    /// operators behind that one are asked.
+    pub fn offer_recovered(
+        &mut self,
+        operator: usize,
+        leg: usize,
+        branch: BranchId,
+        item: Item<D>,
+        now: Time,
+    ) {
+        self.ways.past = operator + 1;
+        self.offer(leg, branch, item, now);
+        self.ways.past = 0;
     }
 
     /// Takes items without a history into a leg, each into its branch: what [`Engine::offer`]
@@ -57,14 +89,28 @@ impl<D: Domain> Engine<D> {
         let open = leg >= self.closed;
         for (branch, value) in items {
             let row = &mut self.branches[branch.index()];
-            let lane = &mut row.lanes[leg - row.first];
+            let Some(lane) = row.lanes.get_mut(leg - row.first) else {
+                // The branch is over: it comes back for the item, or refuses it.
+                self.offer(leg, branch, Item::new(value), now);
+                continue;
+            };
             let value = match &mut lane.window {
                 Some(window) => match window.push_easily(value) {
                     Ok(()) => {
                         taken += 1;
                         continue;
                     }
-                    Err(value) => value,
+                    Err(value) => {
+                        if window.is_easy()
+                            && let Some(bucket) = &mut lane.bucket
+                            && bucket.take(now)
+                        {
+                            window.push_throttled(value);
+                            taken += 1;
+                            continue;
+                        }
+                        value
+                    }
                 },
                 // Behind others it changes nothing but the length.
                 None if open && !lane.queue.is_empty() && lane.queue.len() + 1 < lane.limit => {
@@ -119,9 +165,18 @@ impl<D: Domain> Engine<D> {
         let held_back = self.held_back(branch, leg);
         let options = &self.config.legs[leg];
         let row = &mut self.branches[branch.index()];
-        let lane = &mut row.lanes[leg - row.first];
+        // A branch may have ended since it was listed.
+        let lane = row.lanes.get_mut(leg - row.first)?;
         lane.listed = false;
         if held_back || !lane.dispatchable(options) {
+            return None;
+        }
+        if lane.window.is_none()
+            && let Some(bucket) = &mut lane.bucket
+            && !bucket.take(now)
+        {
+            lane.dry = true;
+            self.arm(branch, leg);
             return None;
         }
         let unit = lane.take((branch, leg), options)?;
@@ -129,22 +184,24 @@ impl<D: Domain> Engine<D> {
         if options.window.is_some() {
             self.refill(branch, leg, now);
         } else {
-            self.ease(branch, leg);
+            self.ease(branch, leg, now);
         }
         self.list(branch, leg);
         Some(unit)
     }
 
-    /// Whether a lane must wait because what it would feed is over its limit. A branch waits for
-    /// its own lanes only, the trunk for all.
+    /// Whether a lane must wait because what it would feed is over its limit, or because its
+    /// branch holds its units back. A branch waits for its own lanes only, the trunk for all.
     pub(super) fn held_back(&self, branch: BranchId, leg: usize) -> bool {
         if branch == BranchId::TRUNK {
             self.over[leg + 1..].iter().any(|over| *over > 0)
         } else {
             let row = &self.branches[branch.index()];
-            row.lanes[leg + 1 - row.first..]
-                .iter()
-                .any(|lane| lane.over)
+            if row.life.state.holds() && !self.aborted() {
+                return true;
+            }
+            let behind = row.lanes.get(leg + 1 - row.first..).unwrap_or_default();
+            behind.iter().any(|lane| lane.over)
         }
     }
 
@@ -152,7 +209,9 @@ impl<D: Domain> Engine<D> {
     pub(super) fn list(&mut self, branch: BranchId, leg: usize) {
         let options = &self.config.legs[leg];
         let row = &mut self.branches[branch.index()];
-        let lane = &mut row.lanes[leg - row.first];
+        let Some(lane) = row.lanes.get_mut(leg - row.first) else {
+            return;
+        };
         if !lane.listed && lane.dispatchable(options) {
             lane.listed = true;
             let Port(port) = options.port;
@@ -160,7 +219,7 @@ impl<D: Domain> Engine<D> {
         }
     }
 
-    /// Sets the timer of a window that needs one and has none.
+    /// Sets the timer of a window that needs one and has none, and that of an empty bucket.
     fn arm(&mut self, branch: BranchId, leg: usize) {
         let row = &mut self.branches[branch.index()];
         let lane = &mut row.lanes[leg - row.first];
@@ -177,6 +236,18 @@ impl<D: Domain> Engine<D> {
                 alarm,
             });
         }
+        if let Some(bucket) = &lane.bucket
+            && lane.dry
+            && !lane.timed
+        {
+            lane.timed = true;
+            self.sequence += 1;
+            self.timers.push(Timer {
+                at: bucket.ready_at(),
+                order: self.sequence,
+                alarm: Alarm::Throttle(branch, leg),
+            });
+        }
     }
 
     /// Cuts as many windows as fit from what is queued, and the last one if no item can come.
@@ -184,43 +255,54 @@ impl<D: Domain> Engine<D> {
         let options = &self.config.legs[leg];
         let row = &mut self.branches[branch.index()];
         let first = row.first;
-        let lane = &mut row.lanes[leg - first];
+        let shut = leg < row.shut;
+        let Some(lane) = row.lanes.get_mut(leg - first) else {
+            return;
+        };
         row.counts.windows += lane.fill((branch, leg), options, now);
-        if leg < self.closed && lane.queue.is_empty() {
+        if (shut || leg < self.closed) && lane.queue.is_empty() {
             self.close_window(branch, leg, now);
         }
-        self.ease(branch, leg);
+        self.ease(branch, leg, now);
         self.arm(branch, leg);
-        let lane = &mut self.branches[branch.index()].lanes[leg - first];
+        let row = &mut self.branches[branch.index()];
+        let admits = row.life.state.admits();
+        let lane = &mut row.lanes[leg - first];
         if let (Some(window), Some(triggers)) = (&mut lane.window, &self.config.legs[leg].window) {
-            window.settle(triggers);
+            let throttled = lane.bucket.is_some();
+            if admits && (!throttled || lane.queue.is_empty()) {
+                window.settle(triggers, throttled);
+            } else {
+                window.unsettle();
+            }
         }
     }
 
     /// Lets the feed of a lane go on once its queue is down to half of its capacity.
-    pub(super) fn ease(&mut self, branch: BranchId, leg: usize) {
-        let row = &mut self.branches[branch.index()];
-        let (first, lane) = (row.first, &mut row.lanes[leg - row.first]);
-        if !lane.over || lane.queue.len() > lane.capacity / 2 {
+    pub(super) fn ease(&mut self, branch: BranchId, leg: usize, now: Time) {
+        let row = &self.branches[branch.index()];
+        let lane = &row.lanes[leg - row.first];
+        if !lane.over {
             return;
         }
-        lane.over = false;
-        self.over[leg] -= 1;
-        for earlier in first..leg {
-            self.list(branch, earlier);
-        }
-        if self.over[leg] == 0 {
-            // The trunk passes operators behind the fan-out, too.
-            for earlier in 0..leg.min(self.branches[0].lanes.len()) {
-                self.list(BranchId::TRUNK, earlier);
-            }
+        // What waits for the next generation waits in front of the first lane.
+        let next = if leg == row.entry {
+            row.life.next().len()
+        } else {
+            0
+        };
+        if lane.queue.len() + next <= lane.capacity / 2 {
+            self.let_on(branch, leg, now);
         }
     }
 
     /// The timer of a window has gone off.
     pub(super) fn window_due(&mut self, branch: BranchId, leg: usize, now: Time) {
         let row = &mut self.branches[branch.index()];
-        let lane = &mut row.lanes[leg - row.first];
+        // A branch may have ended since the timer was set.
+        let Some(lane) = row.lanes.get_mut(leg - row.first) else {
+            return;
+        };
         if let (Some(window), Some(triggers)) = (&mut lane.window, &self.config.legs[leg].window) {
             window.armed = false;
             window.expire(triggers, now);
@@ -229,9 +311,24 @@ impl<D: Domain> Engine<D> {
         }
     }
 
+    /// An empty bucket may have a token.
+    pub(super) fn throttle_due(&mut self, branch: BranchId, leg: usize, now: Time) {
+        let row = &mut self.branches[branch.index()];
+        let Some(lane) = row.lanes.get_mut(leg - row.first) else {
+            return;
+        };
+        lane.timed = false;
+        lane.dry = false;
+        if lane.window.is_some() {
+            self.refill(branch, leg, now);
+        }
+        self.list(branch, leg);
+    }
+
     /// A unit has ended: its lane may hand out another one.
-    pub(super) fn release(&mut self, branch: BranchId, leg: usize, entries: u64) {
+    pub(super) fn release(&mut self, branch: BranchId, leg: usize, entries: u64, now: Time) {
         self.load[leg] -= entries;
+        self.watch_idle(branch, now);
         let row = &mut self.branches[branch.index()];
         row.lanes[leg - row.first].in_flight -= 1;
         self.list(branch, leg);

@@ -55,6 +55,8 @@ pub(super) struct Ways<D: Domain> {
     failures: Vec<(usize, Failed<D>)>,
     /// Failures whose operator will not be asked any more.
     unheard: Vec<(BranchId, Item<D>)>,
+    /// The leg behind the operator that has made what is offered now; 0 if none has.
+    pub(super) past: usize,
 }
 
 /// A failure that goes on once its unit is undone.
@@ -78,6 +80,7 @@ impl<D: Domain> Ways<D> {
             heading: vec![0; legs.len()],
             failures: Vec::new(),
             unheard: Vec::new(),
+            past: 0,
         }
     }
 
@@ -104,6 +107,13 @@ impl<D: Domain> Ways<D> {
         self.failures.is_empty() && self.unheard.is_empty()
     }
 
+    /// Whether a failure of `branch` is on its way.
+    pub(super) fn has_failure_of(&self, branch: BranchId) -> bool {
+        self.failures
+            .iter()
+            .any(|(_, failed)| failed.branch == branch)
+    }
+
     /// The operator for failures that may go to `leg` at the earliest.
     fn operator_from(&self, leg: usize) -> Option<usize> {
         self.operators.iter().copied().find(|it| *it >= leg)
@@ -116,9 +126,27 @@ impl<D: Domain> Engine<D> {
         self.config.legs[leg].operator.is_some()
     }
 
-    /// A unit or an item has failed for good: it is undone, and then goes to the first operator
-    /// from the leg `behind` on, if there is one.
+    /// A unit or an item has failed for good: its branch hears of it, once, whatever operators make
+    /// of it.
     pub(super) fn fail_from(
+        &mut self,
+        behind: usize,
+        failed: Failed<D>,
+        scope: Option<Box<Scope<D::Undo>>>,
+        unit: Option<Unit<D>>,
+        now: Time,
+    ) {
+        let branch = failed.branch;
+        let passed_on = unit.as_ref().is_some_and(|unit| self.is_operator(unit.leg));
+        self.fail_behind(behind, failed, scope, unit, now);
+        if !passed_on {
+            self.branch_met_failure(branch, now);
+        }
+    }
+
+    /// What failed is undone, and then goes to the first operator from the leg `behind` on, if
+    /// there is one.
+    pub(super) fn fail_behind(
         &mut self,
         behind: usize,
         failed: Failed<D>,

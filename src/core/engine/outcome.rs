@@ -67,7 +67,7 @@ impl<D: Domain> Engine<D> {
             }
         };
         self.bury(unit);
-        self.release(branch, leg, entries as u64);
+        self.release(branch, leg, entries as u64, now);
         value
     }
 
@@ -196,7 +196,7 @@ impl<D: Domain> Engine<D> {
         } else {
             self.arrive(leg, branch, outputs, now);
         }
-        self.release(branch, leg, entries);
+        self.release(branch, leg, entries, now);
     }
 
     /// Sends what has left `from` on its way.

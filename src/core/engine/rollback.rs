@@ -336,7 +336,9 @@ impl<D: Domain> Engine<D> {
 
     fn proceed(&mut self, then: Then<D>, now: Time) {
         match then {
-            Then::Retry(unit, at) if self.aborted() => self.fail_in_back_off(unit, at, now),
+            Then::Retry(unit, at) if self.tries_no_more(&unit) => {
+                self.fail_in_back_off(unit, at, now);
+            }
             Then::Retry(unit, at) => {
                 self.sequence += 1;
                 self.timers.push(Timer {

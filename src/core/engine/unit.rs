@@ -377,8 +377,12 @@ impl<D: Domain> Graveyard<D> {
 pub(crate) enum Alarm<D: Domain> {
     /// A window may be due.
     Window(BranchId, usize),
+    /// A throttled lane may have a token.
+    Throttle(BranchId, usize),
     /// A unit's back-off is over.
     Retry(Unit<D>),
+    /// A branch's is, in this generation.
+    Reopen(BranchId, u32),
 }
 
 /// A heap entry: earliest first, and in order of setting among equals.

@@ -106,7 +106,12 @@ impl Kind {
             Self::FanOut => ("{{", "}}"),
             Self::Window => ("[[", "]]"),
             Self::ForEach | Self::Collect | Self::ToChannel | Self::DeadLetter => ("[/", "\\]"),
-            Self::Map | Self::Filter | Self::FlatMap | Self::Tap | Self::Ensure => ("[", "]"),
+            Self::Map
+            | Self::Filter
+            | Self::FlatMap
+            | Self::Tap
+            | Self::Ensure
+            | Self::Throttle => ("[", "]"),
             // Failures pass here, and items pass by.
             Self::TapError | Self::Recover | Self::MapError | Self::CollectErrors => ("(", ")"),
         }

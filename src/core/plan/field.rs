@@ -113,10 +113,39 @@ static FAN_OUT: &[Field] = &[
     )
     .of("items")
     .always(),
-    Field::new("on_full", Rule::Choice(&["wait"]), text("wait")).always(),
+    Field::new(
+        "on_full",
+        Rule::Either(
+            &Rule::Choice(&["wait", "drop_newest", "drop_oldest", "fail"]),
+            &Rule::Hook,
+        ),
+        text("wait"),
+    )
+    .always(),
     Field::new("isolate", Rule::Flag, Value::Bool(true)).always(),
+    Field::bare("branch_timeout", Rule::Maybe(&Rule::PositiveSeconds)),
+    Field::new(
+        "idle_ttl",
+        Rule::Maybe(&Rule::PositiveSeconds),
+        Value::Float(300.0),
+    ),
+    Field::new("on_branch_error", Rule::Text, text("continue")),
+    Field::new("max_branches", Rule::COUNT, Value::Int(1_000_000)).of("branches"),
+    Field::new(
+        "on_max_branches",
+        Rule::Choice(&["reject", "overflow"]),
+        text("reject"),
+    ),
+    Field::new("close_branches", Rule::Flag, Value::Bool(true)),
     Field::bare("on_new_branch", Rule::Maybe(&Rule::Hook)),
     Field::bare("on_branch_closed", Rule::Maybe(&Rule::Hook)),
+];
+
+static THROTTLE: &[Field] = &[
+    Field::bare("rate", Rule::Positive).of("items/s").always(),
+    Field::bare("burst", Rule::Maybe(&Rule::COUNT))
+        .of("items")
+        .always(),
 ];
 
 static WINDOW: &[Field] = &[
@@ -243,6 +272,7 @@ impl Kind {
             Self::CollectErrors => COLLECT_ERRORS,
             Self::DeadLetter => DEAD_LETTER,
             Self::FanOut => FAN_OUT,
+            Self::Throttle => THROTTLE,
             Self::Window => WINDOW,
             Self::ForEach => FOR_EACH,
             Self::Collect => COLLECT,

@@ -252,8 +252,9 @@ fn b5_the_only_way_to_be_full_is_to_wait() -> Result<(), PlanError> {
         ),
         (
             "on_full",
-            "drop_oldest".into(),
-            "on_full must be 'wait', got 'drop_oldest'",
+            Value::Int(1),
+            "on_full must be 'wait', 'drop_newest', 'drop_oldest' or 'fail' or a def that takes the \
+             tenant, got 1",
         ),
         (
             "isolate",

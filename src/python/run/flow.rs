@@ -245,7 +245,7 @@ impl Run {
         self.route_plain(py, hand, leg, passed.out.iter(), passed.keys.as_ref());
         for failed in passed.failed {
             let branch = match &failed.key {
-                Some(key) => hand.router.branch(key, || self.open_branch(key)),
+                Some(key) => self.branch_at(hand, key),
                 None => Ok(BranchId::TRUNK),
             };
             let (branch, error) = match branch {
@@ -362,6 +362,15 @@ impl Run {
         weighed
     }
 
+    /// The branch of a key.
+    #[inline]
+    pub(super) fn branch_at(&self, hand: &mut Hand, key: &Bound<'_, PyAny>) -> PyResult<BranchId> {
+        let Hand {
+            router, branches, ..
+        } = hand;
+        router.branch(key, |again| self.open_branch(branches, key, again))
+    }
+
     #[inline]
     pub(super) fn branch_of(
         &self,
@@ -375,6 +384,6 @@ impl Run {
             (None, Some(key)) => key.get(value)?,
             (None, None) => return Ok(BranchId::TRUNK),
         };
-        hand.router.branch(&key, || self.open_branch(&key))
+        self.branch_at(hand, &key)
     }
 }

@@ -265,7 +265,12 @@ impl Run {
         } else {
             inputs
         };
-        let way = Way::behind(&legs[operator], index, &legs[index], ahead_of_keys);
+        let way = Way::behind(
+            (operator, &legs[operator]),
+            index,
+            &legs[index],
+            ahead_of_keys,
+        );
         self.flow_tracked(py, hand, &way, inputs)
     }
 
@@ -287,7 +292,7 @@ impl Run {
             let value = input.item.value.clone_ref(py);
             let branch = self
                 .key_again(hand, value.bind(py))
-                .and_then(|key| hand.router.branch(&key, || self.open_branch(&key)));
+                .and_then(|key| self.branch_at(hand, &key));
             let now = self.shared.now();
             match branch {
                 Ok(branch) => {

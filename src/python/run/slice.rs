@@ -3,7 +3,6 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use anabranch_core::branch::BranchId;
 use anabranch_core::clock::Time;
 use anabranch_core::engine::{Outcome, Unit, Work};
 use pyo3::prelude::*;
@@ -63,7 +62,8 @@ impl Run {
             let round = self.shared.now();
             // Each time, not only once a slice: nothing new begins after a signal has aborted.
             self.obey(py, hand, round);
-            let mut progress = self.take_back(this, hand)?;
+            let mut progress = self.answer(py, hand);
+            progress |= self.take_back(this, hand)?;
             progress |= self.arrange(py, hand)?;
             progress |= self.run_inline(this, hand, until)?;
             progress |= self.feed_pool(this, hand)?;
@@ -101,8 +101,11 @@ impl Run {
                 engine.poll(now);
                 let overdue = engine.take_overdue();
                 let pool = hand.pool.out < hand.pool.most && engine.has_work(POOL);
+                // Time may have made room: a throttle, or the end of a branch's patience.
+                let roomy = room == 0 && engine.room() > 0;
                 let more = engine.has_work(INLINE)
                     || pool
+                    || roomy
                     || engine.has_unarranged()
                     || engine.has_failures();
                 (
@@ -113,6 +116,7 @@ impl Run {
                 )
             };
             self.bury();
+            progress |= self.tend_branches(py, hand);
             if !overdue.is_empty() {
                 self.time_out(this, hand, overdue)?;
                 continue;
@@ -443,23 +447,5 @@ impl Run {
         let nanos = took.as_nanos().max(1);
         let fit = (items as u128 * CHUNK.as_nanos() / nanos) as usize;
         hand.chunk = fit.clamp(1, (hand.chunk * 2).min(MOST));
-    }
-
-    /// Opens the branch of a tenant that was never seen.
-    ///
-    /// # Errors
-    /// What the user's callables that are asked or told first raise.
-    pub(super) fn open_branch(&self, key: &Bound<'_, PyAny>) -> PyResult<BranchId> {
-        let py = key.py();
-        let opening = locked(&self.opening)
-            .as_ref()
-            .map(|call| call.clone_ref(py));
-        let capacity = match opening {
-            Some(call) => call.bind(py).call1((key,))?.extract()?,
-            None => None,
-        };
-        let branch = locked(&self.engine).open_branch(capacity);
-        locked(&self.tenants).push(key.clone().unbind());
-        Ok(branch)
     }
 }

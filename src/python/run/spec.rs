@@ -19,6 +19,7 @@ use super::super::native::NativeSource;
 use super::super::source::{ChannelSource, Source};
 use super::super::time::VirtualTime;
 use super::super::work::LegFacts;
+use super::branches::BranchesSpec;
 use super::target::Target;
 use super::{Hand, Pool, Run, slice};
 use crate::clock::Clock;
@@ -34,7 +35,7 @@ pub(super) struct RunSpec<'py> {
     legs: Vec<LegSpec<'py>>,
     fan_leg: usize,
     fan_stage: usize,
-    opening: Option<Py<PyAny>>,
+    branches: BranchesSpec<'py>,
     key_kind: Option<String>,
     key: Option<Py<PyAny>>,
     max_in_flight: usize,
@@ -147,6 +148,7 @@ impl RunSpec<'_> {
         let takes_items = |leg: &usize| options[*leg].operator.is_none();
         let entry = (0..options.len()).find(takes_items).unwrap_or(0);
         let key_leg = (self.fan_leg..options.len()).find(takes_items);
+        let (living, branches) = self.branches.build()?;
         let key = key_of(py, self.key_kind.as_deref(), self.key)?;
         let engine = Engine::new(Config {
             legs: options,
@@ -157,6 +159,7 @@ impl RunSpec<'_> {
             seed: self.seed,
             epoch: shared.clock.epoch(),
             rollback: rollback(&self.policy, self.rollback_deadline, self.commit_at_end),
+            branches: living,
         });
         let hand = Hand {
             source,
@@ -167,6 +170,7 @@ impl RunSpec<'_> {
             rekey: self.rekey,
             fan_stage: self.fan_stage,
             router: Router::new(py),
+            branches,
             pool: Pool {
                 grow: self.grow,
                 put: self.put,
@@ -194,7 +198,7 @@ impl RunSpec<'_> {
             engine: Mutex::new(engine),
             hand: Mutex::new(Some(hand)),
             tenants: Mutex::default(),
-            opening: Mutex::new(self.opening),
+            asked: Mutex::new(Some(Vec::new())),
             returned: Mutex::default(),
             adopted: Mutex::default(),
             late: Mutex::default(),

@@ -155,13 +155,13 @@ impl Run {
         now: Time,
     ) -> PyResult<bool> {
         let py = this.py();
-        let batch = locked(&self.engine).next_batch(CHANNEL, room);
+        let batch = locked(&self.engine).next_batch(CHANNEL, room, now);
         let (work, result) = if let Some(batch) = batch {
             let copies: Vec<_> = batch.values.iter().map(|it| it.clone_ref(py)).collect();
             let count = copies.len();
             match target.send(py, copies.into_iter(), &self.shared) {
                 Ok(_) => {
-                    locked(&self.engine).complete_batch(batch.branch, batch.leg, count, 0);
+                    locked(&self.engine).complete_batch(batch.branch, batch.leg, (count, 0), now);
                     // The channel holds them now, or whoever has received them.
                     drop(batch.values);
                     return Ok(true);

@@ -36,6 +36,8 @@ pub(super) struct Way<'a> {
     pass: Option<&'a PassSpec>,
     /// Whether items part by their keys on it.
     routes: bool,
+    /// The operator it leads away from.
+    operator: Option<usize>,
 }
 
 impl<'a> Way<'a> {
@@ -46,16 +48,23 @@ impl<'a> Way<'a> {
             leg,
             pass: leg.pass.as_ref(),
             routes: hand.key_leg == Some(index),
+            operator: None,
         }
     }
 
     /// The way of what an operator in front of the leg has recovered.
-    pub(super) fn behind(operator: &'a Leg, index: usize, leg: &'a Leg, routes: bool) -> Self {
+    pub(super) fn behind(
+        (number, operator): (usize, &'a Leg),
+        index: usize,
+        leg: &'a Leg,
+        routes: bool,
+    ) -> Self {
         Self {
             index,
             leg,
             pass: operator.rest.as_ref(),
             routes,
+            operator: Some(number),
         }
     }
 }
@@ -145,7 +154,12 @@ impl Run {
                 }
             }
             for (branch, item) in routed {
-                engine.offer(way.index, branch, item, now);
+                match way.operator {
+                    Some(operator) => {
+                        engine.offer_recovered(operator, way.index, branch, item, now);
+                    }
+                    None => engine.offer(way.index, branch, item, now),
+                }
             }
             for (branch, scope) in holders.released() {
                 engine.release_scope(branch, Some(scope), now);
@@ -189,7 +203,7 @@ impl Run {
                 let branch = match &noted.tenant {
                     Some(key) if way.routes => {
                         let key = key.bind(py);
-                        let branch = hand.router.branch(key, || self.open_branch(key));
+                        let branch = self.branch_at(hand, key);
                         branch.unwrap_or(input.branch)
                     }
                     _ => input.branch,
@@ -215,10 +229,7 @@ impl Run {
                 continue;
             };
             let branch = match &failed.key {
-                Some(key) if way.routes => hand
-                    .router
-                    .branch(key, || self.open_branch(key))
-                    .unwrap_or(input.branch),
+                Some(key) if way.routes => self.branch_at(hand, key).unwrap_or(input.branch),
                 _ => input.branch,
             };
             let tenant = self.tenant(py, branch);

@@ -7,7 +7,7 @@ use crate::driver::{Driver, Error, Event, Lab, PORT, scope};
 use crate::options::{leg, ms, retried, size, wide, windowed};
 
 fn batch(driver: &mut Driver, most: usize) -> Option<(Vec<u64>, Batch<Lab>)> {
-    let batch = driver.call(|engine, _| engine.next_batch(PORT, most))?;
+    let batch = driver.call(|engine, now| engine.next_batch(PORT, most, now))?;
     Some((batch.values.iter().map(|event| event.0).collect(), batch))
 }
 
@@ -17,7 +17,9 @@ fn completed(driver: &mut Driver, batch: &Batch<Lab>) {
 
 fn filtered(driver: &mut Driver, batch: &Batch<Lab>, taken_out: usize) {
     let items = batch.values.len();
-    driver.call(|engine, _| engine.complete_batch(batch.branch, batch.leg, items, taken_out));
+    driver.call(|engine, now| {
+        engine.complete_batch(batch.branch, batch.leg, (items, taken_out), now);
+    });
 }
 
 /// Ends a batch at its `at`th item, which stays in hand.
@@ -180,7 +182,7 @@ fn e8_a_batch_straight_from_the_source_counts_as_any_other() {
     );
     driver.end();
     assert!(!driver.finished(), "they are still in hand");
-    driver.call(|engine, _| engine.complete_batch(BranchId::TRUNK, 0, 5, 2));
+    driver.call(|engine, now| engine.complete_batch(BranchId::TRUNK, 0, (5, 2), now));
     driver.poll();
     let counts = driver.call(|engine, _| engine.counts());
     assert_eq!(

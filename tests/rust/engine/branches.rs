@@ -1,7 +1,9 @@
 //! Branches, back-pressure, order and the number of units in flight: the rows B, T4, T11, E8.
 
 use anabranch_core::branch::BranchId;
-use anabranch_core::engine::{Config, Engine, Item, LegOptions, Port, RollbackOptions, Work};
+use anabranch_core::engine::{
+    BranchOptions, Config, Engine, Item, LegOptions, Port, RollbackOptions, Work,
+};
 use anabranch_core::retry::Random;
 
 use crate::driver::{Driver, EPOCH, Error, Event, PORT, numbers};
@@ -158,6 +160,7 @@ fn t4_the_first_failure_stops_what_follows_until_the_driver_aborts() {
             seed: 0,
             epoch: EPOCH,
             rollback: RollbackOptions::default(),
+            branches: BranchOptions::default(),
         });
         driver.give([1, 2]);
         assert!(!driver.engine().stopping());
@@ -209,6 +212,7 @@ fn t11_no_pipeline_has_more_in_flight_than_max_in_flight() {
         seed: 0,
         epoch: EPOCH,
         rollback: RollbackOptions::default(),
+        branches: BranchOptions::default(),
     });
     for _ in 0..10 {
         let branch = driver.open();
@@ -319,6 +323,7 @@ fn work_for_one_port_never_waits_behind_work_for_another() {
         seed: 0,
         epoch: EPOCH,
         rollback: RollbackOptions::default(),
+        branches: BranchOptions::default(),
     });
     let now = anabranch_core::clock::Time::ZERO;
     engine.offer(0, BranchId::TRUNK, Item::new(Event::new(1)), now);

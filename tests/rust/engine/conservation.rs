@@ -5,8 +5,13 @@
 
 use std::time::Duration;
 
-use anabranch_core::engine::{Config, LegOptions, Port, RollbackOptions};
+use anabranch_core::branch::Command;
+use anabranch_core::channel::OnFull;
+use anabranch_core::engine::{
+    BranchOptions, Config, LegOptions, OnBranchError, Port, RollbackOptions,
+};
 use anabranch_core::retry::{Backoff, Jitter, Retry};
+use anabranch_core::throttle::Rate;
 use anabranch_core::window::{Partial, WindowOptions};
 use proptest::prelude::*;
 
@@ -52,6 +57,20 @@ pub(crate) enum Move {
     },
     Forward {
         branch: usize,
+    },
+    /// Asks something of a branch, which may not fit its state.
+    Ask {
+        branch: usize,
+        command: Command,
+    },
+    /// Changes how fast a branch may go on.
+    Throttle {
+        branch: usize,
+        rate: Option<Rate>,
+    },
+    /// Hears what has happened to branches: opens those that are wanted, or declines to.
+    Tend {
+        decline: bool,
     },
     Pass(Duration),
     Poll,
@@ -106,6 +125,52 @@ fn retries() -> impl Strategy<Value = Option<Retry>> {
     prop::option::of(retry.prop_map(|(attempts, backoff)| Retry::new(attempts, backoff)))
 }
 
+fn rates() -> impl Strategy<Value = Option<Rate>> {
+    let rate = (1_u64..3, 1_u32..4).prop_map(|(interval, burst)| Rate::new(ms(interval), burst));
+    prop::option::weighted(0.2, rate)
+}
+
+/// Half of the pipelines have branches that live as by default.
+fn lives() -> impl Strategy<Value = BranchOptions> {
+    let on_full = prop_oneof![
+        Just(OnFull::Wait),
+        Just(OnFull::DropNewest),
+        Just(OnFull::DropOldest),
+        Just(OnFull::Fail),
+    ];
+    let restart = (1_u32..4, 0_u64..4).prop_map(|(attempts, delay)| {
+        OnBranchError::Restart(Retry::new(attempts, Backoff::Fixed(ms(delay))))
+    });
+    let on_error = prop_oneof![
+        2 => Just(OnBranchError::Continue),
+        2 => (1_u32..4).prop_map(|after| OnBranchError::Fail { after }),
+        2 => restart,
+        1 => Just(OnBranchError::Stop),
+    ];
+    let millis = || prop::option::weighted(0.3, (1_u64..6).prop_map(ms));
+    let lively = (
+        on_full,
+        millis(),
+        millis(),
+        on_error,
+        prop::bool::weighted(0.2),
+    )
+        .prop_map(
+            |(on_full, timeout, idle_ttl, on_error, stay_open)| BranchOptions {
+                on_full,
+                timeout,
+                idle_ttl,
+                on_error,
+                stay_open,
+            },
+        );
+    prop_oneof![Just(BranchOptions::default()), lively]
+}
+
+fn commands() -> impl Strategy<Value = Command> {
+    (0..Command::ALL.len()).prop_map(|which| Command::ALL[which])
+}
+
 fn configs() -> impl Strategy<Value = Config> {
     let leg = (
         windows(),
@@ -116,37 +181,50 @@ fn configs() -> impl Strategy<Value = Config> {
         retries(),
         prop::option::weighted(0.3, (1_u64..6).prop_map(ms)),
         ports(),
+        rates(),
     );
     let leg = leg.prop_map(
-        |(window, capacity, isolate, concurrency, ordered, retry, timeout, port)| LegOptions {
-            window,
-            capacity,
-            isolate,
-            concurrency,
-            ordered,
-            retry,
-            timeout,
-            grace: ms(2),
-            port,
-            operator: None,
+        |(window, capacity, isolate, concurrency, ordered, retry, timeout, port, throttle)| {
+            LegOptions {
+                window,
+                capacity,
+                isolate,
+                concurrency,
+                ordered,
+                throttle,
+                retry,
+                timeout,
+                grace: ms(2),
+                port,
+                operator: None,
+            }
         },
     );
     let legs = prop::collection::vec(leg, 1..4);
-    (legs, 0_usize..4, 1_usize..7, any::<bool>(), any::<u64>()).prop_map(
-        |(legs, fan, max_in_flight, stop_on_error, seed)| {
-            let fan_leg = fan % (legs.len() + 1);
-            Config {
-                legs,
-                fan_leg,
-                ports: PORTS,
-                max_in_flight,
-                stop_on_error,
-                seed,
-                epoch: EPOCH,
-                rollback: RollbackOptions::default(),
-            }
-        },
+    (
+        legs,
+        0_usize..4,
+        1_usize..7,
+        any::<bool>(),
+        any::<u64>(),
+        lives(),
     )
+        .prop_map(
+            |(legs, fan, max_in_flight, stop_on_error, seed, branches)| {
+                let fan_leg = fan % (legs.len() + 1);
+                Config {
+                    legs,
+                    fan_leg,
+                    ports: PORTS,
+                    max_in_flight,
+                    stop_on_error,
+                    seed,
+                    epoch: EPOCH,
+                    rollback: RollbackOptions::default(),
+                    branches,
+                }
+            },
+        )
 }
 
 fn ports() -> impl Strategy<Value = Port> {
@@ -189,6 +267,22 @@ fn moves() -> impl Strategy<Value = Move> {
     ]
 }
 
+/// The same, with commands to branches, or without any.
+fn courses(most: usize) -> impl Strategy<Value = Vec<Move>> {
+    let asked = || {
+        prop_oneof![
+            8 => moves(),
+            1 => (0_usize..3, commands()).prop_map(|(branch, command)| Move::Ask { branch, command }),
+            1 => prop::bool::weighted(0.2).prop_map(|decline| Move::Tend { decline }),
+            1 => (0_usize..3, rates()).prop_map(|(branch, rate)| Move::Throttle { branch, rate }),
+        ]
+    };
+    prop_oneof![
+        prop::collection::vec(moves(), 0..most),
+        prop::collection::vec(asked(), 0..most),
+    ]
+}
+
 fn cases() -> u32 {
     let default = ProptestConfig::default().cases;
     if std::env::var_os("PROPTEST_CASES").is_some() {
@@ -208,9 +302,9 @@ proptest! {
     fn e8_nothing_is_lost_nothing_happens_twice_and_every_run_ends(
         config in configs(),
         prompt: bool,
-        before in prop::collection::vec(moves(), 0..80),
+        before in courses(80),
         rest in any::<bool>(),
-        finish in prop::collection::vec((finishes(), prop::collection::vec(moves(), 0..12)), 1..3),
+        finish in prop::collection::vec((finishes(), courses(12)), 1..3),
         choices in prop::collection::vec((0_usize..12, fates(), 0_usize..2), 0..40),
     ) {
         let mut world = World::new(config, prompt);
@@ -231,6 +325,10 @@ proptest! {
             }
         }
         world.settle(&mut choices);
+        if world.stays_open() {
+            world.step(Move::Finish(Finish::Drain));
+            world.settle(&mut choices);
+        }
         world.check_end();
     }
 }

@@ -6,12 +6,12 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use anabranch_core::branch::BranchId;
+use anabranch_core::branch::{BranchId, Command, Misfit, News, Own};
 use anabranch_core::clock::Time;
 use anabranch_core::compensation::Scope;
 use anabranch_core::engine::{
-    Again, Config, Domain, Engine, Graveyard, Item, LegOptions, Outcome, Payload, Port,
-    RollbackOptions, Turn, Unit, Work,
+    Again, BranchOptions, Config, Domain, Engine, Graveyard, Item, LegOptions, Outcome, Payload,
+    Port, RollbackOptions, Turn, Unit, Why, Work,
 };
 use anabranch_core::window::{Cut, Reason};
 
@@ -130,6 +130,15 @@ impl Driver {
 
     /// A pipeline whose branches begin at `fan_leg`.
     pub(crate) fn fanned(fan_leg: usize, legs: impl Into<Vec<LegOptions>>) -> Self {
+        Self::living(BranchOptions::default(), fan_leg, legs)
+    }
+
+    /// The same, with branches that live so.
+    pub(crate) fn living(
+        branches: BranchOptions,
+        fan_leg: usize,
+        legs: impl Into<Vec<LegOptions>>,
+    ) -> Self {
         Self::new(Config {
             legs: legs.into(),
             fan_leg,
@@ -139,6 +148,7 @@ impl Driver {
             seed: 7,
             epoch: EPOCH,
             rollback: RollbackOptions::default(),
+            branches,
         })
     }
 
@@ -254,7 +264,42 @@ impl Driver {
     }
 
     pub(crate) fn open(&mut self) -> BranchId {
-        self.call(|engine, _| engine.open_branch(None))
+        self.open_own(Own::default())
+    }
+
+    pub(crate) fn open_own(&mut self, own: Own) -> BranchId {
+        self.call(|engine, now| engine.open_branch(own, now))
+    }
+
+    pub(crate) fn obey(&mut self, branch: BranchId, command: Command) -> Result<(), Misfit> {
+        self.call(|engine, now| engine.obey(branch, command, now))
+    }
+
+    /// Fails what was not let in, as a driver does; says whose, why and which.
+    pub(crate) fn refused(&mut self) -> Vec<(BranchId, Why, Vec<u64>)> {
+        let refused = self.call(|engine, _| engine.take_refused());
+        let mut told = Vec::new();
+        for refused in refused {
+            let numbers = match &refused.payload {
+                Payload::One(event) | Payload::Sealed { value: event, .. } => vec![event.0],
+                Payload::Many(events) => events.iter().map(|event| event.0).collect(),
+            };
+            told.push((refused.branch, refused.why, numbers));
+            let error = Error::new("branch", 0);
+            self.call(|engine, now| engine.fail_refused(refused, error, now));
+        }
+        told
+    }
+
+    /// What has happened to branches; those that are wanted are opened.
+    pub(crate) fn news(&mut self) -> Vec<(BranchId, News)> {
+        let news = self.call(|engine, _| engine.take_news());
+        for &(branch, what) in &news {
+            if matches!(what, News::Wanted | News::Closed { wanted: true }) {
+                self.call(|engine, now| engine.reopen(branch, Own::default(), now));
+            }
+        }
+        news
     }
 
     /// Gives one item and takes the unit it becomes.

@@ -6,7 +6,8 @@ use std::time::Duration;
 use anabranch_core::branch::BranchId;
 use anabranch_core::compensation::Policy;
 use anabranch_core::engine::{
-    Again, Config, Failed, Item, LegOptions, Operator, Outcome, RollbackOptions, Unit, Work,
+    Again, BranchOptions, Config, Failed, Item, LegOptions, Operator, Outcome, RollbackOptions,
+    Unit, Work,
 };
 use proptest::prelude::*;
 
@@ -177,6 +178,7 @@ fn with(legs: impl Into<Vec<LegOptions>>, fan_leg: usize, rollback: RollbackOpti
         fan_leg,
         ports: 1,
         max_in_flight: 256,
+        branches: BranchOptions::default(),
         stop_on_error: false,
         seed: 7,
         epoch: EPOCH,

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anabranch_core::branch::{BranchId, WINDOW_OUTPUT};
-use anabranch_core::engine::{Config, Engine, LegOptions, RollbackId, Unit};
+use anabranch_core::engine::{BranchOptions, Config, Engine, LegOptions, RollbackId, Unit};
 
 use crate::driver::{Lab, Undo, numbers};
 use crate::held::{Held, Holding};
@@ -44,6 +44,7 @@ pub(crate) struct Handed {
     scope: Held,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "what has happened so far")]
 #[derive(Debug)]
 pub(crate) struct Ledger {
     legs: Vec<LegOptions>,
@@ -56,8 +57,8 @@ pub(crate) struct Ledger {
     in_flight: usize,
     /// Outputs made and not arrived at the next leg.
     between: usize,
-    /// Weights of units in back-off or on their way there, by their first event.
-    backing_off: BTreeMap<u64, u64>,
+    /// Branches and weights of units in back-off or on their way there, by their first event.
+    backing_off: BTreeMap<u64, (BranchId, u64)>,
     rollbacks: BTreeMap<RollbackId, (u32, u64)>,
     registered: BTreeMap<u64, u32>,
     holding: Holding,
@@ -70,6 +71,12 @@ pub(crate) struct Ledger {
     pub(crate) retried: u64,
     pub(crate) ended: bool,
     pub(crate) aborted: bool,
+    /// Whether branches are commanded, or do more than wait: then what is bounded is not checked.
+    pub(crate) lively: bool,
+    /// Branches that have failed.
+    broken: BTreeSet<BranchId>,
+    /// Whether there ever was one.
+    breaks: bool,
 }
 
 impl Ledger {
@@ -95,6 +102,10 @@ impl Ledger {
             retried: 0,
             ended: false,
             aborted: false,
+            lively: config.branches != BranchOptions::default()
+                || config.legs.iter().any(|leg| leg.throttle.is_some()),
+            broken: BTreeSet::new(),
+            breaks: false,
         }
     }
 
@@ -260,9 +271,10 @@ impl Ledger {
             .retry
             .as_ref()
             .map_or(1, |retry| retry.attempts);
-        if retryable && unit.attempt < attempts && !self.aborted {
-            self.backing_off
-                .insert(numbers(unit)[0], u64::from(unit.weight));
+        let over = self.aborted || self.broken.contains(&unit.branch);
+        if retryable && unit.attempt < attempts && !over {
+            let backs_off = (unit.branch, u64::from(unit.weight));
+            self.backing_off.insert(numbers(unit)[0], backs_off);
         } else {
             self.failed += u64::from(unit.weight);
         }
@@ -270,9 +282,28 @@ impl Ledger {
 
     pub(crate) fn abort(&mut self) {
         self.aborted = true;
-        self.failed += std::mem::take(&mut self.backing_off)
-            .into_values()
-            .sum::<u64>();
+        let backing_off = std::mem::take(&mut self.backing_off).into_values();
+        self.failed += backing_off.map(|(_, weight)| weight).sum::<u64>();
+    }
+
+    /// What a branch is doing now.
+    pub(crate) fn branch_is(&mut self, branch: BranchId, failed: bool) {
+        if !failed {
+            self.broken.remove(&branch);
+        } else if self.broken.insert(branch) {
+            self.breaks = true;
+            let failed = &mut self.failed;
+            self.backing_off.retain(|_, (of, weight)| {
+                *failed += if *of == branch { *weight } else { 0 };
+                *of != branch
+            });
+        }
+    }
+
+    /// Events were not let in.
+    pub(crate) fn refused(&mut self, numbers: &[u64]) {
+        let weights = numbers.iter().map(|number| self.events[number].weight);
+        self.failed += weights.sum::<u64>();
     }
 
     /// An event arrives at the leg behind the one it was made at.
@@ -319,8 +350,14 @@ impl Ledger {
         assert_eq!(engine.in_flight(), self.in_flight);
         let certain = (counts.committed, counts.filtered, counts.retried);
         assert_eq!(certain, (self.committed, self.filtered, self.retried));
-        // A unit whose attempt is being undone when the run is aborted fails once that is done.
-        assert!(counts.failed == self.failed || (self.aborted && counts.failed < self.failed));
+        // A unit whose attempt is being undone when the run is aborted, or its branch has failed,
+        // fails once that is done.
+        let later = self.aborted || self.breaks;
+        assert!(
+            counts.failed == self.failed || (later && counts.failed < self.failed),
+            "{} failed, {counts:?}",
+            self.failed
+        );
         assert_eq!(
             engine.codes().values().sum::<u64>(),
             counts.failed,
@@ -331,10 +368,14 @@ impl Ledger {
             .keys()
             .filter(|(_, leg)| self.legs[*leg].window.is_some());
         assert!(
-            engine.timers() <= windows.count() + self.backing_off.len(),
+            self.lively || engine.timers() <= windows.count() + self.backing_off.len(),
             "W14: timers"
         );
-        for ((_, leg), lane) in self.lanes.iter().filter(|_| prompt && !self.ended) {
+        for ((_, leg), lane) in self
+            .lanes
+            .iter()
+            .filter(|_| prompt && !self.ended && !self.lively)
+        {
             if let Some(most) = self.most_waiting(*leg) {
                 assert!(
                     lane.waiting <= most,

@@ -20,6 +20,7 @@ pub(crate) const fn leg() -> LegOptions {
         isolate: true,
         concurrency: 1,
         ordered: true,
+        throttle: None,
         retry: None,
         timeout: None,
         grace: Duration::ZERO,

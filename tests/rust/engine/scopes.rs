@@ -3,7 +3,7 @@
 use anabranch_core::branch::BranchId;
 use anabranch_core::compensation::{Kind, Scope, Step};
 use anabranch_core::engine::{
-    Again, Config, Item, Level, Outcome, PATIENCE, RollbackOptions, Work,
+    Again, BranchOptions, Config, Item, Level, Outcome, PATIENCE, RollbackOptions, Work,
 };
 use anabranch_core::window::{Partial, WindowOptions};
 
@@ -20,6 +20,7 @@ pub(crate) fn with(rollback: RollbackOptions, stop_on_error: bool) -> Driver {
         seed: 7,
         epoch: EPOCH,
         rollback,
+        branches: BranchOptions::default(),
     })
 }
 
@@ -225,6 +226,7 @@ fn c11_commit_at_the_end_undoes_all_if_a_partial_window_is_dropped() {
                 commit_at_end: true,
                 ..RollbackOptions::default()
             },
+            branches: BranchOptions::default(),
         });
         driver.give([1, 2]);
         let Some(unit) = driver.unit() else {

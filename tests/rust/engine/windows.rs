@@ -236,9 +236,7 @@ fn w14_a_million_idle_intervals_leave_nothing_behind() {
             ..age(5)
         })],
     );
-    let branches: Vec<_> = (0..10)
-        .map(|_| driver.call(|engine, _| engine.open_branch(None)))
-        .collect();
+    let branches: Vec<_> = (0..10).map(|_| driver.open()).collect();
     for interval in 0..1_000_000_u64 {
         if interval % 50 == 0 {
             driver.give_to(branches[(interval % 7) as usize], [interval]);
@@ -275,7 +273,7 @@ fn w16_a_branch_never_waits_for_the_window_of_another() {
             ..age(100)
         })],
     );
-    let (a, b) = driver.call(|engine, _| (engine.open_branch(None), engine.open_branch(None)));
+    let (a, b) = (driver.open(), driver.open());
     driver.give_to(a, [1]);
     driver.pass(ms(50));
     driver.give_to(b, [10]);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use anabranch_core::branch::BranchId;
+use anabranch_core::branch::{BranchId, Command, News, Own, State};
 use anabranch_core::compensation::Scope;
 use anabranch_core::engine::{
     Again, AttemptId, Config, Item, Outcome, Payload, Port, Turn, Unit, Work,
@@ -40,12 +40,15 @@ pub(crate) struct World {
     ended: BTreeSet<AttemptId>,
     /// Operations left behind.
     abandoned: u64,
+    /// Whether branches outlive the source.
+    stay_open: bool,
 }
 
 impl World {
     pub(crate) fn new(config: Config, prompt: bool) -> Self {
         let ledger = Ledger::new(&config);
         let (fan_leg, legs) = (config.fan_leg, config.legs.len());
+        let stay_open = config.branches.stay_open;
         let mut world = Self {
             driver: Driver::new(config),
             ledger,
@@ -61,6 +64,7 @@ impl World {
             late: BTreeSet::new(),
             ended: BTreeSet::new(),
             abandoned: 0,
+            stay_open,
         };
         world.open();
         world
@@ -68,8 +72,7 @@ impl World {
 
     fn open(&mut self) {
         if self.branches.len() < 3 {
-            self.branches
-                .push(self.driver.call(|engine, _| engine.open_branch(None)));
+            self.branches.push(self.driver.open());
         }
     }
 
@@ -181,10 +184,24 @@ impl World {
                 self.driver.poll();
                 self.overdue();
             }
+            // Without a leg behind the fan-out there are no branches.
+            Move::Ask { .. } | Move::Throttle { .. } if self.fan_leg == self.legs => {}
+            Move::Ask { branch, command } => self.ask(branch, command),
+            Move::Throttle { branch, rate } => {
+                self.ledger.lively = true;
+                let branch = self.branches[branch % self.branches.len()];
+                self.driver
+                    .call(|engine, now| engine.throttle(branch, rate, now));
+            }
+            Move::Tend { decline } => {
+                self.tend(decline);
+            }
             Move::Finish(finish) => self.finish(finish),
         }
+        self.look();
         if self.prompt {
             self.forward(0);
+            self.tend(false);
         }
         self.ledger.check(self.driver.engine(), self.prompt);
         if self.driver.engine().finished() {
@@ -199,6 +216,75 @@ impl World {
                 "it is finished, and events are on their way"
             );
         }
+    }
+
+    fn ask(&mut self, branch: usize, command: Command) {
+        self.ledger.lively = true;
+        let branch = self.branches[branch % self.branches.len()];
+        let (before, _) = self.driver.engine().state(branch);
+        let obeyed = self.driver.obey(branch, command);
+        assert!(
+            obeyed.is_ok() || self.driver.engine().state(branch).0 == before,
+            "B4: a command that does not fit changes nothing"
+        );
+    }
+
+    /// Looks which branches have failed.
+    fn look(&mut self) {
+        for branch in &self.branches {
+            let (state, _) = self.driver.engine().state(*branch);
+            self.ledger.branch_is(*branch, state == State::Failed);
+        }
+    }
+
+    /// Makes failures of what was not let in, and opens branches that are wanted; says whether
+    /// there was anything.
+    fn tend(&mut self, decline: bool) -> bool {
+        let mut any = false;
+        loop {
+            let refused = self.driver.call(|engine, _| engine.take_refused());
+            let news = self.driver.call(|engine, _| engine.take_news());
+            if refused.is_empty() && news.is_empty() {
+                return any;
+            }
+            any = true;
+            for refused in refused {
+                let numbers = match &refused.payload {
+                    Payload::One(event) | Payload::Sealed { value: event, .. } => vec![event.0],
+                    Payload::Many(events) => events.iter().map(|event| event.0).collect(),
+                };
+                self.ledger.refused(&numbers);
+                let error = self.error();
+                self.driver
+                    .call(|engine, now| engine.fail_refused(refused, error, now));
+            }
+            for (branch, what) in news {
+                if matches!(what, News::Closed { wanted: false }) {
+                    continue;
+                }
+                self.driver.call(|engine, now| {
+                    if decline {
+                        engine.decline(branch, now);
+                    } else {
+                        engine.reopen(branch, Own::default(), now);
+                    }
+                });
+                self.look();
+            }
+        }
+    }
+
+    pub(crate) fn stays_open(&self) -> bool {
+        self.stay_open && !self.driver.engine().finished()
+    }
+
+    /// Lets paused branches go on; says whether there was one.
+    fn resume(&mut self) -> bool {
+        let mut any = false;
+        for branch in self.branches.clone() {
+            any |= self.driver.obey(branch, Command::Resume).is_ok();
+        }
+        any
     }
 
     /// Hears which attempts are overdue.
@@ -338,6 +424,10 @@ impl World {
         for _ in 0..20_000 {
             self.step(Move::Forward { branch: 0 });
             self.step(Move::Poll);
+            if self.tend(false) {
+                // A generation may end, now that what was not let in has.
+                continue;
+            }
             if self.stops() {
                 // What it let go is still to be forwarded.
                 self.step(Move::Finish(Finish::Abort));
@@ -347,6 +437,7 @@ impl World {
             if self.hand.is_empty() {
                 match self.driver.engine().deadline() {
                     Some(at) => self.driver.now = self.driver.now.max(at),
+                    None if self.resume() => {}
                     None => return,
                 }
             } else if let Some((which, fate, registered)) = choices.next() {

@@ -1,0 +1,541 @@
+//! Branches as they live: what is asked of them from outside, who is told that they open and
+//! close, and what becomes of items they do not let in.
+//!
+//! What is asked comes from any thread, into an inbox; the driving thread carries it out between
+//! two rounds, and answers.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use anabranch_core::branch::{BranchId, Command, News, Own, State};
+use anabranch_core::channel::OnFull;
+use anabranch_core::engine::{BranchOptions, OnBranchError, Payload, Why};
+use anabranch_core::throttle::Rate;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+
+use super::super::domain::Failure;
+use super::super::errors::{BranchError, BranchRefused, ClosedError};
+use super::super::keys::Opened;
+use super::super::report;
+use super::super::retry::RetrySpec;
+use super::{Hand, Run, locked};
+
+/// How branches live, as `anabranch._branches` describes it; durations in seconds.
+#[derive(Debug, FromPyObject)]
+pub(super) struct BranchesSpec<'py> {
+    opening: Option<Py<PyAny>>,
+    closing: Option<Py<PyAny>>,
+    max_branches: usize,
+    overflow: Option<Py<PyAny>>,
+    on_full: String,
+    timeout: Option<f64>,
+    idle_ttl: Option<f64>,
+    on_error: String,
+    after: u32,
+    backoff: Option<RetrySpec<'py>>,
+    stay_open: bool,
+}
+
+/// Who is asked about branches, and how many there may be.
+#[derive(Debug)]
+struct Hooks {
+    /// Called with the tenant before a branch opens; returns its capacity and its `on_full`, each
+    /// of which may be `None`.
+    opening: Option<Py<PyAny>>,
+    /// Called with the tenant when a branch has closed; raises nothing but what ends the process.
+    closing: Option<Py<PyAny>>,
+    /// The most branches open at once.
+    max_branches: usize,
+    /// The key of the branch that takes what is beyond that; `None`: it is refused.
+    overflow: Option<Py<PyAny>>,
+}
+
+/// What the driver keeps of the branches.
+#[derive(Debug)]
+pub(super) struct Branches {
+    hooks: Hooks,
+    overflow: Option<BranchId>,
+    /// The error of what a branch refuses, by branch and reason: one for all of its items.
+    errors: HashMap<(BranchId, Why), Failure>,
+}
+
+/// A tenant, and whether it was told to the callables that its branch has opened, and not yet that
+/// it has closed.
+#[derive(Debug)]
+pub(super) struct Tenant {
+    pub(super) key: Py<PyAny>,
+    told: bool,
+}
+
+/// One question or command.
+#[derive(Debug)]
+pub(super) struct Asked {
+    what: String,
+    tenant: Py<PyAny>,
+    argument: Option<Py<PyAny>>,
+    /// Called with whether it worked, and the answer or the exception.
+    answer: Py<PyAny>,
+}
+
+impl Asked {
+    pub(super) const fn new(
+        what: String,
+        tenant: Py<PyAny>,
+        argument: Option<Py<PyAny>>,
+        answer: Py<PyAny>,
+    ) -> Self {
+        Self {
+            what,
+            tenant,
+            argument,
+            answer,
+        }
+    }
+
+    /// Says that nobody will carry it out any more.
+    pub(super) fn refuse(&self, py: Python<'_>, error: &PyErr) -> PyResult<()> {
+        self.answer.call1(py, (false, error.value(py)))?;
+        Ok(())
+    }
+}
+
+impl BranchesSpec<'_> {
+    /// Splits a description into the engine's part and the driver's.
+    pub(super) fn build(self) -> PyResult<(BranchOptions, Branches)> {
+        let seconds = |it: f64| Duration::try_from_secs_f64(it).unwrap_or(Duration::MAX);
+        let backoff = self.backoff.as_ref().map(RetrySpec::policy).transpose()?;
+        let on_error = match (self.on_error.as_str(), backoff) {
+            ("fail", _) => OnBranchError::Fail { after: self.after },
+            ("restart", Some(backoff)) => OnBranchError::Restart(backoff),
+            ("stop_pipeline", _) => OnBranchError::Stop,
+            _ => OnBranchError::Continue,
+        };
+        let options = BranchOptions {
+            on_full: on_full(&self.on_full).unwrap_or(OnFull::Wait),
+            timeout: self.timeout.map(seconds),
+            idle_ttl: self.idle_ttl.map(seconds),
+            on_error,
+            stay_open: self.stay_open,
+        };
+        let hooks = Hooks {
+            opening: self.opening,
+            closing: self.closing,
+            max_branches: self.max_branches,
+            overflow: self.overflow,
+        };
+        let branches = Branches {
+            hooks,
+            overflow: None,
+            errors: HashMap::new(),
+        };
+        Ok((options, branches))
+    }
+}
+
+fn on_full(name: &str) -> Option<OnFull> {
+    match name {
+        "wait" => Some(OnFull::Wait),
+        "drop_newest" => Some(OnFull::DropNewest),
+        "drop_oldest" => Some(OnFull::DropOldest),
+        "fail" => Some(OnFull::Fail),
+        _ => None,
+    }
+}
+
+impl Run {
+    /// Opens the branch of a tenant that was never seen, or the one that is given again.
+    ///
+    /// # Errors
+    /// What the user's callables that are asked or told first raise; that there are too many.
+    pub(super) fn open_branch(
+        &self,
+        branches: &mut Branches,
+        key: &Bound<'_, PyAny>,
+        again: Option<BranchId>,
+    ) -> PyResult<Opened> {
+        if again.is_none() && locked(&self.engine).open_branches() >= branches.hooks.max_branches {
+            return self.beyond(branches, key);
+        }
+        let own = Self::ask_to_open(branches, key)?;
+        let now = self.shared.now();
+        let Some(branch) = again else {
+            let branch = locked(&self.engine).open_branch(own, now);
+            locked(&self.tenants).push(Tenant {
+                key: key.clone().unbind(),
+                told: true,
+            });
+            return Ok(Opened::Own(branch));
+        };
+        branches.errors.retain(|(of, _), _| *of != branch);
+        locked(&self.engine).reopen(branch, own, now);
+        self.tell_of(branch, true);
+        Ok(Opened::Own(branch))
+    }
+
+    fn ask_to_open(branches: &Branches, key: &Bound<'_, PyAny>) -> PyResult<Own> {
+        let Some(opening) = &branches.hooks.opening else {
+            return Ok(Own::default());
+        };
+        let (capacity, mode): (Option<usize>, Option<String>) =
+            opening.bind(key.py()).call1((key,))?.extract()?;
+        Ok(Own {
+            capacity,
+            on_full: mode.as_deref().and_then(on_full),
+        })
+    }
+
+    /// There are as many branches as there may be.
+    fn beyond(&self, branches: &mut Branches, key: &Bound<'_, PyAny>) -> PyResult<Opened> {
+        let py = key.py();
+        let Some(shared) = &branches.hooks.overflow else {
+            let most = branches.hooks.max_branches;
+            let tenant = super::super::convert::shown(key);
+            return Err(self.refusal(
+                py,
+                "branch.limit",
+                &format!("no branch for tenant {tenant}: there are max_branches={most} already"),
+            ));
+        };
+        if let Some(branch) = branches.overflow {
+            return Ok(Opened::Shared(branch, None));
+        }
+        let shared = shared.clone_ref(py);
+        let own = Self::ask_to_open(branches, shared.bind(py))?;
+        let branch = locked(&self.engine).open_branch(own, self.shared.now());
+        locked(&self.tenants).push(Tenant {
+            key: shared.clone_ref(py),
+            told: true,
+        });
+        branches.overflow = Some(branch);
+        Ok(Opened::Shared(branch, Some(shared)))
+    }
+
+    fn refusal(&self, py: Python<'_>, code: &str, message: &str) -> PyErr {
+        let message = format!("pipeline '{}': {message}", self.shared.pipeline);
+        let arguments = PyDict::new(py);
+        let error = arguments.set_item("code", code).and_then(|()| {
+            py.get_type::<BranchRefused>()
+                .call((message,), Some(&arguments))
+        });
+        error.map_or_else(|error| error, PyErr::from_value)
+    }
+
+    /// Notes whether the callables have been told of a branch; returns whether that is new.
+    fn tell_of(&self, branch: BranchId, opened: bool) -> bool {
+        let mut tenants = locked(&self.tenants);
+        let tenant = (branch.0 as usize).checked_sub(1);
+        let tenant = tenant.and_then(|index| tenants.get_mut(index));
+        tenant.is_some_and(|tenant| std::mem::replace(&mut tenant.told, opened) != opened)
+    }
+
+    /// The tenants whose branches have opened and not closed since, in order.
+    pub(super) fn tenants_told(&self, py: Python<'_>) -> Vec<Py<PyAny>> {
+        let tenants = locked(&self.tenants);
+        let told = tenants.iter().filter(|tenant| tenant.told);
+        told.map(|tenant| tenant.key.clone_ref(py)).collect()
+    }
+
+    /// Hears what has happened to branches, and makes failures of what they have not let in.
+    /// Returns whether there was anything.
+    pub(super) fn tend_branches(&self, py: Python<'_>, hand: &mut Hand) -> bool {
+        let mut any = false;
+        loop {
+            let (news, refused) = {
+                let mut engine = locked(&self.engine);
+                (engine.take_news(), engine.take_refused())
+            };
+            if news.is_empty() && refused.is_empty() {
+                return any;
+            }
+            any = true;
+            for refused in refused {
+                let mut failure = self.error_of(py, hand, refused.branch, refused.why);
+                failure.item = given(py, &refused.payload);
+                let now = self.shared.now();
+                locked(&self.engine).fail_refused(refused, failure, now);
+            }
+            for (branch, what) in news {
+                if let News::Closed { .. } = what {
+                    self.closed(py, hand, branch);
+                }
+                if matches!(what, News::Wanted | News::Closed { wanted: true }) {
+                    // Whoever waits for it hears of the error.
+                    if let Err(error) = self.open_again(py, hand, branch) {
+                        self.shared.postpone(py, error);
+                    }
+                }
+            }
+            self.bury();
+        }
+    }
+
+    /// A generation has ended: its tenant is told, and the next item opens the branch again.
+    fn closed(&self, py: Python<'_>, hand: &mut Hand, branch: BranchId) {
+        if locked(&self.engine).state(branch).0 == State::Evicted {
+            hand.router.sleep(branch);
+        }
+        let (Some(closing), Some(tenant)) = (&hand.branches.hooks.closing, self.tenant(py, branch))
+        else {
+            self.tell_of(branch, false);
+            return;
+        };
+        if self.tell_of(branch, false)
+            && let Err(error) = closing.call1(py, (tenant,))
+        {
+            self.shared.postpone(py, error);
+        }
+    }
+
+    /// Opens a branch that is wanted, if the user's callables let it.
+    fn open_again(&self, py: Python<'_>, hand: &mut Hand, branch: BranchId) -> PyResult<()> {
+        let Some(tenant) = self.tenant(py, branch) else {
+            return Ok(());
+        };
+        let tenant = tenant.bind(py);
+        let opened = self.open_branch(&mut hand.branches, tenant, Some(branch));
+        match opened {
+            Ok(_) => {
+                hand.router.wake(branch);
+                Ok(())
+            }
+            Err(error) => {
+                let failure = self.shared.failure(
+                    py,
+                    &error,
+                    hand.fan_stage,
+                    Some(&tenant.clone().unbind()),
+                    None,
+                    None,
+                );
+                hand.branches
+                    .errors
+                    .insert((branch, Why::Declined), failure);
+                let now = self.shared.now();
+                locked(&self.engine).decline(branch, now);
+                Err(error)
+            }
+        }
+    }
+
+    /// The error of what a branch refuses.
+    fn error_of(&self, py: Python<'_>, hand: &mut Hand, branch: BranchId, why: Why) -> Failure {
+        if let Some(failure) = hand.branches.errors.get(&(branch, why)) {
+            return failure.clone_ref(py);
+        }
+        let tenant = self.tenant(py, branch);
+        let shown = tenant
+            .as_ref()
+            .map(|tenant| super::super::convert::shown(tenant.bind(py)))
+            .unwrap_or_default();
+        let (code, what) = match why {
+            Why::Failed | Why::Declined => (
+                "branch.failed",
+                format!("the branch of tenant {shown} has failed; restart() opens it again"),
+            ),
+            Why::Removed => (
+                "branch.removed",
+                format!("the branch of tenant {shown} was removed; add_branch() opens it again"),
+            ),
+            Why::Full => (
+                "branch.full",
+                format!("the branch of tenant {shown} is full, and its on_full is 'fail'"),
+            ),
+            Why::Timeout => (
+                "branch.timeout",
+                format!("the branch of tenant {shown} was full for longer than branch_timeout"),
+            ),
+        };
+        let error = self.refusal(py, code, &what);
+        let failure = self
+            .shared
+            .failure(py, &error, hand.fan_stage, tenant.as_ref(), None, None);
+        hand.branches
+            .errors
+            .insert((branch, why), failure.clone_ref(py));
+        failure
+    }
+
+    /// Carries out what was asked for since the last time.
+    pub(super) fn answer(&self, py: Python<'_>, hand: &mut Hand) -> bool {
+        let asked = locked(&self.asked).as_mut().map(std::mem::take);
+        let asked = asked.unwrap_or_default();
+        let any = !asked.is_empty();
+        for asked in asked {
+            let answered = match self.carry_out(py, hand, &asked) {
+                Ok(answer) => asked.answer.call1(py, (true, answer)).map(|_| ()),
+                Err(error) => {
+                    let told = asked.refuse(py, &error);
+                    self.shared.postpone(py, error);
+                    told
+                }
+            };
+            self.shared.postpone_all(py, answered.err());
+        }
+        any
+    }
+
+    fn carry_out<'py>(
+        &self,
+        py: Python<'py>,
+        hand: &mut Hand,
+        asked: &Asked,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let key = asked.tenant.bind(py);
+        if asked.what == "blocking" {
+            let blocking: Vec<_> = locked(&self.engine).blocking().collect();
+            let tenants = blocking.into_iter().map(|branch| self.tenant(py, branch));
+            let tenants: Vec<_> = tenants.collect();
+            return Ok(tenants.into_pyobject(py)?.into_any());
+        }
+        if locked(&self.engine).aborted() && asked.what != "look" {
+            let name = &self.shared.pipeline;
+            return Err(ClosedError::new_err(format!("pipeline '{name}' is ending")));
+        }
+        let branch = match (hand.router.find(key)?, asked.what.as_str()) {
+            (Some(branch), _) => branch,
+            (None, "add") => {
+                let Hand {
+                    router, branches, ..
+                } = hand;
+                let branch = router.branch(key, |_| self.open_branch(branches, key, None))?;
+                return self.look(py, branch);
+            }
+            (None, _) => {
+                return Err(self.misfit(py, key, None, "has no branch: add_branch() opens one"));
+            }
+        };
+        match (Command::from_name(&asked.what), &asked.argument) {
+            (None, _) if asked.what == "look" => {}
+            (None, rate) => self.throttle(py, key, branch, rate.as_ref())?,
+            (Some(command), reason) => {
+                self.command(py, hand, key, branch, command, reason.as_ref())?;
+            }
+        }
+        self.look(py, branch)
+    }
+
+    fn command(
+        &self,
+        py: Python<'_>,
+        hand: &mut Hand,
+        key: &Bound<'_, PyAny>,
+        branch: BranchId,
+        command: Command,
+        reason: Option<&Py<PyAny>>,
+    ) -> PyResult<()> {
+        let now = self.shared.now();
+        let wanted = {
+            let mut engine = locked(&self.engine);
+            let (state, _) = engine.state(branch);
+            let obeyed = engine.obey(branch, command, now);
+            drop(engine);
+            if obeyed.is_err() {
+                let does = match command {
+                    Command::Add => "cannot be added".to_owned(),
+                    Command::Resume => "cannot be resumed".to_owned(),
+                    _ => format!("cannot {}", command.name()),
+                };
+                let what = format!("{does} while it is {}", state.name());
+                return Err(self.misfit(py, key, Some(state), &what));
+            }
+            state.is_over() || state == State::Restarting
+        };
+        if let (Command::Fail, Some(reason)) = (command, reason) {
+            let error = PyErr::from_value(reason.bind(py).clone());
+            let tenant = Some(key.clone().unbind());
+            let failure =
+                self.shared
+                    .failure(py, &error, hand.fan_stage, tenant.as_ref(), None, None);
+            hand.branches.errors.insert((branch, Why::Failed), failure);
+        }
+        let opens = matches!(command, Command::Add | Command::Restart);
+        if wanted && opens {
+            // Here, not with the other news: whoever has asked hears of what the callables raise.
+            let wanted = locked(&self.engine).take_wanted(branch);
+            if wanted {
+                self.open_again(py, hand, branch)?;
+            }
+        }
+        self.tend_branches(py, hand);
+        Ok(())
+    }
+
+    fn throttle(
+        &self,
+        py: Python<'_>,
+        key: &Bound<'_, PyAny>,
+        branch: BranchId,
+        rate: Option<&Py<PyAny>>,
+    ) -> PyResult<()> {
+        let rate: Option<(f64, u32)> = rate.map(|rate| rate.extract(py)).transpose()?;
+        let rate = rate.map(|(rate, burst)| pace(rate, burst));
+        let now = self.shared.now();
+        if locked(&self.engine).throttle(branch, rate, now) {
+            return Ok(());
+        }
+        let (state, _) = locked(&self.engine).state(branch);
+        let what = format!("cannot be throttled while it is {}", state.name());
+        Err(self.misfit(py, key, Some(state), &what))
+    }
+
+    fn misfit(
+        &self,
+        py: Python<'_>,
+        tenant: &Bound<'_, PyAny>,
+        state: Option<State>,
+        what: &str,
+    ) -> PyErr {
+        let shown = super::super::convert::shown(tenant);
+        let message = format!(
+            "pipeline '{}', branch {shown}: {what}",
+            self.shared.pipeline
+        );
+        let arguments = PyDict::new(py);
+        let error = arguments
+            .set_item("tenant", tenant)
+            .and_then(|()| arguments.set_item("state", state.map(State::name)))
+            .and_then(|()| {
+                py.get_type::<BranchError>()
+                    .call((message,), Some(&arguments))
+            });
+        error.map_or_else(|error| error, PyErr::from_value)
+    }
+
+    /// A branch as it is now.
+    fn look<'py>(&self, py: Python<'py>, branch: BranchId) -> PyResult<Bound<'py, PyAny>> {
+        let now = self.shared.now();
+        let (counts, (state, generation), blocked) = {
+            let engine = locked(&self.engine);
+            (
+                engine.counts_of(branch),
+                engine.state(branch),
+                engine.blocked_by(branch, now),
+            )
+        };
+        let row = report::counts(py, &counts)?;
+        row.set_item("tenant", self.tenant(py, branch))?;
+        row.set_item("state", state.name())?;
+        row.set_item("generation", generation)?;
+        row.set_item("blocked", blocked.as_secs_f64())?;
+        Ok(row.into_any())
+    }
+}
+
+/// So many items per second, and so many at once.
+pub(in super::super) fn pace(rate: f64, burst: u32) -> Rate {
+    Rate::new(
+        Duration::try_from_secs_f64(rate.recip()).unwrap_or(Duration::MAX),
+        burst,
+    )
+}
+
+/// What a handler would have been given; None where the list cannot be made.
+fn given(py: Python<'_>, payload: &Payload<Py<PyAny>>) -> Option<Py<PyAny>> {
+    match payload {
+        Payload::One(value) | Payload::Sealed { value, .. } => Some(value.clone_ref(py)),
+        Payload::Many(values) => PyList::new(py, values.iter().map(|value| value.bind(py)))
+            .ok()
+            .map(|list| list.into_any().unbind()),
+    }
+}
