@@ -52,7 +52,7 @@ def living(pipeline: str, stage: Stage, policy: Callable[[Any], Policy]) -> Bran
         policy: Makes of a Retry what the extension takes.
     """
     options = stage.options
-    on_error = options["on_error"]
+    on_error = options["branch_policy"]
     backoff = on_error.backoff if isinstance(on_error, BranchPolicy) else None
     return Branches(
         opening=_opening(pipeline, stage),

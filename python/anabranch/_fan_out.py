@@ -70,7 +70,7 @@ def fan_out_options(
         "mode_of": on_full if callable(on_full) else None,
         "new": given["on_new_branch"],
         "closed": given["on_branch_closed"],
-        "on_error": on_error,
+        "branch_policy": on_error,
     }
     return call, options, live
 

@@ -39,10 +39,18 @@ _ALL: Final = (
     Code("source.truncated", "A client left in the middle of a line."),
     Code("source.line_too_long", "A line was longer than max_line."),
     Code("source.invalid_utf8", "A line was not UTF-8."),
+    Code(
+        "branch.failed", "The item's branch has failed, or its hooks would not let it open again."
+    ),
+    Code("branch.removed", "The item's branch was removed."),
+    Code("branch.full", "The item's branch was full, and its on_full is 'fail'."),
+    Code("branch.timeout", "The item's branch was full for longer than its branch_timeout."),
+    Code("branch.limit", "The item would have needed one branch more than max_branches."),
     Code("channel.closed", "The channel at the end was closed while the pipeline ran."),
     Code("channel.full", "The channel at the end was full, and its on_full is 'fail'."),
     Code("channel.empty", "Nothing was there to be received from a channel."),
     Code("ConfigError", "A callable, or a hook, gave what is not allowed."),
+    Code("BranchError", "A callable asked of a branch what does not fit its state."),
     Code("ClosedError", "A callable used something of anabranch's after its end."),
     Code("ForkedProcessError", "A callable used a pipeline in a fork of its process."),
     Code("CompensationError", "Undo actions of a scope inside a callable failed."),
