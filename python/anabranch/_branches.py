@@ -10,7 +10,7 @@ from anabranch.branch import OVERFLOW, BranchPolicy
 from anabranch.errors import refused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from anabranch._legs import Policy
     from anabranch._stages import Stage
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Opening = Callable[[Any], tuple[int | None, str | None]]
 
 # What a branch may do when it is full.
-MODES: Final = ("wait", "drop_newest", "drop_oldest", "fail")
+MODES: Final = ("wait", "drop_newest", "drop_oldest", "fail", "dead_letter")
 # As the plan has it for a number.
 _MOST_CAPACITY: Final = 2**32 - 1
 
@@ -43,19 +43,22 @@ class Branches:
     stay_open: bool = False
 
 
-def living(pipeline: str, stage: Stage, policy: Callable[[Any], Policy]) -> Branches:
+def living(
+    pipeline: str, stage: Stage, policy: Callable[[Any], Policy], *, addressed: bool
+) -> Branches:
     """Describe how the branches of a `fan_out` live.
 
     Args:
         pipeline: The pipeline's name.
         stage: The `fan_out`.
         policy: Makes of a Retry what the extension takes.
+        addressed: Whether the pipeline has a target for dead letters.
     """
     options = stage.options
     on_error = options["branch_policy"]
     backoff = on_error.backoff if isinstance(on_error, BranchPolicy) else None
     return Branches(
-        opening=_opening(pipeline, stage),
+        opening=_opening(pipeline, stage, MODES if addressed else MODES[:-1]),
         closing=closing(pipeline, stage),
         max_branches=options["max_branches"],
         overflow=OVERFLOW if options["on_max_branches"] == "overflow" else None,
@@ -69,13 +72,14 @@ def living(pipeline: str, stage: Stage, policy: Callable[[Any], Policy]) -> Bran
     )
 
 
-def _opening(pipeline: str, stage: Stage) -> Opening | None:
+def _opening(pipeline: str, stage: Stage, modes: Sequence[str]) -> Opening | None:
     """Return what is called with the tenant before its branch opens; None if nobody asks.
 
     It raises what the user's callables raise, or ConfigError for what they may not return.
     """
     options = stage.options
     capacity_of, mode_of, told = options["capacity_of"], options["mode_of"], options["new"]
+    lettered: set[object] = options["lettered"]
     if capacity_of is None and mode_of is None and told is None:
         return None
 
@@ -89,9 +93,12 @@ def _opening(pipeline: str, stage: Stage) -> Opening | None:
                 raise refused("capacity", capacity, allowed, pipeline=pipeline, stage=stage.name)
         if mode_of is not None:
             mode = mode_of(tenant)
-            if mode not in MODES:
-                allowed = f"a callable that returns {_any_of(MODES)}"
+            if mode not in modes:
+                allowed = f"a callable that returns {_any_of(modes)}"
+                if mode == "dead_letter":
+                    allowed += " where the pipeline has no dead_letter=target"
                 raise refused("on_full", mode, allowed, pipeline=pipeline, stage=stage.name)
+            (lettered.add if mode == "dead_letter" else lettered.discard)(tenant)
         if told is not None:
             told(tenant)
         return capacity, mode

@@ -136,7 +136,12 @@ def build(
         branches=(
             _branches.Branches()
             if legs.fan_out is None
-            else _branches.living(settings.name, legs.fan_out, retry_policy)
+            else _branches.living(
+                settings.name,
+                legs.fan_out,
+                retry_policy,
+                addressed=settings.letters is not None,
+            )
         ),
         key_kind=kind,
         key=key,
@@ -177,7 +182,7 @@ def open_source(stage: Stage) -> tuple[object, Iterator[Any] | None]:
 
 
 def _last_letters(settings: Settings, stages: Sequence[Stage]) -> list[Stage]:
-    """Return the stage behind all others that takes failures by `on_error`, if there is one."""
+    """Return the stage behind all others that takes failures by `on_error` or `on_full`, if any."""
     letters = settings.letters
     if letters is None:
         return []
@@ -186,7 +191,11 @@ def _last_letters(settings: Settings, stages: Sequence[Stage]) -> list[Stage]:
         for stage in stages
         if (stage.options.get("on_error") or settings.on_error) == "dead_letter"
     }
-    if not there:
+    fan_out = next((stage for stage in stages if stage.kind == "fan_out"), None)
+    full = fan_out
+    if fan_out is not None and fan_out.options["mode_of"] is None:
+        full = fan_out if fan_out.options["on_full"] == "dead_letter" else None
+    if not there and full is None:
         return []
     # A name that no stage has.
     name = letters.name
@@ -194,7 +203,13 @@ def _last_letters(settings: Settings, stages: Sequence[Stage]) -> list[Stage]:
         name += "_"
 
     def takes(failure: Failure) -> bool:
-        return failure.stage in there
+        if failure.stage in there:
+            return True
+        return (
+            full is not None
+            and (failure.stage, failure.code) == (full.name, "branch.full")
+            and (full.options["mode_of"] is None or failure.tenant in full.options["lettered"])
+        )
 
     return [replace(letters, name=name, options={**letters.options, "takes": takes})]
 

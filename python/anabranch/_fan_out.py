@@ -71,6 +71,8 @@ def fan_out_options(
         "new": given["on_new_branch"],
         "closed": given["on_branch_closed"],
         "branch_policy": on_error,
+        # The tenants whose own on_full is "dead_letter".
+        "lettered": set[object](),
     }
     return call, options, live
 

@@ -72,8 +72,9 @@ class Grouping(Builder[T]):
                 returns that, called before its branch opens.
             on_full: What to do with an item for a branch that is full: "wait" holds the source
                 back, and with it all branches; "drop_newest" drops the item, "drop_oldest" the one
-                that has waited longest; "fail" makes it a failure with the code `branch.full`. Or
-                a `def` that takes the tenant and returns one of these, called before its branch
+                that has waited longest; "fail" makes it a failure with the code `branch.full`,
+                and "dead_letter" hands that failure to the target of `Pipeline(dead_letter=...)`.
+                Or a `def` that takes the tenant and returns one of these, called before its branch
                 opens. There is no unbounded branch: one source for all tenants cannot be free of
                 loss, bounded and never held up at once.
             isolate: With "wait": whether a full branch may take in a quarter of its capacity more

@@ -77,7 +77,7 @@ class OperatorOptions(TypedDict, total=False):
     timeout: float | timedelta | None
 
 
-OnFull: TypeAlias = Literal["wait", "drop_newest", "drop_oldest", "fail"]
+OnFull: TypeAlias = Literal["wait", "drop_newest", "drop_oldest", "fail", "dead_letter"]
 
 
 class FanOutOptions(TypedDict, total=False):

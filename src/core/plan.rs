@@ -336,10 +336,16 @@ fn triggered(kind: Kind, options: Options) -> Result<Options, PlanError> {
 }
 
 fn addressed(options: &Options, target: &Value) -> Result<(), PlanError> {
-    let on_error = options.get("on_error");
-    if *target == Value::None && *on_error == Value::from("dead_letter") {
-        let allowed = "\"continue\" or \"stop\" where the pipeline has no dead_letter=target";
-        return Err(PlanError::value_of("on_error", on_error, allowed));
+    let others = [
+        ("on_error", "'continue' or 'stop'"),
+        ("on_full", "'wait', 'drop_newest', 'drop_oldest' or 'fail'"),
+    ];
+    for (argument, others) in others {
+        let given = options.get(argument);
+        if *target == Value::None && *given == Value::from("dead_letter") {
+            let allowed = format!("{others} where the pipeline has no dead_letter=target");
+            return Err(PlanError::value_of(argument, given, allowed));
+        }
     }
     Ok(())
 }

@@ -56,6 +56,62 @@ async def test_b5_on_full_may_be_a_function_of_the_tenant(clock):
     assert (report.dropped, report.codes) == (1, {"branch.full": 1, "KeyError": 1})
 
 
+@pytest.mark.parametrize("own", [False, True])
+@ab.testing.virtual_time
+async def test_b5_a_full_branch_may_hand_items_to_the_dead_letters(clock, own):
+    seen, source, dead = Seen(), Live(), []
+    mode = (lambda tenant: "dead_letter" if tenant == "a" else "fail") if own else "dead_letter"
+    pipeline = ab.Pipeline("p", dead_letter=dead.append).source(source)
+    pipeline = pipeline.fan_out(by=lambda it: it[0], capacity=1, isolate=False, on_full=mode)
+    async with pipeline.for_each(seen, inline=True).start() as running:
+        for tenant in "ab":
+            running.add_branch(tenant).pause()
+        for item in ("a1", "a2", "b1", "b2"):
+            source.put(item)
+            await clock.advance(0.0)
+        for tenant in "ab":
+            running.branch(tenant).resume()
+        source.end()
+        report = balanced(await running.wait())
+    assert sorted(seen.items) == ["a1", "b1"]
+    told = [(it.code, it.stage, it.tenant, it.item) for it in dead]
+    lettered = [("branch.full", "fan_out", item[0], item) for item in ("a2", "b2")]
+    assert told == (lettered[:1] if own else lettered)
+    assert (report.dead_lettered, report.failed) == ((1, 1) if own else (2, 0))
+
+
+def test_b5_dead_letters_of_full_branches_need_a_target():
+    with pytest.raises(ab.ConfigError) as refused:
+        ab.Pipeline("p").source([]).fan_out(by="tenant", on_full="dead_letter")
+    assert str(refused.value) == (
+        "pipeline 'p', stage 'fan_out': on_full must be 'wait', 'drop_newest', 'drop_oldest' or "
+        "'fail' where the pipeline has no dead_letter=target, got 'dead_letter'"
+    )
+    report = balanced(go(keyed(["a1"], on_full=lambda tenant: "dead_letter").collect()))
+    assert report.codes == {"ConfigError": 1}
+
+
+@ab.testing.virtual_time
+async def test_b5_what_a_branch_refuses_is_recovered_once_and_not_for_ever(clock):
+    made, letters = [], []
+
+    def again(failure):
+        made.append(failure.code)
+        return failure.item
+
+    source, seen = Live(), Seen()
+    pipeline = ab.Pipeline("p").source(source).fan_out(by=lambda it: it[0]).recover(again)
+    pipeline = pipeline.for_each(seen, inline=True).dead_letter(letters.append)
+    async with pipeline.start() as running:
+        running.add_branch("a").fail("on purpose")
+        source.put("a1", "b1")
+        source.end()
+        report = balanced(await running.wait())
+    assert (made, seen.items) == (["branch.failed"], ["b1"])
+    assert [letter.item for letter in letters] == ["a1"]
+    assert (report.dead_lettered, report.recovered) == (1, 1)
+
+
 def test_b5_an_on_full_that_is_not_allowed_fails_the_item():
     report = balanced(go(keyed(["a1"], on_full=lambda tenant: "lose").collect()))
     assert report.codes == {"ConfigError": 1}

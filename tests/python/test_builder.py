@@ -202,10 +202,10 @@ def test_b3_a_key_callable_is_the_stage_s_callable():
             ),
         ),
         (
-            lambda: begun().fan_out(by="tenant", on_full="dead_letter"),
+            lambda: begun().fan_out(by="tenant", on_full="lose"),
             (
                 "pipeline 'ingest', stage 'fan_out': on_full must be 'wait', 'drop_newest', "
-                "'drop_oldest' or 'fail' or a def that takes the tenant, got 'dead_letter'"
+                "'drop_oldest', 'fail' or 'dead_letter' or a def that takes the tenant, got 'lose'"
             ),
         ),
         (

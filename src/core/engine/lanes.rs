@@ -197,7 +197,7 @@ impl<D: Domain> Engine<D> {
             self.over[leg + 1..].iter().any(|over| *over > 0)
         } else {
             let row = &self.branches[branch.index()];
-            if row.life.state.holds() && !self.aborted() {
+            if row.life.state.holds() && !self.aborted() && !self.is_operator(leg) {
                 return true;
             }
             let behind = row.lanes.get(leg + 1 - row.first..).unwrap_or_default();

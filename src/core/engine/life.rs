@@ -298,11 +298,12 @@ impl<D: Domain> Engine<D> {
                 && !self.is_operator(unit.leg))
     }
 
-    /// A unit's back-off is over: its turn comes, unless its branch is paused.
+    /// A unit's back-off is over: its turn comes, unless its branch is paused. What takes failures
+    /// goes on then, too: others may wait for it.
     pub(super) fn try_again(&mut self, unit: Unit<D>) {
-        let aborted = self.aborted();
+        let goes_on = self.aborted() || self.is_operator(unit.leg);
         let life = &mut self.branches[unit.branch.index()].life;
-        if life.state == State::Paused && !aborted {
+        if life.state == State::Paused && !goes_on {
             life.rare().parked.push(unit);
         } else {
             let Port(port) = self.config.legs[unit.leg].port;

@@ -116,7 +116,7 @@ static FAN_OUT: &[Field] = &[
     Field::new(
         "on_full",
         Rule::Either(
-            &Rule::Choice(&["wait", "drop_newest", "drop_oldest", "fail"]),
+            &Rule::Choice(&["wait", "drop_newest", "drop_oldest", "fail", "dead_letter"]),
             &Rule::Hook,
         ),
         text("wait"),

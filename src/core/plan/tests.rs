@@ -243,7 +243,7 @@ fn w9_a_window_may_have_no_age_at_all() -> Result<(), PlanError> {
 }
 
 #[test]
-fn b5_the_only_way_to_be_full_is_to_wait() -> Result<(), PlanError> {
+fn b5_b10_what_a_fan_out_is_given_is_checked() -> Result<(), PlanError> {
     let table = [
         (
             "capacity",
@@ -253,8 +253,8 @@ fn b5_the_only_way_to_be_full_is_to_wait() -> Result<(), PlanError> {
         (
             "on_full",
             Value::Int(1),
-            "on_full must be 'wait', 'drop_newest', 'drop_oldest' or 'fail' or a def that takes the \
-             tenant, got 1",
+            "on_full must be 'wait', 'drop_newest', 'drop_oldest', 'fail' or 'dead_letter' or a def \
+             that takes the tenant, got 1",
         ),
         (
             "isolate",

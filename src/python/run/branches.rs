@@ -138,7 +138,8 @@ fn on_full(name: &str) -> Option<OnFull> {
         "wait" => Some(OnFull::Wait),
         "drop_newest" => Some(OnFull::DropNewest),
         "drop_oldest" => Some(OnFull::DropOldest),
-        "fail" => Some(OnFull::Fail),
+        // A dead letter is a failure that finds its way to the target.
+        "fail" | "dead_letter" => Some(OnFull::Fail),
         _ => None,
     }
 }
