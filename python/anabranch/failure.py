@@ -77,7 +77,7 @@ class Failure:
     error: BaseException
     history: Sequence[BaseException] = ()
     gave_up: GaveUp = "attempts"
-    metadata: Mapping[str, object] = _OF_THE_ERROR
+    metadata: Mapping[str, object] = field(default_factory=lambda: _OF_THE_ERROR)
     children: Sequence[Failure] = field(default_factory=lambda: _OF_THE_GROUP)
     item: object = None
 
