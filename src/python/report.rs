@@ -2,21 +2,20 @@
 
 use std::time::Duration;
 
-use anabranch_core::branch::BranchId;
+use anabranch_core::branch::{BranchId, State};
 use anabranch_core::compensation::Step;
 use anabranch_core::engine::{Abandoned, Failed, Fate, Undone};
 use anabranch_core::report::Counts;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList};
+use pyo3::types::{IntoPyDict, PyDict, PyList, PyTuple};
 
 use super::action::Action;
 use super::domain::PyDomain;
 use super::run::{Run, locked};
 use super::undo::Undo;
 
-pub(crate) fn counts<'py>(py: Python<'py>, counts: &Counts) -> PyResult<Bound<'py, PyDict>> {
-    let dict = PyDict::new(py);
-    for (name, value) in [
+const fn named(counts: &Counts) -> [(&'static str, u64); 12] {
+    [
         ("received", counts.received),
         ("produced", counts.produced),
         ("committed", counts.committed),
@@ -29,10 +28,36 @@ pub(crate) fn counts<'py>(py: Python<'py>, counts: &Counts) -> PyResult<Bound<'p
         ("left", counts.left),
         ("retried", counts.retried),
         ("windows", counts.windows),
-    ] {
-        dict.set_item(name, value)?;
+    ]
+}
+
+pub(crate) fn counts<'py>(py: Python<'py>, counts: &Counts) -> PyResult<Bound<'py, PyDict>> {
+    named(counts).into_py_dict(py)
+}
+
+/// One branch's row: the values of [`columns`].
+fn row<'py>(
+    py: Python<'py>,
+    tenant: Option<Py<PyAny>>,
+    counts: &Counts,
+    (state, generation): (State, u32),
+    blocked: Duration,
+) -> PyResult<Bound<'py, PyTuple>> {
+    let mut values = vec![tenant.into_pyobject(py)?];
+    for (_, count) in named(counts) {
+        values.push(count.into_pyobject(py)?.into_any());
     }
-    Ok(dict)
+    values.push(state.name().into_pyobject(py)?.into_any());
+    values.push(generation.into_pyobject(py)?.into_any());
+    values.push(blocked.as_secs_f64().into_pyobject(py)?.into_any());
+    PyTuple::new(py, values)
+}
+
+/// What the values of a branch's row are called.
+fn columns() -> Vec<&'static str> {
+    let counts = named(&Counts::default()).map(|(name, _)| name);
+    let rest = ["state", "generation", "blocked"];
+    [&["tenant"], counts.as_slice(), &rest].concat()
 }
 
 /// An undo action and what became of it, copied out of the engine.
@@ -173,14 +198,16 @@ pub(crate) fn build<'py>(
     report.set_item("counts", counts(py, &total)?)?;
     report.set_item("blocked", blocked.as_secs_f64())?;
     let rows = PyList::empty(py);
-    for (branch, branch_counts, (state, generation), blocked) in branches {
-        let row = counts(py, &branch_counts)?;
-        row.set_item("tenant", run.tenant(py, branch))?;
-        row.set_item("state", state.name())?;
-        row.set_item("generation", generation)?;
-        row.set_item("blocked", blocked.as_secs_f64())?;
-        rows.append(row)?;
+    for (branch, branch_counts, life, blocked) in branches {
+        rows.append(row(
+            py,
+            run.tenant(py, branch),
+            &branch_counts,
+            life,
+            blocked,
+        )?)?;
     }
+    report.set_item("columns", columns())?;
     report.set_item("branches", rows)?;
     report.set_item("codes", codes)?;
     let samples = PyList::empty(py);

@@ -75,6 +75,7 @@ def report(**some):
         "seconds": 2.0,
         "blocked": 0.0,
         "counts": counts(),
+        "columns": ["tenant", *counts()],
         "branches": [],
         "codes": {},
         "failures": [],
@@ -90,8 +91,8 @@ def eventful():
         seconds=2.5,
         counts=counts(received=10_000, committed=8_999, filtered=1, failed=1_000, windows=20),
         branches=[
-            {"tenant": "acme", **counts(received=1_000, failed=1_000)},
-            {"tenant": ("globex", 7), **counts(received=8_999, committed=8_999)},
+            ("acme", *counts(received=1_000, failed=1_000).values()),
+            (("globex", 7), *counts(received=8_999, committed=8_999).values()),
         ],
         codes={"OSError": 999, "KeyError": 1},
         failures=[
@@ -228,7 +229,7 @@ def test_the_text_is_short_and_aligned():
 
 
 def test_the_text_stays_short_however_much_failed():
-    branches = [{"tenant": n, **counts(received=n, failed=n)} for n in range(1, 1001)]
+    branches = [(n, *counts(received=n, failed=n).values()) for n in range(1, 1001)]
     codes = {f"E{n}": n for n in range(1, 1001)}
     total = counts(received=500_500, failed=500_500)
     text = str(report(counts=total, branches=branches, codes=codes))
@@ -311,3 +312,13 @@ def test_errors_survive_pickling(error):
 def test_reports_survive_pickling():
     copy = pickle.loads(pickle.dumps(eventful()))
     assert str(copy) == str(eventful())
+
+
+def test_b13_the_reports_of_branches_are_made_when_they_are_asked_for():
+    branches = eventful().branches
+    assert [branch.tenant for branch in branches[::-1]] == [("globex", 7), "acme"]
+    assert (branches[0], len(branches)) == (branches[-2], 2)
+    assert branches == tuple(branches)
+    assert branches != ()
+    with pytest.raises(IndexError):
+        branches[2]

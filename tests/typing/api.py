@@ -205,6 +205,32 @@ def testing(lines: list[str]) -> None:
     assert_type(watch.growth.blocks, int)
 
 
+async def branches(events: list[Event]) -> None:
+    """Check what fan_out takes, and the handle of a branch."""
+    pipeline = ab.Pipeline("typed", dead_letter=print).source(events)
+    pipeline = pipeline.fan_out(
+        by="tenant",
+        capacity=len,
+        on_full="dead_letter",
+        branch_timeout=timedelta(minutes=1),
+        idle_ttl=None,
+        on_branch_error=ab.fail(after=3),
+        max_branches=10,
+        on_max_branches="overflow",
+        close_branches=False,
+    )
+    pipeline = pipeline.throttle(10.5, burst=3)
+    async with pipeline.for_each(print).start() as running:
+        branch = running.branch("acme")
+        assert_type(branch, ab.Branch)
+        assert_type(branch.counts.blocked, float)
+        assert_type(running.add_branch(7), ab.Branch)
+        branch.pause()
+        branch.throttle(None)
+        branch.fail(OSError())
+    pipeline.fan_out(by="tenant", on_branch_error=ab.restart(ab.Retry.fixed(delay=1)))
+
+
 def reports(finished: ab.Pipeline[Event]) -> None:
     """Check what a report gives."""
     report = finished.run_blocking()
