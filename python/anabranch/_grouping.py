@@ -90,7 +90,8 @@ class Grouping(Builder[T]):
                 rolled back: "continue": the branch goes on; `ab.fail(after=n)`: it fails after n
                 in a row; `ab.restart(backoff)`: it rests, and opens again; "stop_pipeline": the
                 pipeline takes nothing more in, undoes what is inside and ends as "failed".
-            max_branches: How many branches may be open at once.
+            max_branches: How many branches may be open at once. With "overflow", a tenant that had
+                a branch of its own gets it back beyond that.
             on_max_branches: What becomes of an item that would need one more: "reject" makes it a
                 failure with the code `branch.limit`, which names the key; "overflow" sends it to
                 one branch for all of these, whose tenant is `ab.OVERFLOW`.

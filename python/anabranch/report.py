@@ -139,7 +139,8 @@ class BranchReports(Sequence[BranchReport]):
             return tuple(self) == tuple(cast("Sequence[object]", other))
         return NotImplemented
 
-    __hash__ = None  # type: ignore[assignment]
+    def __hash__(self) -> int:
+        return hash(tuple(self))
 
     def __repr__(self) -> str:
         return repr(tuple(self))

@@ -23,8 +23,9 @@ use super::work::{GivenBack, InHand, LegFacts};
 
 /// How many units pass between two looks at the clock.
 const STRIDE: u32 = 8;
-/// Items in the first batch, before the handler's speed is known, and in a batch at most.
-const FIRST_BATCH: usize = 8;
+/// Items in the first batch, before the handler's speed is known, and in a batch at most: of a slow
+/// one's none has more than the item in hand when its branch is paused or fails.
+const FIRST_BATCH: usize = 1;
 const MOST_BATCH: usize = 512;
 
 /// One worker's end of the feed of a leg.

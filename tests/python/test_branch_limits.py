@@ -1,5 +1,7 @@
 """Branches that are full, too many, or throttled: B5, B6, B10, B11."""
 
+import asyncio
+
 import pytest
 from support import Live, Seen, balanced, go, within
 
@@ -110,6 +112,45 @@ async def test_b5_what_a_branch_refuses_is_recovered_once_and_not_for_ever(clock
     assert (made, seen.items) == (["branch.failed"], ["b1"])
     assert [letter.item for letter in letters] == ["a1"]
     assert (report.dead_lettered, report.recovered) == (1, 1)
+
+
+@ab.testing.virtual_time
+async def test_b10_branches_that_come_back_count_against_the_limit(clock):
+    source = Live()
+    pipeline = keyed(source, max_branches=2, idle_ttl=10).collect()
+    async with pipeline.start() as running:
+        for item in ("a1", "b1", "c1"):
+            source.put(item)
+            await clock.advance(30.0)
+        source.put("a2", "b2", "c2")
+        await clock.advance(1.0)
+        assert [running.branch(tenant).state for tenant in "abc"] == ["open", "open", "evicted"]
+        with pytest.raises(ab.BranchRefused) as refused:
+            running.add_branch("c")
+        assert refused.value.code == "branch.limit"
+        source.end()
+        report = balanced(await running.wait())
+    assert report.items == ["a1", "b1", "c1", "a2", "b2"]
+    assert report.codes == {"branch.limit": 1}
+
+
+@ab.testing.virtual_time
+async def test_b7_a_branch_that_fails_begins_nothing_more_of_a_slow_handlers(clock):
+    begun, source = [], Live()
+
+    async def slow(item):
+        begun.append(item)
+        await asyncio.sleep(60)
+
+    async with keyed(source).for_each(slow).start() as running:
+        source.put(*(f"a{n}" for n in range(20)))
+        await clock.advance(1.0)
+        running.branch("a").fail()
+        await clock.advance(400.0)
+        assert begun == ["a0"]
+        source.end()
+        report = balanced(await running.wait())
+    assert (report.committed, report.codes) == (1, {"branch.failed": 19})
 
 
 def test_b5_an_on_full_that_is_not_allowed_fails_the_item():

@@ -155,7 +155,13 @@ impl Run {
         key: &Bound<'_, PyAny>,
         again: Option<BranchId>,
     ) -> PyResult<Opened> {
-        if again.is_none() && locked(&self.engine).open_branches() >= branches.hooks.max_branches {
+        let full = {
+            let engine = locked(&self.engine);
+            let counted = again.is_some_and(|branch| !engine.state(branch).0.is_over());
+            !counted && engine.open_branches() >= branches.hooks.max_branches
+        };
+        // What waits for a branch that comes back cannot go to the one for all others.
+        if full && (again.is_none() || branches.hooks.overflow.is_none()) {
             return self.beyond(branches, key);
         }
         let own = Self::ask_to_open(branches, key)?;
