@@ -61,7 +61,9 @@ class Grouping(Builder[T]):
         Branches open when their tenant's first item arrives. Items of one tenant stay in order.
         Keys are the same if they are equal; a str, of a subclass, too, is compared by its text. An
         item whose key is missing or cannot be hashed becomes a failure. A pipeline fans out once.
-        While it runs, `running.branch(tenant)` pauses, drains, removes or restarts a branch.
+        While it runs, `running.branch(tenant)` pauses, drains, removes or restarts a branch. An
+        inline `def` stage right behind this one runs in front of the branch: it is called whatever
+        state the branch is in, also where `on_branch_error` has closed it.
 
         Args:
             by: The key. A str is the name of an entry of the items (`item["tenant"]`);
