@@ -1,0 +1,188 @@
+"""`Draft`: a message that is not written yet; all its checks, and what a store is given of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final, TypedDict, cast
+
+from anabranch.errors import refused
+
+BYTES: Final = 0
+TEXT: Final = 1
+JSON: Final = 2
+
+_LONGEST_NAME = 255
+# A hundred years, in seconds.
+_FOREVER = 100 * 366 * 86_400.0
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_SUBJECT = "enqueue"
+
+
+class Options(TypedDict, total=False):
+    """What else can be said of a message; see `Draft`."""
+
+    headers: Mapping[str, str] | None
+    correlation_id: str | None
+    traceparent: str | None
+    ordering_key: str | None
+    dedupe_key: str | None
+    priority: int
+    delay: float | timedelta
+    due: datetime | None
+    ttl: float | timedelta | None
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A message that is not written yet, for `Outbox.enqueue_many`.
+
+    Args:
+        topic: What it is about, up to 255 characters; handlers are chosen by it.
+        payload: What it says: bytes, a str, or anything JSON can hold except None. An empty one is
+            allowed.
+        headers: Texts that go along.
+        correlation_id: What it belongs to, over all services.
+        traceparent: The W3C trace context it was written in.
+        ordering_key: Messages with one such key are handled one after another, in the order they
+            were enqueued in; other keys go on meanwhile.
+        dedupe_key: Messages with one such key are one message, for as long as the outbox remembers
+            (`dedupe_for`).
+        priority: From 0 to 9; higher ones are handled first.
+        delay: Seconds until it may be handled.
+        due: When it may be handled, instead of `delay`; with a time zone.
+        ttl: Seconds after which nobody wants it any more; None: never.
+
+    Raises:
+        ConfigError: One of them is not allowed.
+
+    Example:
+        >>> import anabranch as ab
+        >>> outbox = ab.Outbox.memory()
+        >>> outbox.enqueue_many([ab.Draft("mail", {"to": name}) for name in ("ada", "bob")])
+        [1, 2]
+    """
+
+    topic: str
+    payload: Any
+    headers: Mapping[str, str] | None = None
+    correlation_id: str | None = None
+    traceparent: str | None = None
+    ordering_key: str | None = None
+    dedupe_key: str | None = None
+    priority: int = 5
+    delay: float | timedelta = 0.0
+    due: datetime | None = None
+    ttl: float | timedelta | None = None
+
+    def __post_init__(self) -> None:
+        _check_text("topic", self.topic, "a str of 1 to 255 characters")
+        if self.payload is None:
+            allowed = "bytes, a str or what JSON can hold, not None"
+            raise refused("payload", None, allowed, subject=_SUBJECT)
+        for name in ("correlation_id", "ordering_key", "dedupe_key"):
+            value = getattr(self, name)
+            if value is not None:
+                _check_text(name, value, "a str of 1 to 255 characters or None")
+        if self.traceparent is not None:
+            allowed = "a W3C traceparent, as in '00-<32 hex>-<16 hex>-01', or None"
+            _check_text("traceparent", self.traceparent, allowed)
+            if not _TRACEPARENT.fullmatch(self.traceparent):
+                raise refused("traceparent", self.traceparent, allowed, subject=_SUBJECT)
+        if type(self.priority) is not int or not 0 <= self.priority <= 9:  # noqa: PLR2004 - one digit
+            raise refused("priority", self.priority, "an int from 0 to 9", subject=_SUBJECT)
+        if self.headers is not None:
+            _check_headers(self.headers)
+        milliseconds("delay", self.delay, subject=_SUBJECT)
+        if self.ttl is not None:
+            milliseconds("ttl", self.ttl, subject=_SUBJECT, positive=True)
+        if self.due is not None:
+            _check_due(self.due, self.delay)
+
+    def written(self, most: int) -> dict[str, Any]:
+        """Make what a store is given; `most` is how many bytes a payload may have."""
+        body, encoding = _encoded(self.payload)
+        if len(body) > most:
+            allowed = f"{most:_} bytes at most (`max_payload` of the outbox)"
+            shown = f"{len(body):_} bytes"
+            raise refused("payload", self.payload, allowed, subject=_SUBJECT, shown=shown)
+        headers = self.headers
+        return {
+            "topic": self.topic,
+            "body": body,
+            "format": encoding,
+            "headers": json.dumps(dict(headers), ensure_ascii=False) if headers else None,
+            "correlation_id": self.correlation_id,
+            "traceparent": self.traceparent,
+            "ordering_key": self.ordering_key,
+            "dedupe_key": self.dedupe_key,
+            "priority": self.priority,
+            "due": None if self.due is None else round(self.due.timestamp() * 1000),
+            "delay": milliseconds("delay", self.delay, subject=_SUBJECT) if self.delay else 0,
+            "ttl": None
+            if self.ttl is None
+            else milliseconds("ttl", self.ttl, subject=_SUBJECT, positive=True),
+        }
+
+
+def digest(row: Mapping[str, Any]) -> bytes:
+    """Tell what a message says, in short: its topic and its payload."""
+    head = f"{row['format']}\0{row['topic']}\0".encode()
+    return hashlib.sha256(head + row["body"]).digest()
+
+
+def milliseconds(argument: str, value: object, *, subject: str, positive: bool = False) -> int:
+    """Make whole milliseconds of seconds, or raise a ConfigError.
+
+    Args:
+        argument: The argument's name.
+        value: Seconds, or a timedelta.
+        subject: What is being called.
+        positive: Whether zero is refused; then the least is a millisecond.
+    """
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    allowed = f"seconds (a number or a timedelta) {'above' if positive else 'from'} 0"
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise refused(argument, value, allowed, subject=subject)
+    if math.isnan(seconds) or not 0 <= seconds <= _FOREVER or (positive and seconds == 0):
+        raise refused(argument, value, allowed, subject=subject)
+    return max(round(seconds * 1000), 1 if positive else 0)
+
+
+def _check_text(argument: str, value: object, allowed: str) -> None:
+    if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_NAME:
+        raise refused(argument, value, allowed, subject=_SUBJECT)
+
+
+def _check_headers(headers: object) -> None:
+    given = cast("Mapping[object, object]", headers)
+    if not isinstance(headers, Mapping) or not all(
+        isinstance(name, str) and isinstance(text, str) for name, text in given.items()
+    ):
+        raise refused("headers", given, "a dict of str to str", subject=_SUBJECT)
+
+
+def _check_due(due: object, delay: object) -> None:
+    if not isinstance(due, datetime) or due.utcoffset() is None:
+        allowed = "a datetime with a time zone, as datetime.now(UTC)"
+        raise refused("due", due, allowed, subject=_SUBJECT)
+    if delay:
+        raise refused("due", due, "given without delay", subject=_SUBJECT)
+
+
+def _encoded(payload: object) -> tuple[bytes, int]:
+    if isinstance(payload, (bytes, bytearray, memoryview)):
+        return bytes(cast("bytes | bytearray | memoryview[int]", payload)), BYTES
+    try:
+        if isinstance(payload, str):
+            return payload.encode(), TEXT
+        text = json.dumps(payload, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return text.encode(), JSON
+    except (TypeError, ValueError, RecursionError) as error:
+        allowed = f"bytes, a str or what JSON can hold ({error})"
+        raise refused("payload", payload, allowed, subject=_SUBJECT) from error

@@ -1,0 +1,110 @@
+"""What an outbox asks of its store, and what they have in common."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias
+
+from anabranch.errors import DuplicateConflict, refused
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+# A message as a store gives it: the columns of the SQL's fragment `row`, in its order.
+Row: TypeAlias = tuple[Any, ...]
+# Which message, whose, and the how manieth claim of it that was.
+Receipt: TypeAlias = tuple[int, int, int]
+# A draft as every store is given it; see `Draft.written`.
+Written: TypeAlias = "Mapping[str, Any]"
+
+_MOST_ERROR = 8 * 1024
+_CUT: Final = " … (truncated)"
+
+
+class Reaped(NamedTuple):
+    """What `Outbox.reap` has ended.
+
+    Attributes:
+        leases: Messages whose lease was over.
+        expired: Messages that nobody handled within their `ttl`; they are dead now.
+    """
+
+    leases: int
+    expired: int
+
+
+class Store(Protocol):
+    """One database's messages. Times are milliseconds, by the database's own clock.
+
+    Only what is held as its receipt says is changed: by that owner, for that claim, with a lease
+    that is not over. Whoever changes messages is told the ids of those that were. What was given
+    twice, or is unknown, changes nothing. Every method may be called from any thread.
+    """
+
+    @property
+    def label(self) -> str:
+        """The store for people: never with a password."""
+        ...
+
+    def migrate(self) -> int: ...
+    def write(self, rows: Sequence[Written]) -> list[int]: ...
+    def retract(self, message: int) -> bool: ...
+    def owner(self) -> int: ...
+    def claim(self, owner: int, limit: int, lease: int) -> list[Row]: ...
+    def peek(self, limit: int) -> list[Row]: ...
+    def ack(self, receipts: Sequence[Receipt]) -> list[int]: ...
+    def abandon(self, given: Sequence[tuple[int, int, int, int, str | None]]) -> list[int]: ...
+    def fail(self, given: Sequence[tuple[int, int, int, str]]) -> list[int]: ...
+    def release(self, receipts: Sequence[Receipt]) -> list[int]: ...
+    def extend(self, receipts: Sequence[Receipt], lease: int) -> list[int]: ...
+    def reap(self) -> Reaped: ...
+    def rows(
+        self, *, status: str | None, topic: str | None, after: int, limit: int
+    ) -> list[Row]: ...
+    def counts(self) -> list[tuple[str, str, int]]: ...
+    def requeue(self, *, ids: list[int] | None, topic: str | None) -> int: ...
+    def purge(self, *, status: str, topic: str | None, older_than: int, limit: int) -> int: ...
+    def close(self) -> None: ...
+
+
+class Settings(NamedTuple):
+    """What an outbox was made with."""
+
+    prefix: str
+    skip: bool
+    archive: bool
+    dedupe_for: int
+
+
+def check_prefix(prefix: object) -> str:
+    """Give the prefix back, if it can stand in front of a table's name."""
+    if not isinstance(prefix, str) or not re.fullmatch(r"[a-z_][a-z0-9_]{0,30}", prefix):
+        allowed = "lower-case letters, digits and _, not a digit first, 31 characters at most"
+        raise refused("prefix", prefix, allowed, subject="Outbox")
+    return prefix
+
+
+def described(error: object) -> str:
+    """Put an error into words, its type first, within 8 KiB."""
+    if isinstance(error, BaseException):
+        name = type(error).__qualname__
+        text = f"{name}: {error}" if str(error) else name
+    else:
+        text = str(error)
+    body = text.encode(errors="replace")
+    if len(body) <= _MOST_ERROR:
+        return body.decode()
+    kept = body[: _MOST_ERROR - len(_CUT.encode())]
+    return kept.decode(errors="ignore") + _CUT
+
+
+def check_duplicate(store: str, key: str, message: int, *, same: bool) -> None:
+    """Raise a DuplicateConflict unless both say the same."""
+    if not same:
+        raise DuplicateConflict(
+            f"outbox {store}: dedupe_key {key!r} belongs to message {message}, which has another "
+            "topic or payload: use another key for another message",
+            store=store,
+            dedupe_key=key,
+            id=message,
+        )

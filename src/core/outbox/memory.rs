@@ -1,0 +1,363 @@
+//! All messages of one store, and what is done with them: the specification the other stores follow.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::{Draft, Due, Ended, Message, Millis, Ordering, Receipt, Status};
+
+/// A store that is nothing but state.
+///
+/// ```
+/// use anabranch_core::outbox::{Draft, Due, Format, Memory, Ordering, Receipt};
+///
+/// let mut store = Memory::default();
+/// let draft = Draft {
+///     topic: "order.created".to_owned(),
+///     body: b"7".to_vec(),
+///     format: Format::Json,
+///     headers: None,
+///     correlation_id: None,
+///     traceparent: None,
+///     ordering_key: None,
+///     dedupe_key: None,
+///     priority: 5,
+///     due: Due::After(0),
+///     ttl: None,
+/// };
+/// let id = store.reserve();
+/// store.insert(id, draft, None, 0);
+/// let owner = store.owner();
+/// let claimed = store.claim(owner, 10, 60_000, Ordering::Block, 0);
+/// let receipt = Receipt { id, owner, claims: claimed[0].claims };
+/// assert_eq!(store.ack(&[receipt], false, 60_000), []); // too late: the lease is over
+/// assert_eq!(store.claim(owner, 10, 60_000, Ordering::Block, 60_000)[0].attempt, 2);
+/// ```
+#[derive(Debug, Default)]
+pub struct Memory {
+    ids: i64,
+    owners: i64,
+    // By id: the order in which they were enqueued.
+    messages: BTreeMap<i64, Message>,
+    dedupes: HashMap<String, Dedupe>,
+    done: BTreeMap<String, u64>,
+}
+
+/// What a dedupe key stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dedupe {
+    /// The message that was enqueued with it.
+    pub id: i64,
+    /// What that message says, in short.
+    pub digest: Vec<u8>,
+    /// Until when it is remembered.
+    pub until: Millis,
+}
+
+/// Which messages are meant.
+#[derive(Debug, Default, Clone)]
+pub struct Filter<'a> {
+    /// Those of this status.
+    pub status: Option<Status>,
+    /// Those of this topic.
+    pub topic: Option<&'a str>,
+    /// Those with these ids.
+    pub ids: Option<&'a [i64]>,
+    /// Those that ended at this time or before.
+    pub ended_by: Option<Millis>,
+}
+
+impl Filter<'_> {
+    fn takes(&self, message: &Message, now: Millis) -> bool {
+        self.status
+            .is_none_or(|status| message.status(now) == status)
+            && self.topic.is_none_or(|topic| message.draft.topic == topic)
+            && self.ids.is_none_or(|ids| ids.contains(&message.id))
+            && self
+                .ended_by
+                .is_none_or(|by| message.ended.is_some_and(|(_, at)| at <= by))
+    }
+}
+
+/// What was reaped.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Reaped {
+    /// Messages whose lease was over.
+    pub leases: usize,
+    /// Messages nobody wants any more; they are dead now.
+    pub expired: usize,
+}
+
+impl Memory {
+    /// A number for a message, higher than all before it.
+    pub fn reserve(&mut self) -> i64 {
+        self.ids += 1;
+        self.ids
+    }
+
+    /// A number for a claimer, higher than all before it.
+    pub fn owner(&mut self) -> i64 {
+        self.owners += 1;
+        self.owners
+    }
+
+    /// What `key` stands for, if it is remembered.
+    pub fn dedupe(&self, key: &str, now: Millis) -> Option<&Dedupe> {
+        self.dedupes.get(key).filter(|dedupe| dedupe.until > now)
+    }
+
+    /// Write a message; `dedupe` says what its dedupe key stands for from now on.
+    pub fn insert(&mut self, id: i64, draft: Draft, dedupe: Option<Dedupe>, now: Millis) {
+        if let (Some(key), Some(dedupe)) = (&draft.dedupe_key, dedupe) {
+            self.dedupes.insert(key.clone(), dedupe);
+        }
+        let message = Message {
+            id,
+            enqueued_at: now,
+            due_at: match draft.due {
+                Due::At(at) => at,
+                Due::After(delay) => now + delay,
+            },
+            expires_at: draft.ttl.map(|ttl| now + ttl),
+            attempt: 0,
+            claims: 0,
+            errors: Vec::new(),
+            lease: None,
+            ended: None,
+            draft,
+        };
+        self.messages.insert(id, message);
+    }
+
+    /// Take a message back: true if nobody has claimed it, and it is gone.
+    pub fn retract(&mut self, id: i64, now: Millis) -> bool {
+        let open = self
+            .messages
+            .get(&id)
+            .is_some_and(|message| message.ended.is_none() && !message.is_leased(now));
+        if open {
+            self.remove(id);
+        }
+        open
+    }
+
+    /// Up to `limit` messages that can be claimed now, the most urgent first: by priority, then by
+    /// due time, then in the order they were enqueued in.
+    pub fn peek(&self, limit: usize, ordering: Ordering, now: Millis) -> Vec<Message> {
+        // A later one may be held: the first was requeued, or passed over, meanwhile.
+        let held = self.messages.values().filter(|it| it.is_leased(now));
+        let mut busy: HashSet<_> = held
+            .filter_map(|it| it.draft.ordering_key.as_ref())
+            .collect();
+        let mut found = Vec::new();
+        for message in self.messages.values().filter(|it| it.is_wanted(now)) {
+            let due = message.due_at <= now;
+            let counts = due || ordering == Ordering::Block;
+            let key = message.draft.ordering_key.as_ref();
+            let first = key.is_none_or(|key| counts && busy.insert(key));
+            if first && due && !message.is_leased(now) {
+                found.push(message);
+            }
+        }
+        found.sort_by_key(|it| (u8::MAX - it.draft.priority, it.due_at, it.id));
+        found.into_iter().take(limit).cloned().collect()
+    }
+
+    /// Give up to `limit` messages to `owner`, for `lease` milliseconds and one more attempt.
+    pub fn claim(
+        &mut self,
+        owner: i64,
+        limit: usize,
+        lease: Millis,
+        ordering: Ordering,
+        now: Millis,
+    ) -> Vec<Message> {
+        let mut claimed = self.peek(limit, ordering, now);
+        for message in &mut claimed {
+            message.attempt += 1;
+            message.claims += 1;
+            message.lease = Some((owner, now + lease));
+            self.messages.insert(message.id, message.clone());
+        }
+        claimed
+    }
+
+    /// They are handled. Each of the following tells the ids of those it changed: those that are
+    /// still held as their receipts say.
+    pub fn ack(&mut self, receipts: &[Receipt], archive: bool, now: Millis) -> Vec<i64> {
+        let held = self.held(receipts, now);
+        for id in &held {
+            if let Some(mut message) = self.messages.remove(id) {
+                *self.done.entry(message.draft.topic.clone()).or_default() += 1;
+                if archive {
+                    message.lease = None;
+                    message.ended = Some((Ended::Done, now));
+                    self.messages.insert(*id, message);
+                }
+            }
+        }
+        held
+    }
+
+    /// They are to be tried again, each after so many milliseconds.
+    pub fn abandon(
+        &mut self,
+        given: Vec<(Receipt, Millis, Option<String>)>,
+        now: Millis,
+    ) -> Vec<i64> {
+        let change = |message: &mut Message, (delay, error): (Millis, Option<String>)| {
+            message.lease = None;
+            message.due_at = now + delay;
+            if let Some(error) = error {
+                message.record(now, error);
+            }
+        };
+        let given = given
+            .into_iter()
+            .map(|(it, delay, error)| (it, (delay, error)));
+        self.change(given, now, change)
+    }
+
+    /// They are dead.
+    pub fn fail(&mut self, given: Vec<(Receipt, String)>, now: Millis) -> Vec<i64> {
+        self.change(given, now, |message, error| {
+            message.lease = None;
+            message.ended = Some((Ended::Dead, now));
+            message.record(now, error);
+        })
+    }
+
+    /// They were not begun: the attempt does not count.
+    pub fn release(&mut self, receipts: &[Receipt], now: Millis) -> Vec<i64> {
+        let given = receipts.iter().map(|receipt| (*receipt, ()));
+        self.change(given, now, |message, ()| {
+            message.lease = None;
+            message.attempt -= 1;
+        })
+    }
+
+    /// They are held for `lease` milliseconds from now on.
+    pub fn extend(&mut self, receipts: &[Receipt], lease: Millis, now: Millis) -> Vec<i64> {
+        let given = receipts.iter().map(|receipt| (*receipt, receipt.owner));
+        self.change(given, now, |message, owner| {
+            message.lease = Some((owner, now + lease));
+        })
+    }
+
+    /// End what is over: leases, messages with a time to live, dedupe keys.
+    pub fn reap(&mut self, now: Millis) -> Reaped {
+        let mut reaped = Reaped::default();
+        for message in self.messages.values_mut().filter(|it| it.ended.is_none()) {
+            if message.is_leased(now) {
+                continue;
+            }
+            reaped.leases += usize::from(message.lease.take().is_some());
+            if !message.is_wanted(now) {
+                message.ended = Some((Ended::Dead, now));
+                message.record(now, "Expired: nobody handled it in time".to_owned());
+                reaped.expired += 1;
+            }
+        }
+        self.dedupes.retain(|_, dedupe| dedupe.until > now);
+        reaped
+    }
+
+    /// Up to `limit` messages with ids above `after`, in the order of their ids.
+    pub fn list(&self, filter: &Filter<'_>, after: i64, limit: usize, now: Millis) -> Vec<Message> {
+        self.messages
+            .range(after.saturating_add(1)..)
+            .map(|(_, message)| message)
+            .filter(|message| filter.takes(message, now))
+            .take(limit)
+            .cloned()
+            .collect()
+    }
+
+    /// How many messages there are by topic and status. Those that are done are counted for ever.
+    pub fn counts(&self, now: Millis) -> BTreeMap<(String, Status), u64> {
+        let done = self.done.iter();
+        let mut counts: BTreeMap<_, _> = done
+            .map(|(topic, count)| ((topic.clone(), Status::Done), *count))
+            .collect();
+        for message in self.messages.values() {
+            let status = message.status(now);
+            if status != Status::Done {
+                *counts
+                    .entry((message.draft.topic.clone(), status))
+                    .or_default() += 1;
+            }
+        }
+        counts
+    }
+
+    /// Dead messages are ready again, as if they had never been tried; what went wrong is kept.
+    pub fn requeue(&mut self, filter: &Filter<'_>, now: Millis) -> usize {
+        let mut requeued = 0;
+        for message in self.messages.values_mut() {
+            if message.status(now) == Status::Dead && filter.takes(message, now) {
+                message.ended = None;
+                message.expires_at = None;
+                message.attempt = 0;
+                message.due_at = now;
+                requeued += 1;
+            }
+        }
+        requeued
+    }
+
+    /// Remove up to `limit` messages that have ended.
+    pub fn purge(&mut self, filter: &Filter<'_>, limit: usize, now: Millis) -> usize {
+        let ended = self.messages.values();
+        let ended: Vec<_> = ended
+            .filter(|message| message.ended.is_some() && filter.takes(message, now))
+            .map(|message| message.id)
+            .take(limit)
+            .collect();
+        for id in &ended {
+            self.messages.remove(id);
+        }
+        ended.len()
+    }
+
+    // Its dedupe key goes with it: whoever enqueues it again means it.
+    fn remove(&mut self, id: i64) {
+        let message = self.messages.remove(&id);
+        if let Some(key) = message.and_then(|message| message.draft.dedupe_key)
+            && self.dedupes.get(&key).is_some_and(|dedupe| dedupe.id == id)
+        {
+            self.dedupes.remove(&key);
+        }
+    }
+
+    fn held(&self, receipts: &[Receipt], now: Millis) -> Vec<i64> {
+        let mut held: Vec<_> = receipts
+            .iter()
+            .filter(|receipt| {
+                let message = self.messages.get(&receipt.id);
+                message.is_some_and(|message| message.is_held_by(**receipt, now))
+            })
+            .map(|receipt| receipt.id)
+            .collect();
+        held.sort_unstable();
+        held.dedup();
+        held
+    }
+
+    fn change<T>(
+        &mut self,
+        given: impl IntoIterator<Item = (Receipt, T)>,
+        now: Millis,
+        mut change: impl FnMut(&mut Message, T),
+    ) -> Vec<i64> {
+        let mut changed = HashSet::new();
+        for (receipt, with) in given {
+            if let Some(message) = self.messages.get_mut(&receipt.id)
+                && message.is_held_by(receipt, now)
+                && changed.insert(receipt.id)
+            {
+                change(message, with);
+            }
+        }
+        let mut changed: Vec<_> = changed.into_iter().collect();
+        changed.sort_unstable();
+        changed
+    }
+}

@@ -1,0 +1,72 @@
+//! The outbox on databases: the one source of their SQL.
+//!
+//! A message is enqueued over the caller's own connection, by whatever driver made it; so the SQL
+//! goes out as text, and drivers that are not ours run it. What runs it elsewhere takes it from here
+//! as well: the SQLite store runs it through the interpreter's own `sqlite3`, because two copies of
+//! SQLite in one process drop each other's locks on a file.
+//!
+//! - `schema/`: the tables of each dialect, by version.
+//! - `statements/`: what is done with them.
+//! - `script.rs`: reads both.
+
+mod script;
+
+use anabranch_core::outbox::MOST_ERRORS;
+pub use script::{Migration, Script};
+
+/// The version of the tables this build works on.
+pub const VERSION: u32 = 1;
+
+/// A kind of database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// SQLite, from 3.35 on.
+    Sqlite,
+}
+
+impl Dialect {
+    /// The dialect with that name.
+    pub fn named(name: &str) -> Option<Self> {
+        (name == "sqlite").then_some(Self::Sqlite)
+    }
+
+    /// Its SQL, for tables whose names begin with `prefix`; the caller has checked the prefix.
+    pub fn script(self, prefix: &str) -> Script {
+        let (schema, statements) = match self {
+            Self::Sqlite => (
+                include_str!("outbox/schema/sqlite.sql"),
+                include_str!("outbox/statements/sqlite.sql"),
+            ),
+        };
+        let most_errors = MOST_ERRORS.to_string();
+        Script::read(
+            schema,
+            statements,
+            &[("prefix", prefix), ("most_errors", &most_errors)],
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// D1: versions count from 1 without a gap, up to the one this build works on.
+    #[test]
+    fn d1_every_version_has_its_migration() {
+        let script = Dialect::Sqlite.script("mail_");
+        let versions: Vec<_> = script.migrations.iter().map(|it| it.version).collect();
+        assert_eq!(versions, (1..=VERSION).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn nothing_is_left_to_fill_in() {
+        let script = Dialect::Sqlite.script("mail_");
+        let schema = script.migrations.iter().flat_map(|it| &it.statements);
+        for text in schema.chain(script.statements.values()) {
+            assert!(!text.contains('{') && !text.contains("--"), "{text}");
+            assert!(!text.is_empty());
+        }
+        assert!(script.statements["claim"].contains("update mail_message"));
+    }
+}

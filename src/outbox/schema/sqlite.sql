@@ -1,0 +1,65 @@
+-- The tables of an outbox in SQLite, by version: a released version never changes, what comes
+-- later is another one. Times are milliseconds since 1970, by the database's clock.
+--
+-- Whose a message is stands in no index, but for messages with an ordering key: a claim and its ack
+-- would otherwise write the index, too. Messages that are done leave the table, unless they are archived.
+
+-- version 1
+create table {prefix}meta (
+  name text primary key,
+  value integer not null
+) without rowid;
+
+insert into {prefix}meta (name, value) values ('version', 0), ('owner', 0);
+
+-- state: 0 to be handled, 1 dead, 2 done. format: 0 bytes, 1 text, 2 JSON. claims: how
+-- often it was claimed; attempt: the same, less what was released, and from 0 again when requeued.
+create table {prefix}message (
+  id integer primary key autoincrement,
+  topic text not null,
+  body blob not null,
+  format integer not null,
+  headers text,
+  correlation_id text,
+  traceparent text,
+  ordering_key text,
+  dedupe_key text,
+  priority integer not null check (priority between 0 and 9),
+  state integer not null default 0,
+  enqueued_at integer not null,
+  due_at integer not null,
+  expires_at integer,
+  ended_at integer,
+  attempt integer not null default 0,
+  claims integer not null default 0,
+  errors text,
+  owner integer,
+  leased_until integer
+);
+
+create index {prefix}message_due on {prefix}message (priority, due_at, id) where state = 0;
+
+create index {prefix}message_ordering on {prefix}message (ordering_key, id)
+  where state = 0 and ordering_key is not null;
+
+create index {prefix}message_held on {prefix}message (ordering_key)
+  where state = 0 and ordering_key is not null and owner is not null;
+
+create index {prefix}message_expires on {prefix}message (expires_at)
+  where state = 0 and expires_at is not null;
+
+create index {prefix}message_ended on {prefix}message (state, ended_at) where state <> 0;
+
+create table {prefix}dedupe (
+  key text primary key,
+  digest blob not null,
+  message_id integer not null,
+  until integer not null
+) without rowid;
+
+create index {prefix}dedupe_until on {prefix}dedupe (until);
+
+create table {prefix}done (
+  topic text primary key,
+  count integer not null
+) without rowid;

@@ -1,0 +1,361 @@
+-- What is done with the tables of an outbox in SQLite, statement by statement. `{prefix}` is that of
+-- the tables' names; `{now}`, `{row}` and `{claimable}` are the fragments at the beginning.
+
+-- fragment now
+cast((julianday('now') - 2440587.5) * 86400000.0 + 0.5 as integer)
+
+-- A message as the reader of rows expects it.
+-- fragment row
+id, topic, body, format, headers, correlation_id, traceparent, ordering_key, dedupe_key,
+  priority, state, enqueued_at, due_at, expires_at, ended_at, attempt, errors, owner, leased_until, {now},
+  claims
+
+-- Not held, still wanted, the first of its ordering key, and no later one of it is held: one that
+-- was requeued, or was passed over, may have become the first meanwhile.
+-- fragment claimable
+(m.leased_until is null or m.leased_until <= {now})
+        and (m.expires_at is null or m.expires_at > {now})
+        and (m.ordering_key is null or not exists (
+          select 1 from {prefix}message e
+          where e.state = 0 and e.ordering_key = m.ordering_key and e.id < m.id
+            and (e.expires_at is null or e.expires_at > {now})
+            and (:skip = 0 or e.due_at <= {now})
+        ) and not exists (
+          select 1 from {prefix}message e
+          where e.state = 0 and e.ordering_key = m.ordering_key and e.owner is not null
+            and e.leased_until > {now}
+        ))
+
+-- statement has_meta
+select 1 from sqlite_master where type = 'table' and name = '{prefix}meta'
+
+-- statement version
+select value from {prefix}meta where name = 'version'
+
+-- statement set_version
+update {prefix}meta set value = :version where name = 'version'
+
+-- statement owner
+update {prefix}meta set value = value + 1 where name = 'owner' returning value
+
+-- statement enqueue
+insert into {prefix}message (
+  topic, body, format, headers, correlation_id, traceparent, ordering_key, dedupe_key, priority,
+  enqueued_at, due_at, expires_at
+)
+values (
+  :topic, :body, :format, :headers, :correlation_id, :traceparent, :ordering_key, :dedupe_key,
+  :priority, {now}, coalesce(:due, {now} + :delay), {now} + :ttl
+)
+returning id
+
+-- The writer's lock is taken by the first of these, so nobody comes between it and the second.
+-- statement dedupe_drop_old
+delete from {prefix}dedupe where key = :dedupe_key and until <= {now}
+
+-- statement dedupe_find
+select message_id, digest from {prefix}dedupe where key = :dedupe_key
+
+-- statement dedupe_keep
+insert into {prefix}dedupe (key, digest, message_id, until)
+values (:dedupe_key, :digest, :message_id, {now} + :dedupe_for)
+
+-- statement enqueue_many
+insert into {prefix}message (
+  topic, body, format, headers, correlation_id, traceparent, ordering_key, dedupe_key, priority,
+  enqueued_at, due_at, expires_at
+)
+values (
+  :topic, :body, :format, :headers, :correlation_id, :traceparent, :ordering_key, :dedupe_key,
+  :priority, {now}, coalesce(:due, {now} + :delay), {now} + :ttl
+)
+
+-- statement last_id
+select last_insert_rowid()
+
+-- statement retract
+delete from {prefix}message
+where id = :id and state = 0 and (leased_until is null or leased_until <= {now})
+returning id, dedupe_key
+
+-- statement dedupe_forget
+delete from {prefix}dedupe where key = :dedupe_key and message_id = :id
+
+-- One range of the index for each priority: none is read for another's sake.
+-- statement claim
+update {prefix}message
+set owner = :owner, leased_until = {now} + :lease, attempt = attempt + 1,
+  claims = claims + 1
+where id in (
+  select id from (
+    select * from (
+      select m.id from {prefix}message m
+      where m.state = 0 and m.priority = 9 and m.due_at <= {now}
+        and {claimable}
+      order by m.due_at, m.id limit :limit
+    )
+    union all
+    select * from (
+      select m.id from {prefix}message m
+      where m.state = 0 and m.priority = 8 and m.due_at <= {now}
+        and {claimable}
+      order by m.due_at, m.id limit :limit
+    )
+    union all
+    select * from (
+      select m.id from {prefix}message m
+      where m.state = 0 and m.priority = 7 and m.due_at <= {now}
+        and {claimable}
+      order by m.due_at, m.id limit :limit
+    )
+    union all
+    select * from (
+      select m.id from {prefix}message m
+      where m.state = 0 and m.priority = 6 and m.due_at <= {now}
+        and {claimable}
+      order by m.due_at, m.id limit :limit
+    )
+    union all
+    select * from (
+      select m.id from {prefix}message m
+      where m.state = 0 and m.priority = 5 and m.due_at <= {now}
+        and {claimable}
+      order by m.due_at, m.id limit :limit
+    )
+    union all
+    select * from (
+      select m.id from {prefix}message m
+      where m.state = 0 and m.priority = 4 and m.due_at <= {now}
+        and {claimable}
+      order by m.due_at, m.id limit :limit
+    )
+    union all
+    select * from (
+      select m.id from {prefix}message m
+      where m.state = 0 and m.priority = 3 and m.due_at <= {now}
+        and {claimable}
+      order by m.due_at, m.id limit :limit
+    )
+    union all
+    select * from (
+      select m.id from {prefix}message m
+      where m.state = 0 and m.priority = 2 and m.due_at <= {now}
+        and {claimable}
+      order by m.due_at, m.id limit :limit
+    )
+    union all
+    select * from (
+      select m.id from {prefix}message m
+      where m.state = 0 and m.priority = 1 and m.due_at <= {now}
+        and {claimable}
+      order by m.due_at, m.id limit :limit
+    )
+    union all
+    select * from (
+      select m.id from {prefix}message m
+      where m.state = 0 and m.priority = 0 and m.due_at <= {now}
+        and {claimable}
+      order by m.due_at, m.id limit :limit
+    )
+  ) limit :limit
+)
+returning {row}
+
+-- statement peek
+select {row} from {prefix}message
+where id in (
+  select id from (
+    select * from (
+      select m.id from {prefix}message m
+      where m.state = 0 and m.priority = 9 and m.due_at <= {now}
+        and {claimable}
+      order by m.due_at, m.id limit :limit
+    )
+    union all
+    select * from (
+      select m.id from {prefix}message m
+      where m.state = 0 and m.priority = 8 and m.due_at <= {now}
+        and {claimable}
+      order by m.due_at, m.id limit :limit
+    )
+    union all
+    select * from (
+      select m.id from {prefix}message m
+      where m.state = 0 and m.priority = 7 and m.due_at <= {now}
+        and {claimable}
+      order by m.due_at, m.id limit :limit
+    )
+    union all
+    select * from (
+      select m.id from {prefix}message m
+      where m.state = 0 and m.priority = 6 and m.due_at <= {now}
+        and {claimable}
+      order by m.due_at, m.id limit :limit
+    )
+    union all
+    select * from (
+      select m.id from {prefix}message m
+      where m.state = 0 and m.priority = 5 and m.due_at <= {now}
+        and {claimable}
+      order by m.due_at, m.id limit :limit
+    )
+    union all
+    select * from (
+      select m.id from {prefix}message m
+      where m.state = 0 and m.priority = 4 and m.due_at <= {now}
+        and {claimable}
+      order by m.due_at, m.id limit :limit
+    )
+    union all
+    select * from (
+      select m.id from {prefix}message m
+      where m.state = 0 and m.priority = 3 and m.due_at <= {now}
+        and {claimable}
+      order by m.due_at, m.id limit :limit
+    )
+    union all
+    select * from (
+      select m.id from {prefix}message m
+      where m.state = 0 and m.priority = 2 and m.due_at <= {now}
+        and {claimable}
+      order by m.due_at, m.id limit :limit
+    )
+    union all
+    select * from (
+      select m.id from {prefix}message m
+      where m.state = 0 and m.priority = 1 and m.due_at <= {now}
+        and {claimable}
+      order by m.due_at, m.id limit :limit
+    )
+    union all
+    select * from (
+      select m.id from {prefix}message m
+      where m.state = 0 and m.priority = 0 and m.due_at <= {now}
+        and {claimable}
+      order by m.due_at, m.id limit :limit
+    )
+  ) limit :limit
+)
+
+-- In each of the following `:given` is a JSON array of arrays: id, owner, claims, and what else
+-- there is to know. Only what is held so is changed.
+-- statement ack_delete
+delete from {prefix}message
+where state = 0 and leased_until > {now} and (id, owner, claims) in (
+  select json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]')
+  from json_each(:given)
+)
+returning id, topic
+
+-- statement ack_archive
+update {prefix}message
+set state = 2, ended_at = {now}, owner = null, leased_until = null
+where state = 0 and leased_until > {now} and (id, owner, claims) in (
+  select json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]')
+  from json_each(:given)
+)
+returning id, topic
+
+-- statement count_done
+insert into {prefix}done (topic, count) values (:topic, :count)
+on conflict (topic) do update set count = count + excluded.count
+
+-- statement abandon
+update {prefix}message as m
+set owner = null, leased_until = null, due_at = {now} + json_extract(g.value, '$[3]'),
+  errors = case when json_extract(g.value, '$[4]') is null then m.errors else json_insert(
+    case when json_array_length(m.errors) >= {most_errors} then json_remove(m.errors, '$[0]')
+      else coalesce(m.errors, '[]') end,
+    '$[#]', json_array(m.attempt, {now}, json_extract(g.value, '$[4]'))
+  ) end
+from json_each(:given) g
+where m.id = json_extract(g.value, '$[0]') and m.owner = json_extract(g.value, '$[1]')
+  and m.claims = json_extract(g.value, '$[2]') and m.state = 0 and m.leased_until > {now}
+returning id
+
+-- statement fail
+update {prefix}message as m
+set state = 1, ended_at = {now}, owner = null, leased_until = null,
+  errors = json_insert(
+    case when json_array_length(m.errors) >= {most_errors} then json_remove(m.errors, '$[0]')
+      else coalesce(m.errors, '[]') end,
+    '$[#]', json_array(m.attempt, {now}, json_extract(g.value, '$[3]'))
+  )
+from json_each(:given) g
+where m.id = json_extract(g.value, '$[0]') and m.owner = json_extract(g.value, '$[1]')
+  and m.claims = json_extract(g.value, '$[2]') and m.state = 0 and m.leased_until > {now}
+returning id
+
+-- statement release
+update {prefix}message
+set owner = null, leased_until = null, attempt = attempt - 1
+where state = 0 and leased_until > {now} and (id, owner, claims) in (
+  select json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]')
+  from json_each(:given)
+)
+returning id
+
+-- statement extend
+update {prefix}message
+set leased_until = {now} + :lease
+where state = 0 and leased_until > {now} and (id, owner, claims) in (
+  select json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]')
+  from json_each(:given)
+)
+returning id
+
+-- What is leased is due: the rest need not be looked at.
+-- statement reap_leases
+update {prefix}message
+set owner = null, leased_until = null
+where state = 0 and priority between 0 and 9 and due_at <= {now} and leased_until <= {now}
+
+-- statement reap_expired
+update {prefix}message
+set state = 1, ended_at = {now},
+  errors = json_insert(
+    case when json_array_length(errors) >= {most_errors} then json_remove(errors, '$[0]')
+      else coalesce(errors, '[]') end,
+    '$[#]', json_array(attempt, {now}, 'Expired: nobody handled it in time')
+  )
+where state = 0 and expires_at <= {now} and (leased_until is null or leased_until <= {now})
+
+-- statement reap_dedupes
+delete from {prefix}dedupe where until <= {now}
+
+-- statement list
+select {row} from {prefix}message
+where id > :after
+  and (:topic is null or topic = :topic)
+  and (:status is null or :status = case
+    when state = 1 then 'dead'
+    when state = 2 then 'done'
+    when leased_until > {now} then 'leased'
+    when due_at > {now} then 'scheduled'
+    else 'ready' end)
+order by id limit :limit
+
+-- statement counts
+select topic, case
+    when state = 1 then 'dead'
+    when leased_until > {now} then 'leased'
+    when due_at > {now} then 'scheduled'
+    else 'ready' end as status, count(*)
+from {prefix}message where state <> 2 group by 1, 2
+union all
+select topic, 'done', count from {prefix}done
+order by 1, 2
+
+-- statement requeue
+update {prefix}message
+set state = 0, ended_at = null, expires_at = null, attempt = 0, due_at = {now}
+where state = 1 and (:topic is null or topic = :topic)
+  and (:ids is null or id in (select value from json_each(:ids)))
+
+-- statement purge
+delete from {prefix}message
+where id in (
+  select id from {prefix}message
+  where state = :state and (:topic is null or topic = :topic) and ended_at <= {now} - :older_than
+  limit :limit
+)

@@ -1,0 +1,343 @@
+//! The outbox at the border: its SQL for Python's drivers, and the store that is nothing but memory.
+
+use std::sync::Mutex;
+
+use anabranch_core::outbox::{
+    Dedupe, Draft, Due, Ended, Filter, Format, Memory, Message, Millis, Ordering, Receipt, Status,
+    back_off,
+};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyTuple};
+
+use super::run::locked;
+use crate::outbox::Dialect;
+
+/// The SQL of a dialect for tables with that prefix: the migrations by version, the statements by
+/// name.
+type Sql = (
+    Vec<(u32, Vec<String>)>,
+    std::collections::BTreeMap<String, String>,
+);
+
+#[pyfunction]
+#[pyo3(signature = (dialect, prefix))]
+pub(crate) fn outbox_sql(dialect: &str, prefix: &str) -> PyResult<Sql> {
+    let dialect = Dialect::named(dialect)
+        .ok_or_else(|| PyValueError::new_err(format!("there is no dialect {dialect:?}")))?;
+    let script = dialect.script(prefix);
+    let migrations = script.migrations.into_iter();
+    Ok((
+        migrations.map(|it| (it.version, it.statements)).collect(),
+        script.statements,
+    ))
+}
+
+/// Seconds to wait after that failed attempt, by default; `random` is from [0, 1).
+#[pyfunction]
+#[pyo3(signature = (attempt, random))]
+pub(crate) fn outbox_back_off(attempt: u32, random: f64) -> f64 {
+    back_off(attempt, random).as_secs_f64()
+}
+
+/// A draft, as `anabranch._outbox_draft` describes it to every store.
+#[derive(Debug, FromPyObject)]
+#[pyo3(from_item_all)]
+pub(crate) struct GivenDraft {
+    topic: String,
+    body: Vec<u8>,
+    format: u8,
+    headers: Option<String>,
+    correlation_id: Option<String>,
+    traceparent: Option<String>,
+    ordering_key: Option<String>,
+    dedupe_key: Option<String>,
+    priority: u8,
+    due: Option<Millis>,
+    delay: Millis,
+    ttl: Option<Millis>,
+}
+
+impl GivenDraft {
+    fn read(self) -> PyResult<Draft> {
+        Ok(Draft {
+            topic: self.topic,
+            body: self.body,
+            format: Format::of(self.format).ok_or_else(|| PyValueError::new_err("format"))?,
+            headers: self.headers,
+            correlation_id: self.correlation_id,
+            traceparent: self.traceparent,
+            ordering_key: self.ordering_key,
+            dedupe_key: self.dedupe_key,
+            priority: self.priority,
+            due: self.due.map_or(Due::After(self.delay), Due::At),
+            ttl: self.ttl,
+        })
+    }
+}
+
+/// What a message says in short, and how many milliseconds its dedupe key is remembered.
+type GivenDedupe = (Vec<u8>, Millis);
+
+type GivenReceipt = (i64, i64, u32);
+
+fn receipt((id, owner, claims): GivenReceipt) -> Receipt {
+    Receipt { id, owner, claims }
+}
+
+fn receipts(given: Vec<GivenReceipt>) -> Vec<Receipt> {
+    given.into_iter().map(receipt).collect()
+}
+
+fn ordering(skip: bool) -> Ordering {
+    if skip {
+        Ordering::Skip
+    } else {
+        Ordering::Block
+    }
+}
+
+fn status(name: Option<&str>) -> PyResult<Option<Status>> {
+    let Some(name) = name else { return Ok(None) };
+    let status = Status::named(name);
+    status
+        .map(Some)
+        .ok_or_else(|| PyValueError::new_err(format!("there is no status {name:?}")))
+}
+
+/// A message as a row of the tables, in the order of the SQL's fragment `row`.
+fn row<'py>(py: Python<'py>, message: &Message, now: Millis) -> PyResult<Bound<'py, PyTuple>> {
+    let draft = &message.draft;
+    let errors = message.errors.iter();
+    let errors: Vec<_> = errors.map(|it| (it.attempt, it.at, &it.error)).collect();
+    let errors = (!errors.is_empty()).then(|| serde_json::to_string(&errors).unwrap_or_default());
+    let state = match message.ended {
+        None => 0,
+        Some((Ended::Dead, _)) => 1,
+        Some((Ended::Done, _)) => 2,
+    };
+    let head = (
+        message.id,
+        &draft.topic,
+        PyBytes::new(py, &draft.body),
+        draft.format.code(),
+        &draft.headers,
+        &draft.correlation_id,
+        &draft.traceparent,
+        &draft.ordering_key,
+        &draft.dedupe_key,
+        draft.priority,
+    );
+    let tail = (
+        state,
+        message.enqueued_at,
+        message.due_at,
+        message.expires_at,
+        message.ended.map(|(_, at)| at),
+        message.attempt,
+        errors,
+        message.lease.map(|(owner, _)| owner),
+        message.lease.map(|(_, until)| until),
+        now,
+        message.claims,
+    );
+    let (head, tail) = (head.into_pyobject(py)?, tail.into_pyobject(py)?);
+    let both: Vec<_> = head.iter().chain(tail.iter()).collect();
+    PyTuple::new(py, both)
+}
+
+fn table<'py>(
+    py: Python<'py>,
+    messages: &[Message],
+    now: Millis,
+) -> PyResult<Vec<Bound<'py, PyTuple>>> {
+    messages.iter().map(|it| row(py, it, now)).collect()
+}
+
+/// All messages of a store in memory.
+#[pyclass(frozen, module = "anabranch._core")]
+#[derive(Debug)]
+pub(crate) struct OutboxMemory {
+    memory: Mutex<Memory>,
+}
+
+#[pymethods]
+impl OutboxMemory {
+    #[new]
+    fn new() -> Self {
+        Self {
+            memory: Mutex::default(),
+        }
+    }
+
+    fn reserve(&self) -> i64 {
+        locked(&self.memory).reserve()
+    }
+
+    fn owner(&self) -> i64 {
+        locked(&self.memory).owner()
+    }
+
+    #[pyo3(signature = (key, now))]
+    fn dedupe(&self, key: &str, now: Millis) -> Option<(i64, Vec<u8>)> {
+        let memory = locked(&self.memory);
+        let found = memory.dedupe(key, now)?;
+        Some((found.id, found.digest.clone()))
+    }
+
+    /// All of them, or none.
+    #[pyo3(signature = (given, now))]
+    fn insert(
+        &self,
+        given: Vec<(i64, GivenDraft, Option<GivenDedupe>)>,
+        now: Millis,
+    ) -> PyResult<()> {
+        let drafts: Vec<_> = given
+            .into_iter()
+            .map(|(id, draft, dedupe)| Ok((id, draft.read()?, dedupe)))
+            .collect::<PyResult<_>>()?;
+        let mut memory = locked(&self.memory);
+        for (id, draft, dedupe) in drafts {
+            let dedupe = dedupe.map(|(digest, keep)| Dedupe {
+                id,
+                digest,
+                until: now + keep,
+            });
+            memory.insert(id, draft, dedupe, now);
+        }
+        Ok(())
+    }
+
+    #[pyo3(signature = (message, now))]
+    fn retract(&self, message: i64, now: Millis) -> bool {
+        locked(&self.memory).retract(message, now)
+    }
+
+    #[pyo3(signature = (limit, skip, now))]
+    fn peek<'py>(
+        &self,
+        py: Python<'py>,
+        limit: usize,
+        skip: bool,
+        now: Millis,
+    ) -> PyResult<Vec<Bound<'py, PyTuple>>> {
+        let found = locked(&self.memory).peek(limit, ordering(skip), now);
+        table(py, &found, now)
+    }
+
+    #[pyo3(signature = (owner, limit, lease, skip, now))]
+    fn claim<'py>(
+        &self,
+        py: Python<'py>,
+        owner: i64,
+        limit: usize,
+        lease: Millis,
+        skip: bool,
+        now: Millis,
+    ) -> PyResult<Vec<Bound<'py, PyTuple>>> {
+        let claimed = locked(&self.memory).claim(owner, limit, lease, ordering(skip), now);
+        table(py, &claimed, now)
+    }
+
+    #[pyo3(signature = (given, archive, now))]
+    fn ack(&self, given: Vec<GivenReceipt>, archive: bool, now: Millis) -> Vec<i64> {
+        locked(&self.memory).ack(&receipts(given), archive, now)
+    }
+
+    #[pyo3(signature = (given, now))]
+    fn abandon(
+        &self,
+        given: Vec<(i64, i64, u32, Millis, Option<String>)>,
+        now: Millis,
+    ) -> Vec<i64> {
+        let given = given
+            .into_iter()
+            .map(|(id, owner, claims, delay, error)| (receipt((id, owner, claims)), delay, error));
+        locked(&self.memory).abandon(given.collect(), now)
+    }
+
+    #[pyo3(signature = (given, now))]
+    fn fail(&self, given: Vec<(i64, i64, u32, String)>, now: Millis) -> Vec<i64> {
+        let given = given
+            .into_iter()
+            .map(|(id, owner, claims, error)| (receipt((id, owner, claims)), error));
+        locked(&self.memory).fail(given.collect(), now)
+    }
+
+    #[pyo3(signature = (given, now))]
+    fn release(&self, given: Vec<GivenReceipt>, now: Millis) -> Vec<i64> {
+        locked(&self.memory).release(&receipts(given), now)
+    }
+
+    #[pyo3(signature = (given, lease, now))]
+    fn extend(&self, given: Vec<GivenReceipt>, lease: Millis, now: Millis) -> Vec<i64> {
+        locked(&self.memory).extend(&receipts(given), lease, now)
+    }
+
+    /// How many leases were over, and how many messages nobody wants any more.
+    #[pyo3(signature = (now))]
+    fn reap(&self, now: Millis) -> (usize, usize) {
+        let reaped = locked(&self.memory).reap(now);
+        (reaped.leases, reaped.expired)
+    }
+
+    #[pyo3(signature = (name, topic, after, limit, now))]
+    fn rows<'py>(
+        &self,
+        py: Python<'py>,
+        name: Option<&str>,
+        topic: Option<&str>,
+        after: i64,
+        limit: usize,
+        now: Millis,
+    ) -> PyResult<Vec<Bound<'py, PyTuple>>> {
+        let filter = Filter {
+            status: status(name)?,
+            topic,
+            ..Filter::default()
+        };
+        let found = locked(&self.memory).list(&filter, after, limit, now);
+        table(py, &found, now)
+    }
+
+    #[pyo3(signature = (now))]
+    fn counts(&self, now: Millis) -> Vec<(String, &'static str, u64)> {
+        let counts = locked(&self.memory).counts(now);
+        let counts = counts.into_iter();
+        counts
+            .map(|((topic, status), count)| (topic, status.name(), count))
+            .collect()
+    }
+
+    #[pyo3(signature = (ids, topic, now))]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a list from Python is extracted whole"
+    )]
+    fn requeue(&self, ids: Option<Vec<i64>>, topic: Option<&str>, now: Millis) -> usize {
+        let filter = Filter {
+            ids: ids.as_deref(),
+            topic,
+            ..Filter::default()
+        };
+        locked(&self.memory).requeue(&filter, now)
+    }
+
+    #[pyo3(signature = (name, topic, ended_by, limit, now))]
+    fn purge(
+        &self,
+        name: &str,
+        topic: Option<&str>,
+        ended_by: Millis,
+        limit: usize,
+        now: Millis,
+    ) -> PyResult<usize> {
+        let filter = Filter {
+            status: status(Some(name))?,
+            topic,
+            ended_by: Some(ended_by),
+            ..Filter::default()
+        };
+        Ok(locked(&self.memory).purge(&filter, limit, now))
+    }
+}
