@@ -1,0 +1,139 @@
+"""The numbers of a pipeline as metrics: their names, and the text that Prometheus reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from anabranch._snapshot import PipelineRow
+
+Kind = Literal["counter", "gauge"]
+Sample = tuple["Mapping[str, str]", float]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric: its name, and how it is read from a pipeline."""
+
+    name: str
+    kind: Kind
+    unit: str
+    help: str
+    read: Callable[[PipelineRow], Iterator[Sample]]
+
+
+def _sum(name: str) -> Callable[[PipelineRow], Iterator[Sample]]:
+    def read(row: PipelineRow) -> Iterator[Sample]:
+        yield {}, getattr(row, name)
+
+    return read
+
+
+def _stages(name: str) -> Callable[[PipelineRow], Iterator[Sample]]:
+    def read(row: PipelineRow) -> Iterator[Sample]:
+        for stage in row.stages:
+            yield {"stage": stage.name}, getattr(stage, name)
+
+    return read
+
+
+def _branches(name: str) -> Callable[[PipelineRow], Iterator[Sample]]:
+    def read(row: PipelineRow) -> Iterator[Sample]:
+        for branch in row.branches:
+            if branch.tenant is not None:
+                yield {"tenant": branch.tenant}, getattr(branch, name)
+
+    return read
+
+
+def _codes(row: PipelineRow) -> Iterator[Sample]:
+    for error in row.errors:
+        yield {"code": error.code}, error.items
+
+
+def _states(row: PipelineRow) -> Iterator[Sample]:
+    for state, count in row.states.items():
+        yield {"state": state}, count
+
+
+METRICS: Final = (
+    Metric("received", "counter", "", "Items taken from the source.", _sum("received")),
+    Metric("committed", "counter", "", "Items handled to the end.", _sum("committed")),
+    Metric("failed", "counter", "", "Items failed for good.", _sum("failed")),
+    Metric("dropped", "counter", "", "Items given up, or filtered out.", _sum("dropped")),
+    Metric("dead_lettered", "counter", "", "Items dead-lettered.", _sum("dead_lettered")),
+    Metric("retried", "counter", "", "Attempts after the first, in units.", _sum("retried")),
+    Metric("windows", "counter", "", "Windows that have left.", _sum("windows")),
+    Metric("compensated", "counter", "", "Undo actions that have run.", _sum("compensated")),
+    Metric("pending_undos", "gauge", "", "Undo actions that have not run.", _sum("pending")),
+    Metric("stuck_undos", "gauge", "", "Undo actions that wait for an operator.", _sum("stuck")),
+    Metric("queued", "gauge", "", "Items inside.", _sum("queued")),
+    Metric("in_flight", "gauge", "", "Units with a handler.", _sum("in_flight")),
+    Metric("late_windows", "gauge", "", "Windows older than they may be.", _sum("late_windows")),
+    Metric("blocked", "counter", "seconds", "Time the source was held up.", _sum("blocked")),
+    Metric("branches", "gauge", "", "Branches, by state.", _states),
+    Metric("errors", "counter", "", "Items failed for good, by code.", _codes),
+    Metric("stage_passed", "counter", "", "Items that left a stage.", _stages("passed")),
+    Metric("stage_failed", "counter", "", "Items that failed at a stage.", _stages("failed")),
+    Metric("stage_queued", "gauge", "", "Items that wait at a stage.", _stages("queued")),
+)
+"""Of each pipeline."""
+
+BRANCHES: Final = (
+    Metric("branch_received", "counter", "", "Items that came to a branch.", _branches("received")),
+    Metric("branch_committed", "counter", "", "Items it has handled.", _branches("committed")),
+    Metric("branch_failed", "counter", "", "Items that failed in it.", _branches("failed")),
+    Metric("branch_queued", "gauge", "", "Items that wait in it.", _branches("queued")),
+)
+"""Of each branch."""
+
+
+def exposition(row: PipelineRow, *, branches: bool) -> str:
+    """Return the text that Prometheus reads."""
+    lines: list[str] = []
+    for metric in METRICS + (BRANCHES if branches else ()):
+        name = _name(metric)
+        lines += [f"# HELP {name} {metric.help}", f"# TYPE {name} {metric.kind}"]
+        lines += [
+            f"{name}{_labels({'pipeline': row.name} | dict(labels))} {_number(value)}"
+            for labels, value in metric.read(row)
+        ]
+    lines += _durations(row)
+    return "\n".join(lines) + "\n"
+
+
+def _durations(row: PipelineRow) -> Iterator[str]:
+    name = "anabranch_attempt_duration_seconds"
+    yield f"# HELP {name} How long attempts at the handler of a stage took."
+    yield f"# TYPE {name} histogram"
+    for stage in row.stages:
+        labels = {"pipeline": row.name, "stage": stage.name}
+        count = 0
+        for bucket, attempts in enumerate(stage.durations):
+            count += attempts
+            # What took less than 2^n microseconds.
+            bound = {"le": f"{2**bucket / 1e6:g}"}
+            yield f"{name}_bucket{_labels(labels | bound)} {count}"
+        if stage.durations:
+            yield f"{name}_bucket{_labels(labels | {'le': '+Inf'})} {count}"
+            yield f"{name}_count{_labels(labels)} {count}"
+
+
+def _name(metric: Metric) -> str:
+    unit = f"_{metric.unit}" if metric.unit else ""
+    return f"anabranch_{metric.name}{unit}{'_total' if metric.kind == 'counter' else ''}"
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    return "{" + ",".join(f'{key}="{_escaped(value)}"' for key, value in labels.items()) + "}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+
+
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"

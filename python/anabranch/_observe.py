@@ -1,0 +1,140 @@
+"""Who may look at the pipelines of this process: the monitors, opened once and closed at exit.
+
+What answers is in the extension: a thread that never needs the interpreter. Here it is opened when
+the first pipeline begins, closed when the process ends, and closed at once in a fork, which has the
+descriptors but not the thread.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+import sys
+from pathlib import Path, PurePath
+from typing import Final
+
+from anabranch import _core
+from anabranch.errors import refused
+
+_VARIABLE: Final = "ANABRANCH_OBSERVE"
+_WORDS: Final = ("auto", "ro", "off")
+_CONTROL: Final = "+control"
+
+_logger = logging.getLogger("anabranch")
+
+# By where they answer; None where that went wrong, which is told once. Without a lock, which a fork
+# could leave taken for ever: each change is a single operation.
+_open: dict[str, _core.Monitor | None] = {}
+_hooked = False
+
+
+def checked(observe: object, *, pipeline: object) -> str:
+    """Return `observe` as text.
+
+    Raises:
+        ConfigError: It is not allowed.
+    """
+    text = str(observe) if isinstance(observe, (str, PurePath)) else None
+    if text and "\0" not in text:
+        if text.startswith("tcp:"):
+            if _address(text) is not None:
+                return text
+        elif text in _WORDS or "/" in text:
+            return text
+    name = pipeline if isinstance(pipeline, str) else None
+    allowed = (
+        '"auto", "ro", "off", a path with a "/" in it, "tcp:ADDRESS:PORT" or '
+        f'"tcp:ADDRESS:PORT{_CONTROL}"'
+    )
+    raise refused("observe", observe, allowed, pipeline=name)
+
+
+def opened(observe: str) -> tuple[_core.Monitor | None, bool]:
+    """Return where a pipeline is shown, None for nowhere, and whether it may be steered.
+
+    What goes wrong is logged, and no reason for a pipeline not to run.
+    """
+    asked = os.environ.get(_VARIABLE, "") if observe == "auto" else observe
+    try:
+        choice = checked(asked or "auto", pipeline=None)
+    except ValueError as error:
+        _warn(asked, f"{_VARIABLE}: {error}")
+        return None, False
+    if choice == "off":
+        return None, False
+    place = "auto" if choice in _WORDS else choice
+    if place not in _open:
+        _open_at(place)
+    return _open[place], choice != "ro"
+
+
+def _open_at(place: str) -> None:
+    tcp = _address(place)
+    path = None if place == "auto" or tcp is not None else place
+    control = tcp is None or place.endswith(_CONTROL)
+    try:
+        monitor = _core.Monitor(_name(), path=path, tcp=tcp, control=control)
+    except OSError as error:
+        _warn(place, str(error))
+        return
+    if _open.setdefault(place, monitor) is not monitor:
+        # Another thread was faster.
+        monitor.close()
+    _hook()
+
+
+def _warn(place: str, why: str) -> None:
+    if place not in _open:
+        _logger.warning(
+            "the pipelines of this process cannot be looked at: %s (observe=%r; observe='off' "
+            "turns this off)",
+            why,
+            place,
+        )
+    _open[place] = None
+
+
+def _address(text: str) -> str | None:
+    """Return the address in `tcp:ADDRESS:PORT`, None if `text` is no such thing."""
+    address = text.removeprefix("tcp:").removesuffix(_CONTROL)
+    host, _, port = address.rpartition(":")
+    number = port.isascii() and port.isdigit() and int(port) <= 65_535  # noqa: PLR2004 - ports
+    return address if text.startswith("tcp:") and host and number else None
+
+
+def _name() -> str:
+    """Return what the process calls itself: the name of its script, or of its package."""
+    script = Path(sys.argv[0] if sys.argv else "")
+    if script.name == "__main__.py":
+        return script.parent.name
+    return script.stem if script.name not in ("", "-c", "-m") else "python"
+
+
+def _hook() -> None:
+    # When there is something to close: nothing happens at import.
+    global _hooked  # noqa: PLW0603 - of the process
+    if not _hooked:
+        _hooked = True
+        atexit.register(_close)
+        os.register_at_fork(after_in_child=_in_child)
+
+
+def _close() -> None:
+    for monitor in tuple(_open.values()):
+        if monitor is not None:
+            monitor.close()
+
+
+def _in_child() -> None:
+    for descriptor in _core.inherited():
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+    _open.clear()
+
+
+def audited(pipeline: str, operation: str, who: str, worked: bool, message: str) -> None:  # noqa: FBT001 - as the extension calls it
+    """Write into the process' own log what an operator has done."""
+    level = logging.INFO if worked else logging.WARNING
+    _logger.log(level, "pipeline %r: %s by %s: %s", pipeline, operation, who, message)

@@ -1,0 +1,210 @@
+//! The command line: what can be asked for, and with which options.
+//!
+//! - `cli/whom.rs`: the processes that are meant.
+//! - `cli/top.rs`: `top` and `replay`, on a terminal or printed.
+//! - `cli/ctl.rs`: what is done to pipelines and their branches.
+
+mod ctl;
+mod top;
+mod whom;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::time::{Duration, SystemTime};
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::{Exit, config, doctor, list};
+
+/// Multi-tenant event pipelines: look at those that run on this machine.
+#[derive(Debug, Parser)]
+#[command(name = "anabranch", version, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// List the processes with pipelines
+    #[command(visible_alias = "ps")]
+    Ls(Ls),
+    /// Show the pipelines of processes, and their branches: the dashboard, or a table
+    Top(top::Top),
+    /// Show a recording of the dashboard
+    Replay(top::Replay),
+    /// Pause, drain, throttle, … a branch or a pipeline
+    Ctl(ctl::Ctl),
+    /// Tell whether processes can be found here, and why not
+    Doctor,
+    /// Print what completes this command in a shell
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+    /// Print a configuration
+    Config {
+        /// The one that holds where nothing else was chosen
+        #[arg(value_enum)]
+        which: Which,
+    },
+    /// Run a gateway for many tenants on loopback, into `SQLite`
+    // Python's: it never gets here from the package's own script.
+    Demo {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+        _arguments: Vec<OsString>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Ls {
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Which {
+    Default,
+}
+
+/// Runs the command with the arguments of a process, the program's name first.
+pub fn run(arguments: Vec<OsString>) -> Exit {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() => {
+            // One line, and where to read on.
+            let message = error.to_string();
+            let first = message.lines().next().unwrap_or_default();
+            let first = first.strip_prefix("error: ").unwrap_or(first);
+            complain(&format!("{first} (see anabranch --help)"));
+            return Exit::Usage;
+        }
+        Err(help) => return say(&help.to_string()),
+    };
+    let done = match cli.verb {
+        Some(Verb::Ls(ls)) => Ok(list::run(ls.json, unix_ms())),
+        Some(Verb::Top(top)) => top.run(),
+        Some(Verb::Replay(replay)) => replay.run(),
+        Some(Verb::Ctl(ctl)) => ctl.run(),
+        Some(Verb::Doctor) => Ok(doctor::run()),
+        Some(Verb::Completions { shell }) => Ok(completions(shell)),
+        Some(Verb::Config {
+            which: Which::Default,
+        }) => Ok(say(&config::default_text())),
+        Some(Verb::Demo { .. }) => Err(Complaint::new(
+            Exit::Usage,
+            "the demo is part of the Python package: python -m anabranch.cli demo",
+        )),
+        None => Err(Complaint::new(
+            Exit::Usage,
+            "no command given (see anabranch --help)",
+        )),
+    };
+    done.unwrap_or_else(|complaint| {
+        complain(&complaint.what);
+        complaint.exit
+    })
+}
+
+/// Why a command was not begun, and how it ends therefore.
+#[derive(Debug)]
+struct Complaint {
+    exit: Exit,
+    what: String,
+}
+
+impl Complaint {
+    fn new(exit: Exit, what: impl Into<String>) -> Self {
+        Self {
+            exit,
+            what: what.into(),
+        }
+    }
+}
+
+fn completions(shell: Shell) -> Exit {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "anabranch", &mut script);
+    say(&String::from_utf8_lossy(&script))
+}
+
+/// Reads a time: `100ms`, `2s`, or a number of seconds.
+fn time(text: &str) -> Result<Duration, String> {
+    let (number, unit) = match text.strip_suffix("ms") {
+        Some(number) => (number, 0.001),
+        None => (text.strip_suffix('s').unwrap_or(text), 1.0),
+    };
+    let seconds = number.parse::<f64>().map_or(-1.0, |number| number * unit);
+    let time = Duration::try_from_secs_f64(seconds).ok();
+    let allowed = Duration::from_millis(50)..=Duration::from_secs(60);
+    time.filter(|it| allowed.contains(it))
+        .ok_or_else(|| format!("must be a time from 50ms to 60s, got {text:?}"))
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how long a process is up is told by the calendar"
+)]
+fn since_1970() -> Duration {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.unwrap_or_default()
+}
+
+fn unix_ms() -> u64 {
+    u64::try_from(since_1970().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A name that no other run of the command has: it tells its orders from those of others.
+fn session() -> String {
+    format!("{}-{}", std::process::id(), since_1970().as_nanos())
+}
+
+/// Prints what was asked for. Whoever reads may have gone: then there is nobody to tell.
+pub(crate) fn say(text: &str) -> Exit {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Exit::Ok,
+        Err(_) => Exit::Failed,
+    }
+}
+
+/// Prints what went wrong.
+pub(crate) fn complain(what: &str) {
+    // If this cannot be told, nothing can.
+    let _ = writeln!(std::io::stderr().lock(), "anabranch: {what}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::At;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_have_units_and_bounds() {
+        assert_eq!(time("100ms"), Ok(Duration::from_millis(100)));
+        assert_eq!(time("2s"), Ok(Duration::from_secs(2)));
+        assert_eq!(time("0.5"), Ok(Duration::from_millis(500)));
+        for odd in ["", "ms", "10ms", "61s", "-1s", "NaN", "inf", "1h", "1e400"] {
+            assert!(time(odd).is_err(), "{odd:?}");
+        }
+    }
+
+    #[test]
+    fn places_are_told_apart() {
+        assert_eq!(At::parse("unix:/a"), Ok(At::Unix("/a".into())));
+        assert_eq!(At::parse("/a"), Ok(At::Unix("/a".into())));
+        assert!(matches!(At::parse("tcp:127.0.0.1:80"), Ok(At::Tcp(..))));
+        assert!(matches!(At::parse("tcp:[::1]:80"), Ok(At::Tcp(..))));
+        for odd in ["", "unix:", "tcp:", "tcp:localhost", "pipe:7"] {
+            assert!(At::parse(odd).is_err(), "{odd:?}");
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! `anabranch ls`: the processes that can be looked at, from their files alone.
+
+use serde_json::json;
+
+use crate::Exit;
+use crate::cli::say;
+use crate::find::{Found, processes};
+use crate::table::{Table, span};
+
+/// Prints them.
+pub(crate) fn run(as_json: bool, now_ms: u64) -> Exit {
+    let found = processes();
+    let text = if as_json {
+        let rows: Vec<_> = found.iter().map(row).collect();
+        format!("{}\n", json!(rows))
+    } else {
+        table(&found, now_ms)
+    };
+    say(&text)
+}
+
+fn row(found: &Found) -> serde_json::Value {
+    let marker = &found.marker;
+    json!({
+        "pid": marker.pid,
+        "name": marker.name,
+        "version": marker.version,
+        "start": marker.start,
+        "cwd": marker.cwd,
+        "at": found.at.to_string(),
+    })
+}
+
+fn table(found: &[Found], now_ms: u64) -> String {
+    let mut table = Table::new(&["PID>", "NAME", "UP>", "VERSION", "CWD", "AT"]);
+    for it in found {
+        let marker = &it.marker;
+        table.row(vec![
+            marker.pid.to_string(),
+            marker.name.to_string(),
+            span(now_ms.saturating_sub(marker.start)),
+            marker.version.to_string(),
+            marker.cwd.to_string(),
+            it.at.to_string(),
+        ]);
+    }
+    table.render()
+}
