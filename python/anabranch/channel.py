@@ -121,6 +121,16 @@ class Channel(Generic[T]):
         """Whether it was closed: nothing more can be sent, though items may still be inside."""
         return self._core.closed
 
+    @property
+    def depth(self) -> int:
+        """How many items are inside."""
+        return self._core.depth
+
+    @property
+    def blocked(self) -> float:
+        """Seconds in which at least one sender waited for room."""
+        return self._core.blocked
+
     def stats(self) -> ChannelStats:
         """Return what happened so far.
 
@@ -450,7 +460,8 @@ class Channel(Generic[T]):
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"
         stats = self.stats()
-        return f"<Channel {self.name!r}: {stats.depth} of {stats.capacity} items, {state}>"
+        kind = type(self).__name__
+        return f"<{kind} {self.name!r}: {stats.depth} of {stats.capacity} items, {state}>"
 
     # Waiting. What holds a place in line gives it up on every way out: a ticket that was used is
     # no matter. So a signal handler may raise between any two lines.

@@ -4,9 +4,10 @@
 //! room, or for a value, is the driver's affair. [`Shared`] adds what many senders and receivers
 //! need: who waits, whose turn it is, and what happens when it is full.
 //!
-//! - `channel/shared.rs`: a channel with those who wait at it.
-//! - `channel/line.rs`: one line of them.
+//! - `channel/shared.rs`: a channel with those who wait at it, in lanes if it has priorities.
+//! - `channel/lane.rs`: one lane of it; `channel/line.rs`: one line of those who wait.
 
+mod lane;
 mod line;
 mod shared;
 
@@ -112,6 +113,14 @@ impl<T, E> Channel<T, E> {
             (None, End::Open) => Taken::Empty,
             (None, End::Closed | End::Failed(_)) => Taken::Ended,
         }
+    }
+
+    /// Puts a value that was taken back in front of all others, whether or not there is room, and
+    /// though the channel is closed: what was inside once can always be taken.
+    pub fn put_back(&mut self, value: T, weight: usize) {
+        let weight = weight.max(1);
+        self.len += weight;
+        self.queue.push_front((value, weight));
     }
 
     /// Takes out everything at once, oldest first; open or closed, the channel stays as it is.

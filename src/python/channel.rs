@@ -5,10 +5,13 @@
 //! Python runs, and no item dies, under it.
 //!
 //! - `channel/exchange.rs`: what both Python's callers and pipelines do with it.
+//! - `channel/bell.rs`: how one who reads many of them is told which to look at.
 
+mod bell;
 mod exchange;
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anabranch_core::channel::{Counts, OnFull, Shared, Taken, Ticket};
 use pyo3::exceptions::PyValueError;
@@ -18,9 +21,16 @@ use pyo3::types::{PyDict, PyList};
 
 use super::errors::ForkedProcessError;
 use super::run::locked;
+use super::time::VirtualTime;
 use super::work::ends_the_process;
 use crate::clock::Clock;
 use crate::wake::Wake;
+
+pub(crate) use bell::Bell;
+pub(crate) use exchange::Asked;
+
+/// The lane of who names none: the least urgent.
+const LAST: usize = usize::MAX;
 
 /// How one who waits is woken.
 #[derive(Debug)]
@@ -29,30 +39,41 @@ pub(crate) enum Waiter {
     Call(Py<PyAny>),
     /// The driver of a pipeline.
     Driver(Arc<Wake>),
+    /// Who reads this channel among others, by its number among them.
+    Reader(Arc<Bell>, usize),
 }
 
 impl Waiter {
     /// Wakes it, and says whether it can come; `fatal` keeps what a signal handler raised.
     fn wake(&self, py: Python<'_>, fatal: &mut Option<PyErr>) -> bool {
-        let Self::Call(call) = self else {
-            if let Self::Driver(wake) = self {
+        match self {
+            Self::Call(call) => comes(py, call, fatal),
+            Self::Driver(wake) => {
                 wake.wake();
+                true
             }
-            return true;
-        };
-        // Twice, if need be: a signal handler may raise before the callable has done anything, and
-        // to wake one twice is harmless. What raises again is the waking itself: the event loop
-        // of the one who waits is closed.
-        (0..2).any(|_| match call.call0(py) {
-            Ok(_) => true,
-            Err(error) => {
-                if ends_the_process(py, &error) {
-                    fatal.get_or_insert(error);
-                }
-                false
+            Self::Reader(bell, number) => {
+                let sleeper = bell.ring(*number);
+                sleeper.is_none_or(|call| comes(py, &call, fatal))
             }
-        })
+        }
     }
+}
+
+/// Calls what wakes somebody, and says whether it can come.
+fn comes(py: Python<'_>, call: &Py<PyAny>, fatal: &mut Option<PyErr>) -> bool {
+    // Twice, if need be: a signal handler may raise before the callable has done anything, and to
+    // wake one twice is harmless. What raises again is the waking itself: the event loop of the
+    // one who waits is closed.
+    (0..2).any(|_| match call.call0(py) {
+        Ok(_) => true,
+        Err(error) => {
+            if ends_the_process(py, &error) {
+                fatal.get_or_insert(error);
+            }
+            false
+        }
+    })
 }
 
 /// The error a channel was closed with.
@@ -79,8 +100,15 @@ pub(crate) struct PyChannel {
 #[pymethods]
 impl PyChannel {
     #[new]
-    #[pyo3(signature = (name, capacity, on_full))]
-    fn new(name: String, capacity: usize, on_full: &str) -> PyResult<Self> {
+    #[pyo3(signature = (name, capacity, on_full, lanes=1, aging=None, time=None))]
+    fn new(
+        name: String,
+        capacity: usize,
+        on_full: &str,
+        lanes: usize,
+        aging: Option<f64>,
+        time: Option<&VirtualTime>,
+    ) -> PyResult<Self> {
         let on_full = match on_full {
             "wait" => OnFull::Wait,
             "drop_newest" => OnFull::DropNewest,
@@ -92,11 +120,12 @@ impl PyChannel {
                 )));
             }
         };
+        let aging = aging.map(|it| Duration::try_from_secs_f64(it).unwrap_or(Duration::MAX));
         Ok(Self {
             name,
             process: std::process::id(),
-            clock: Clock::start(None),
-            state: Mutex::new(Shared::new(capacity, on_full)),
+            clock: Clock::start(time.map(|it| it.0.clone())),
+            state: Mutex::new(Shared::with_lanes(lanes, capacity, on_full, aging)),
         })
     }
 
@@ -120,6 +149,31 @@ impl PyChannel {
     #[getter]
     fn failed(&self) -> bool {
         locked(&self.state).failure().is_some()
+    }
+
+    /// How many items are inside.
+    #[getter]
+    fn depth(&self) -> usize {
+        self.holds()
+    }
+
+    /// How many items are inside each lane, the most urgent first.
+    #[getter]
+    fn depths(&self) -> Vec<usize> {
+        locked(&self.state).depths().collect()
+    }
+
+    /// Seconds in which somebody waited for room.
+    #[getter]
+    fn blocked(&self) -> f64 {
+        let now = self.clock.now();
+        locked(&self.state).counts(now).blocked.as_secs_f64()
+    }
+
+    /// Whether a sender may have to wait for room.
+    #[getter]
+    fn waits(&self) -> bool {
+        locked(&self.state).on_full() == OnFull::Wait
     }
 
     /// Whether a batch goes in whole, so that it may be too large to ever do so.
@@ -159,23 +213,40 @@ impl PyChannel {
     /// Sends an item; says whether it could, or its sender has to wait.
     ///
     /// Raises `ChannelClosed`, and `ChannelFull` under that rule.
-    #[pyo3(signature = (item, turn=None))]
-    fn send(&self, py: Python<'_>, item: Py<PyAny>, turn: Option<u64>) -> PyResult<bool> {
-        let (sent, fatal) = self.offer(py, std::iter::once(item), turn.map(Ticket));
+    #[pyo3(signature = (item, turn=None, lane=None))]
+    fn send(
+        &self,
+        py: Python<'_>,
+        item: Py<PyAny>,
+        turn: Option<u64>,
+        lane: Option<usize>,
+    ) -> PyResult<bool> {
+        let (sent, fatal) = self.offer_to(
+            py,
+            lane.unwrap_or(LAST),
+            std::iter::once(item),
+            turn.map(Ticket),
+        );
         raised(fatal)?;
         sent
     }
 
     /// Sends a batch, in whole; like [`Self::send`].
-    #[pyo3(signature = (items, turn=None))]
+    #[pyo3(signature = (items, turn=None, lane=None))]
     fn send_many(
         &self,
         py: Python<'_>,
         items: &Bound<'_, PyList>,
         turn: Option<u64>,
+        lane: Option<usize>,
     ) -> PyResult<bool> {
         let items: Vec<Py<PyAny>> = items.iter().map(Bound::unbind).collect();
-        let (sent, fatal) = self.offer(py, items.into_iter(), turn.map(Ticket));
+        let (sent, fatal) = self.offer_to(
+            py,
+            lane.unwrap_or(LAST),
+            items.into_iter(),
+            turn.map(Ticket),
+        );
         raised(fatal)?;
         sent
     }
@@ -237,24 +308,45 @@ impl PyChannel {
     }
 
     /// Waits for room; `wake` is called when it is there, or will never be.
-    #[pyo3(signature = (ticket, items, wake))]
+    #[pyo3(signature = (ticket, items, wake, lane=None))]
     fn join_senders(
         &self,
         py: Python<'_>,
         ticket: u64,
         items: usize,
         wake: Py<PyAny>,
+        lane: Option<usize>,
     ) -> PyResult<()> {
         let now = self.clock.now();
         let mut state = locked(&self.state);
-        state.join_senders(Ticket(ticket), items, Waiter::Call(wake), now);
+        state.join_senders(
+            lane.unwrap_or(LAST),
+            Ticket(ticket),
+            items,
+            Waiter::Call(wake),
+            now,
+        );
         raised(self.settle(py, state))
+    }
+
+    /// Whether a sender who waits may come.
+    #[pyo3(signature = (ticket))]
+    fn called(&self, ticket: u64) -> bool {
+        self.is_called(Ticket(ticket))
     }
 
     /// Waits for an item; `wake` is called when there is one, or none will come.
     #[pyo3(signature = (ticket, wake))]
     fn join_receivers(&self, py: Python<'_>, ticket: u64, wake: Py<PyAny>) -> PyResult<()> {
         raised(self.wait(py, Ticket(ticket), Waiter::Call(wake)))
+    }
+
+    /// Puts an item that was received back: it is the next to be received.
+    #[pyo3(signature = (item))]
+    pub(crate) fn put_back(&self, py: Python<'_>, item: Py<PyAny>) -> PyResult<()> {
+        let mut state = locked(&self.state);
+        state.put_back(item);
+        raised(self.settle(py, state))
     }
 
     /// Gives up a place in line, or what was promised to its holder.

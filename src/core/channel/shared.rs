@@ -12,11 +12,24 @@
 //! - Whoever is called takes the item, or puts it in, itself. One that is cancelled in between
 //!   leaves, and the next is called: no item is ever on its way to somebody.
 //! - After the end what is inside can be received; only then is anybody told about the end.
+//!
+//! # Lanes
+//! A channel with priorities has several lanes, each with a capacity of its own: a full one holds
+//! up those who send into it and nobody else. Which item is received is decided when it is: always
+//! the oldest of the first lane that has one, so that nothing ever overtakes a more urgent item. With
+//! aging a lane comes after the one before it by so much time and no more: each item is received
+//! as if it had come so much later for each lane in front of its own.
+//!
+//! - `shared/turns.rs`: whose turn it is; `shared/look.rs`: what can be seen of it.
+
+mod look;
+mod turns;
 
 use std::time::Duration;
 
+use super::lane::Lane;
 use super::line::{Line, Ticket};
-use super::{Channel, Refused, Taken};
+use super::{End, Refused, Taken};
 use crate::clock::Time;
 
 /// What happens to an item that comes to a full channel.
@@ -67,22 +80,27 @@ pub struct Counts {
 /// use anabranch_core::clock::Time;
 ///
 /// let mut channel: Shared<char, &str, &str> = Shared::new(1, OnFull::Wait);
-/// assert!(channel.send(std::iter::once('a')).is_ok());
-/// assert!(matches!(channel.send(std::iter::once('b')), Err(Refused::Full(_))));
+/// assert!(channel.send(0, std::iter::once('a'), Time::ZERO).is_ok());
+/// assert!(matches!(channel.send(0, std::iter::once('b'), Time::ZERO), Err(Refused::Full(_))));
 ///
 /// let ticket = channel.ticket();
-/// channel.join_senders(ticket, 1, "the second sender", Time::ZERO);
+/// channel.join_senders(0, ticket, 1, "the second sender", Time::ZERO);
 /// assert_eq!(channel.receive(None), Taken::Item('a'));
 /// assert_eq!(channel.take_called()[0].waiter, "the second sender");
 /// // It is its turn now, and nobody's else.
-/// assert!(matches!(channel.send(std::iter::once('c')), Err(Refused::Full(_))));
-/// assert!(channel.send_in_turn(ticket, std::iter::once('b'), Time::ZERO).is_ok());
+/// assert!(matches!(channel.send(0, std::iter::once('c'), Time::ZERO), Err(Refused::Full(_))));
+/// assert!(channel.send_in_turn(0, ticket, std::iter::once('b'), Time::ZERO).is_ok());
 /// ```
 #[derive(Debug)]
 pub struct Shared<T, E, W> {
-    channel: Channel<T, E>,
+    /// The most urgent first; at least one.
+    lanes: Vec<Lane<T, W>>,
+    end: End<E>,
     on_full: OnFull,
-    senders: Line<W>,
+    /// By how much a lane comes after the one before it; `None`: by any time.
+    aging: Option<Duration>,
+    /// Items inside, over all lanes.
+    depth: usize,
     receivers: Line<W>,
     tickets: u64,
     /// To be woken by the driver.
@@ -99,11 +117,23 @@ pub struct Shared<T, E, W> {
 
 impl<T, E, W> Shared<T, E, W> {
     /// An open channel for up to `capacity` items (at least one).
-    pub const fn new(capacity: usize, on_full: OnFull) -> Self {
+    pub fn new(capacity: usize, on_full: OnFull) -> Self {
+        Self::with_lanes(1, capacity, on_full, None)
+    }
+
+    /// An open channel with so many lanes (at least one), for up to `capacity` items each.
+    pub fn with_lanes(
+        lanes: usize,
+        capacity: usize,
+        on_full: OnFull,
+        aging: Option<Duration>,
+    ) -> Self {
         Self {
-            channel: Channel::new(capacity),
+            lanes: (0..lanes.max(1)).map(|_| Lane::new(capacity)).collect(),
+            end: End::Open,
             on_full,
-            senders: Line::new(),
+            aging,
+            depth: 0,
             receivers: Line::new(),
             tickets: 0,
             called: Vec::new(),
@@ -122,41 +152,48 @@ impl<T, E, W> Shared<T, E, W> {
         Ticket(self.tickets)
     }
 
-    /// Sends `items` as the overflow rule has it.
+    /// Sends `items` into a lane as the overflow rule has it.
     ///
     /// # Errors
     /// [`Refused`], with all of the items, when the channel is closed, or when they would have to
     /// wait or to fail.
-    pub fn send<I: ExactSizeIterator<Item = T>>(&mut self, items: I) -> Result<(), Refused<I>> {
-        if self.channel.is_closed() {
+    pub fn send<I: ExactSizeIterator<Item = T>>(
+        &mut self,
+        lane: usize,
+        items: I,
+        now: Time,
+    ) -> Result<(), Refused<I>> {
+        if self.is_closed() {
             return Err(Refused::Closed(items));
         }
+        let lane = self.lane(lane);
         match self.on_full {
             OnFull::Wait | OnFull::Fail => {
-                if self.senders.is_waited_in() || items.len() > self.free_room() {
+                if self.is_taken(lane) || items.len() > self.lanes[lane].free_room() {
                     return Err(Refused::Full(items));
                 }
-                self.put(items);
+                self.put(lane, items, now);
             }
             OnFull::DropNewest => {
                 let mut items = items;
-                let fit = items.len().min(self.free_room());
-                self.put(items.by_ref().take(fit));
+                let fit = items.len().min(self.lanes[lane].free_room());
+                self.put(lane, items.by_ref().take(fit), now);
                 let before = self.gone.len();
                 self.gone.extend(items);
-                let late = (self.gone.len() - before) as u64;
-                self.sent += late;
-                self.dropped += late;
+                let beyond = (self.gone.len() - before) as u64;
+                self.sent += beyond;
+                self.dropped += beyond;
             }
             OnFull::DropOldest => {
                 for item in items {
-                    if self.channel.room() == 0
-                        && let Taken::Item(oldest) = self.channel.take()
+                    if self.lanes[lane].room() == 0
+                        && let Some(oldest) = self.lanes[lane].take()
                     {
                         self.gone.push(oldest);
+                        self.depth -= 1;
                         self.dropped += 1;
                     }
-                    self.put(std::iter::once(item));
+                    self.put(lane, std::iter::once(item), now);
                 }
             }
         }
@@ -164,58 +201,76 @@ impl<T, E, W> Shared<T, E, W> {
         Ok(())
     }
 
-    /// Sends `items`, for whose number the holder of `ticket` was promised room.
+    /// Sends `items` into a lane, in which the holder of `ticket` was promised room for them.
     ///
     /// # Errors
     /// [`Refused`], with all of the items: the channel is closed, or it is not its turn.
     pub fn send_in_turn<I: ExactSizeIterator<Item = T>>(
         &mut self,
+        lane: usize,
         ticket: Ticket,
         items: I,
         now: Time,
     ) -> Result<(), Refused<I>> {
-        if self.channel.is_closed() {
+        if self.is_closed() {
             self.leave(ticket, now);
             return Err(Refused::Closed(items));
         }
-        if !self.senders.redeem(ticket) {
+        let lane = self.lane(lane);
+        if !self.lanes[lane].senders.redeem(ticket) {
             return Err(Refused::Full(items));
         }
-        self.put(items);
+        self.put(lane, items, now);
         self.unblock(now);
         self.call();
         Ok(())
     }
 
-    /// Promises room, if nobody waits for it and there is some: for how many items, at most `most`.
+    /// Promises room in a lane, if nobody waits for it and there is some: for how many items, at
+    /// most `most`.
     ///
     /// # Errors
     /// [`Refused`], when there is none, or the channel is closed.
-    pub fn reserve(&mut self, most: usize) -> Result<(Ticket, usize), Refused<()>> {
-        if self.channel.is_closed() {
+    pub fn reserve(&mut self, lane: usize, most: usize) -> Result<(Ticket, usize), Refused<()>> {
+        if self.is_closed() {
             return Err(Refused::Closed(()));
         }
-        let items = most.min(self.free_room());
-        if self.senders.is_waited_in() || items == 0 {
+        let lane = self.lane(lane);
+        let items = most.min(self.lanes[lane].free_room());
+        if self.is_taken(lane) || items == 0 {
             return Err(Refused::Full(()));
         }
         let ticket = self.ticket();
-        self.senders.promise(ticket, items);
+        self.lanes[lane].senders.promise(ticket, items);
         Ok((ticket, items))
+    }
+
+    /// Promises the holder of `ticket` an item, if nobody waits for it and there is one.
+    pub fn reserve_item(&mut self, ticket: Ticket) -> bool {
+        let free = !self.receivers.is_waited_in() && self.depth > self.receivers.promised();
+        if free {
+            self.receivers.promise(ticket, 1);
+        }
+        free
     }
 
     /// Whether a sender who waits has been called, or need not wait any more.
     pub fn is_called(&self, ticket: Ticket) -> bool {
-        self.channel.is_closed() || self.senders.is_promised(ticket)
+        self.is_closed() || self.lanes.iter().any(|it| it.senders.is_promised(ticket))
+    }
+
+    /// Whether the holder of the ticket was promised an item.
+    pub fn is_promised(&self, ticket: Ticket) -> bool {
+        self.receivers.is_promised(ticket)
     }
 
     /// Takes the oldest item; the holder of a ticket takes the one it was promised.
     pub fn receive(&mut self, turn: Option<Ticket>) -> Taken<T> {
         match self.claim(turn, 1) {
             Taken::Item(_) => {
-                let taken = self.channel.take();
+                let taken = self.take_next();
                 self.call();
-                taken
+                taken.map_or(Taken::Empty, Taken::Item)
             }
             Taken::Empty => Taken::Empty,
             Taken::Ended => Taken::Ended,
@@ -228,7 +283,7 @@ impl<T, E, W> Shared<T, E, W> {
             Taken::Item(count) => {
                 let mut items = Vec::with_capacity(count);
                 while items.len() < count
-                    && let Taken::Item(item) = self.channel.take()
+                    && let Some(item) = self.take_next()
                 {
                     items.push(item);
                 }
@@ -240,9 +295,26 @@ impl<T, E, W> Shared<T, E, W> {
         }
     }
 
-    /// Waits for room for so many items; called at once if there is some.
-    pub fn join_senders(&mut self, ticket: Ticket, items: usize, waiter: W, now: Time) {
-        self.senders.join(ticket, items, waiter);
+    /// Puts an item that was received back in front of all others: it is the next to be received.
+    pub fn put_back(&mut self, item: T) {
+        let ages = self.aging.is_some();
+        self.lanes[0].put_back(item, ages);
+        self.depth += 1;
+        self.received -= 1;
+        self.call();
+    }
+
+    /// Waits for room for so many items in a lane; called at once if there is some.
+    pub fn join_senders(
+        &mut self,
+        lane: usize,
+        ticket: Ticket,
+        items: usize,
+        waiter: W,
+        now: Time,
+    ) {
+        let lane = self.lane(lane);
+        self.lanes[lane].senders.join(ticket, items, waiter);
         self.blocked_since.get_or_insert(now);
         self.call();
     }
@@ -257,8 +329,10 @@ impl<T, E, W> Shared<T, E, W> {
     ///
     /// Returns the waiter, if it had not been called.
     pub fn leave(&mut self, ticket: Ticket, now: Time) -> Option<W> {
-        let waiter = self.senders.leave(ticket);
-        let waiter = waiter.or_else(|| self.receivers.leave(ticket));
+        let mut waiter = self.receivers.leave(ticket);
+        for lane in &mut self.lanes {
+            waiter = waiter.or_else(|| lane.senders.leave(ticket));
+        }
         self.unblock(now);
         self.call();
         waiter
@@ -266,13 +340,10 @@ impl<T, E, W> Shared<T, E, W> {
 
     /// Lets nothing more in, because of `error` if there is one. The first end stands.
     pub fn close(&mut self, error: Option<E>, now: Time) -> Option<E> {
-        let late = if self.channel.is_closed() {
+        let late = if self.is_closed() {
             error
         } else {
-            match error {
-                Some(error) => self.channel.fail(error),
-                None => self.channel.close(),
-            }
+            self.end = error.map_or(End::Closed, End::Failed);
             None
         };
         self.call();
@@ -290,130 +361,16 @@ impl<T, E, W> Shared<T, E, W> {
         std::mem::take(&mut self.gone)
     }
 
-    /// The error it was closed with.
-    pub const fn failure(&self) -> Option<&E> {
-        self.channel.failure()
-    }
-
-    /// Whether nothing more is let in.
-    pub const fn is_closed(&self) -> bool {
-        self.channel.is_closed()
-    }
-
-    /// The most items it holds.
-    pub const fn capacity(&self) -> usize {
-        self.channel.capacity()
-    }
-
-    /// What happens to an item that finds no room.
-    pub const fn on_full(&self) -> OnFull {
-        self.on_full
-    }
-
-    /// What happened so far.
-    pub fn counts(&self, now: Time) -> Counts {
-        let waiting = self.blocked_since.map(|since| now.since(since));
-        Counts {
-            sent: self.sent,
-            received: self.received,
-            dropped: self.dropped,
-            depth: self.channel.len(),
-            blocked: self.blocked + waiting.unwrap_or_default(),
-            senders: self.senders.len(),
-            receivers: self.receivers.len(),
-        }
-    }
-
-    /// The items inside, oldest first.
-    pub fn items(&self) -> impl Iterator<Item = &T> {
-        self.channel.iter()
-    }
-
-    /// Those who wait on either side and were not called.
-    pub fn waiters(&self) -> impl Iterator<Item = &W> {
-        self.senders.waiters().chain(self.receivers.waiters())
-    }
-
     /// Lets go of everything inside and of everybody who waits: the end of the channel itself.
     pub fn clear(&mut self) -> (Vec<T>, Vec<W>) {
-        let mut waiters = self.senders.clear();
-        waiters.extend(self.receivers.clear());
-        (self.channel.take_all(), waiters)
-    }
-
-    const fn free_room(&self) -> usize {
-        self.channel.room().saturating_sub(self.senders.promised())
-    }
-
-    fn put(&mut self, items: impl Iterator<Item = T>) {
-        for item in items {
-            // What does not go in would be lost: it is counted and handed over like a dropped one.
-            self.sent += 1;
-            if let Err(refused) = self.channel.offer(item, 1) {
-                self.gone.push(refused.into_value());
-                self.dropped += 1;
-            }
+        let mut waiters = self.receivers.clear();
+        let mut items = Vec::new();
+        for lane in &mut self.lanes {
+            waiters.extend(lane.senders.clear());
+            items.extend(lane.take_all());
         }
-    }
-
-    /// How many items the caller may take now.
-    fn claim(&mut self, turn: Option<Ticket>, most: usize) -> Taken<usize> {
-        if let Some(ticket) = turn {
-            self.receivers.redeem(ticket);
-        }
-        let free = self.channel.len().saturating_sub(self.receivers.promised());
-        if free > 0 {
-            let count = free.min(most.max(1));
-            self.received += count as u64;
-            Taken::Item(count)
-        } else if self.channel.is_closed() && self.channel.is_empty() {
-            Taken::Ended
-        } else {
-            Taken::Empty
-        }
-    }
-
-    /// Calls those whose turn it is.
-    fn call(&mut self) {
-        if self.receivers.is_waited_in() {
-            self.call_receivers();
-        }
-        if self.senders.is_waited_in() {
-            self.call_senders();
-        }
-    }
-
-    fn call_receivers(&mut self) {
-        while let Some((ticket, waiter)) = self.receivers.call(self.channel.len()) {
-            self.called.push(Called { ticket, waiter });
-        }
-        // Not before the last item is gone: whoever was promised it may yet give it up.
-        if self.channel.is_closed() && self.channel.is_empty() {
-            while let Some((ticket, waiter)) = self.receivers.dismiss() {
-                self.called.push(Called { ticket, waiter });
-            }
-        }
-    }
-
-    fn call_senders(&mut self) {
-        if self.channel.is_closed() {
-            while let Some((ticket, waiter)) = self.senders.dismiss() {
-                self.called.push(Called { ticket, waiter });
-            }
-            return;
-        }
-        while let Some((ticket, waiter)) = self.senders.call(self.channel.room()) {
-            self.called.push(Called { ticket, waiter });
-        }
-    }
-
-    /// Stops the clock of the blocked time once the last sender who waited is gone.
-    fn unblock(&mut self, now: Time) {
-        if self.senders.len() == 0
-            && let Some(since) = self.blocked_since.take()
-        {
-            self.blocked += now.since(since);
-        }
+        self.depth = 0;
+        (items, waiters)
     }
 }
 

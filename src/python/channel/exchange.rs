@@ -4,11 +4,23 @@ use std::collections::VecDeque;
 use std::sync::MutexGuard;
 
 use anabranch_core::channel::{Called, OnFull, Refused, Taken, Ticket};
+use anabranch_core::clock::Time;
 use pyo3::prelude::*;
 
 use super::super::errors::{ChannelClosed, ChannelFull};
 use super::super::run::locked;
-use super::{PyChannel, State, Waiter};
+use super::{LAST, PyChannel, State, Waiter};
+
+/// What becomes of asking for an item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// One is promised.
+    Promised,
+    /// The waiter will be woken.
+    Waits,
+    /// None will come.
+    Ended,
+}
 
 /// Each of these does what it says and then returns, beside its result, what a signal handler
 /// raised while others were woken.
@@ -32,6 +44,57 @@ impl PyChannel {
         self.settle(py, state)
     }
 
+    /// Asks for an item: to be promised one now, or when the waiter is woken.
+    pub(crate) fn ask(
+        &self,
+        py: Python<'_>,
+        ticket: Ticket,
+        waiter: Waiter,
+    ) -> (Asked, Option<PyErr>) {
+        let mut state = locked(&self.state);
+        if state.reserve_item(ticket) {
+            return (Asked::Promised, None);
+        }
+        if state.is_ended() {
+            return (Asked::Ended, None);
+        }
+        state.join_receivers(ticket, waiter);
+        (Asked::Waits, self.settle(py, state))
+    }
+
+    /// What has become of asking, once the waiter was woken.
+    pub(crate) fn asked(&self, ticket: Ticket) -> Asked {
+        let state = locked(&self.state);
+        if state.is_promised(ticket) {
+            Asked::Promised
+        } else if state.is_ended() {
+            Asked::Ended
+        } else {
+            Asked::Waits
+        }
+    }
+
+    /// Takes one item.
+    pub(crate) fn take_one(
+        &self,
+        py: Python<'_>,
+        turn: Option<Ticket>,
+    ) -> (Taken<Py<PyAny>>, Option<PyErr>) {
+        let mut state = locked(&self.state);
+        let taken = state.receive(turn);
+        (taken, self.settle(py, state))
+    }
+
+    /// The item that would be received next.
+    pub(crate) fn peek(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        locked(&self.state).peek().map(|item| item.clone_ref(py))
+    }
+
+    /// How many items are inside.
+    pub(crate) fn holds(&self) -> usize {
+        locked(&self.state).depth()
+    }
+
     /// Waits for room for one item.
     pub(crate) fn wait_for_room(
         &self,
@@ -41,7 +104,7 @@ impl PyChannel {
     ) -> Option<PyErr> {
         let now = self.clock.now();
         let mut state = locked(&self.state);
-        state.join_senders(ticket, 1, waiter, now);
+        state.join_senders(LAST, ticket, 1, waiter, now);
         self.settle(py, state)
     }
 
@@ -50,7 +113,7 @@ impl PyChannel {
     /// # Errors
     /// As [`Shared::reserve`] has it.
     pub(crate) fn reserve(&self, most: usize) -> Result<(Ticket, usize), Refused<()>> {
-        locked(&self.state).reserve(most)
+        locked(&self.state).reserve(LAST, most)
     }
 
     /// Whether a sender who waits may come.
@@ -97,10 +160,27 @@ impl PyChannel {
         items: I,
         turn: Option<Ticket>,
     ) -> (PyResult<bool>, Option<PyErr>) {
+        self.offer_to(py, LAST, items, turn)
+    }
+
+    /// Sends items into a lane; false if their sender has to wait.
+    pub(super) fn offer_to<I: ExactSizeIterator<Item = Py<PyAny>>>(
+        &self,
+        py: Python<'_>,
+        lane: usize,
+        items: I,
+        turn: Option<Ticket>,
+    ) -> (PyResult<bool>, Option<PyErr>) {
         let mut state = locked(&self.state);
+        // Reading the clock costs as much as sending.
+        let now = if turn.is_some() || state.ages() {
+            self.clock.now()
+        } else {
+            Time::ZERO
+        };
         let sent = match turn {
-            None => state.send(items),
-            Some(ticket) => state.send_in_turn(ticket, items, self.clock.now()),
+            None => state.send(lane, items, now),
+            Some(ticket) => state.send_in_turn(lane, ticket, items, now),
         };
         let fails = state.on_full() == OnFull::Fail;
         let fatal = self.settle(py, state);

@@ -14,7 +14,7 @@ fn at(seconds: u64) -> Time {
 fn filled(capacity: usize, on_full: OnFull, items: impl IntoIterator<Item = u32>) -> Plain {
     let mut channel = Plain::new(capacity, on_full);
     for item in items {
-        assert!(channel.send(std::iter::once(item)).is_ok());
+        assert!(channel.send(0, std::iter::once(item), Time::ZERO).is_ok());
     }
     channel
 }
@@ -35,7 +35,7 @@ fn waiting_receiver(channel: &mut Plain, waiter: u32) -> Ticket {
 
 fn waiting_sender(channel: &mut Plain, items: usize, waiter: u32, now: Time) -> Ticket {
     let ticket = channel.ticket();
-    channel.join_senders(ticket, items, waiter, now);
+    channel.join_senders(0, ticket, items, waiter, now);
     ticket
 }
 
@@ -44,7 +44,7 @@ fn f10_what_a_cancelled_receiver_was_promised_goes_to_the_next() {
     let mut channel = Plain::new(4, OnFull::Wait);
     let first = waiting_receiver(&mut channel, 1);
     let second = waiting_receiver(&mut channel, 2);
-    assert!(channel.send([7].into_iter()).is_ok());
+    assert!(channel.send(0, [7].into_iter(), Time::ZERO).is_ok());
     assert_eq!(called(&mut channel), [1]);
     // Promised: nobody else gets it, and it is still inside.
     assert_eq!(channel.receive(None), Taken::Empty);
@@ -65,7 +65,7 @@ fn f10_the_room_a_cancelled_sender_was_promised_goes_to_the_next() {
     assert_eq!(called(&mut channel), [2]);
     assert!(
         channel
-            .send_in_turn(second, [2].into_iter(), Time::ZERO)
+            .send_in_turn(0, second, [2].into_iter(), Time::ZERO)
             .is_ok()
     );
     assert_eq!(channel.receive(None), Taken::Item(2));
@@ -77,15 +77,15 @@ fn nobody_overtakes_a_large_batch() {
     let large = waiting_sender(&mut channel, 3, 1, Time::ZERO);
     assert_eq!(channel.receive(None), Taken::Item(1));
     assert!(matches!(
-        channel.send([9].into_iter()),
+        channel.send(0, [9].into_iter(), Time::ZERO),
         Err(Refused::Full(_))
     ));
-    assert_eq!(channel.reserve(1), Err(Refused::Full(())));
+    assert_eq!(channel.reserve(0, 1), Err(Refused::Full(())));
     assert_eq!(channel.receive_many(None, 9), Taken::Item(vec![2, 3]));
     assert_eq!(called(&mut channel), [1]);
     assert!(
         channel
-            .send_in_turn(large, [4, 5, 6].into_iter(), Time::ZERO)
+            .send_in_turn(0, large, [4, 5, 6].into_iter(), Time::ZERO)
             .is_ok()
     );
     assert_eq!(channel.receive_many(None, 2), Taken::Item(vec![4, 5]));
@@ -94,10 +94,10 @@ fn nobody_overtakes_a_large_batch() {
 #[test]
 fn what_is_reserved_is_nobody_else_s() {
     let mut channel = filled(4, OnFull::Wait, [1]);
-    let (reserved, items) = channel.reserve(9).unwrap();
+    let (reserved, items) = channel.reserve(0, 9).unwrap();
     assert_eq!(items, 3);
     assert!(matches!(
-        channel.send([9].into_iter()),
+        channel.send(0, [9].into_iter(), Time::ZERO),
         Err(Refused::Full(_))
     ));
     let waiting = waiting_sender(&mut channel, 1, 1, Time::ZERO);
@@ -105,7 +105,7 @@ fn what_is_reserved_is_nobody_else_s() {
     // Less than was reserved: the rest is free again.
     assert!(
         channel
-            .send_in_turn(reserved, [2].into_iter(), Time::ZERO)
+            .send_in_turn(0, reserved, [2].into_iter(), Time::ZERO)
             .is_ok()
     );
     assert_eq!(called(&mut channel), [1]);
@@ -119,7 +119,7 @@ fn f11_the_end_is_told_after_the_last_item_and_to_all() {
     let mut channel = Plain::new(4, OnFull::Wait);
     let first = waiting_receiver(&mut channel, 1);
     let second = waiting_receiver(&mut channel, 2);
-    assert!(channel.send([7].into_iter()).is_ok());
+    assert!(channel.send(0, [7].into_iter(), Time::ZERO).is_ok());
     assert_eq!(channel.close(Some("disk full"), Time::ZERO), None);
     // The second waits on: the first may yet give the item up.
     assert_eq!(called(&mut channel), [1]);
@@ -144,27 +144,27 @@ fn f12_closing_turns_waiting_senders_away_with_what_they_hold() {
     channel.close(None, Time::ZERO);
     assert_eq!(called(&mut channel), [2]);
     for ticket in [promised, waiting] {
-        let refused = channel.send_in_turn(ticket, [5].into_iter(), Time::ZERO);
+        let refused = channel.send_in_turn(0, ticket, [5].into_iter(), Time::ZERO);
         let Err(Refused::Closed(items)) = refused else {
             panic!("{refused:?}");
         };
         assert_eq!(items.collect::<Vec<_>>(), [5]);
     }
     assert_eq!(channel.receive(None), Taken::Ended);
-    assert_eq!(channel.reserve(1), Err(Refused::Closed(())));
+    assert_eq!(channel.reserve(0, 1), Err(Refused::Closed(())));
 }
 
 #[test]
 fn b5_a_full_channel_drops_as_its_rule_says() {
     let mut newest = filled(2, OnFull::DropNewest, [1]);
-    assert!(newest.send([2, 3, 4].into_iter()).is_ok());
+    assert!(newest.send(0, [2, 3, 4].into_iter(), Time::ZERO).is_ok());
     assert_eq!(newest.take_gone(), [3, 4]);
     assert_eq!(newest.receive_many(None, 9), Taken::Item(vec![1, 2]));
     let counts = newest.counts(Time::ZERO);
     assert_eq!((counts.sent, counts.dropped, counts.received), (4, 2, 2));
 
     let mut oldest = filled(2, OnFull::DropOldest, [1]);
-    assert!(oldest.send([2, 3, 4].into_iter()).is_ok());
+    assert!(oldest.send(0, [2, 3, 4].into_iter(), Time::ZERO).is_ok());
     assert_eq!(oldest.take_gone(), [1, 2]);
     assert_eq!(oldest.receive_many(None, 9), Taken::Item(vec![3, 4]));
     let counts = oldest.counts(Time::ZERO);
@@ -172,7 +172,7 @@ fn b5_a_full_channel_drops_as_its_rule_says() {
 
     let mut fail = filled(2, OnFull::Fail, [1]);
     assert!(matches!(
-        fail.send([2, 3].into_iter()),
+        fail.send(0, [2, 3].into_iter(), Time::ZERO),
         Err(Refused::Full(_))
     ));
     assert_eq!(fail.counts(Time::ZERO).sent, 1);
@@ -188,13 +188,13 @@ fn blocked_time_is_that_in_which_anybody_waited_for_room() {
     assert_eq!(channel.receive(None), Taken::Item(1));
     assert!(
         channel
-            .send_in_turn(second, [2].into_iter(), at(15))
+            .send_in_turn(0, second, [2].into_iter(), at(15))
             .is_ok()
     );
     assert_eq!(channel.counts(at(99)).blocked, Duration::from_secs(5));
     // A reservation waits for nothing.
     assert_eq!(channel.receive(None), Taken::Item(2));
-    let (reserved, _) = channel.reserve(1).unwrap();
+    let (reserved, _) = channel.reserve(0, 1).unwrap();
     channel.leave(reserved, at(200));
     assert_eq!(channel.counts(at(300)).blocked, Duration::from_secs(5));
 }
@@ -303,7 +303,7 @@ proptest! {
                 Step::Send(count) => {
                     let count = count.min(capacity);
                     let items = world.items(count);
-                    if world.channel.send(items.clone().into_iter()).is_ok() {
+                    if world.channel.send(0, items.clone().into_iter(), Time::ZERO).is_ok() {
                         world.inside.extend(items);
                     }
                 }
@@ -317,7 +317,7 @@ proptest! {
                     let ticket = world.channel.ticket();
                     let count = count.min(capacity);
                     world.people.insert(ticket, (Some(count), false));
-                    world.channel.join_senders(ticket, count, 0, Time::ZERO);
+                    world.channel.join_senders(0, ticket, count, 0, Time::ZERO);
                 }
                 Step::JoinReceivers => {
                     let ticket = world.channel.ticket();
@@ -363,7 +363,7 @@ fn comes(world: &mut World, which: usize) -> Result<(), TestCaseError> {
         let items = world.items(count);
         match world
             .channel
-            .send_in_turn(ticket, items.clone().into_iter(), Time::ZERO)
+            .send_in_turn(0, ticket, items.clone().into_iter(), Time::ZERO)
         {
             Ok(()) => {
                 prop_assert!(was_called);
@@ -394,4 +394,104 @@ fn comes(world: &mut World, which: usize) -> Result<(), TestCaseError> {
         }
     }
     Ok(())
+}
+
+mod lanes {
+    use super::*;
+
+    fn lanes(aging: Option<u64>) -> Plain {
+        Plain::with_lanes(3, 2, OnFull::Wait, aging.map(Duration::from_secs))
+    }
+
+    fn send(channel: &mut Plain, lane: usize, item: u32, second: u64) -> bool {
+        let sent = channel.send(lane, std::iter::once(item), at(second));
+        sent.is_ok()
+    }
+
+    #[test]
+    fn q1_the_most_urgent_is_received_first_whatever_came_first() {
+        let mut channel = lanes(None);
+        for (lane, item) in [(2, 20), (1, 10), (2, 21), (0, 1)] {
+            assert!(send(&mut channel, lane, item, 0));
+        }
+        let waiting = waiting_receiver(&mut channel, 1);
+        // Promised is an item, not this one: what is more urgent and comes before it is received
+        // goes first.
+        assert_eq!(called(&mut channel), [1]);
+        assert_eq!(channel.receive(None), Taken::Item(1));
+        assert!(send(&mut channel, 0, 2, 0));
+        assert_eq!(channel.receive(Some(waiting)), Taken::Item(2));
+        assert_eq!(channel.receive_many(None, 9), Taken::Item(vec![10, 20, 21]));
+        assert_eq!(channel.depths().collect::<Vec<_>>(), [0, 0, 0]);
+    }
+
+    #[test]
+    fn q1_with_aging_a_lane_comes_later_by_so_much_and_no_more() {
+        let mut channel = lanes(Some(10));
+        assert!(send(&mut channel, 1, 10, 0));
+        assert!(send(&mut channel, 0, 1, 9));
+        assert!(send(&mut channel, 2, 20, 0));
+        assert!(send(&mut channel, 0, 2, 11));
+        assert_eq!(channel.peek(), Some(&1));
+        assert_eq!(
+            channel.receive_many(None, 9),
+            Taken::Item(vec![1, 10, 2, 20])
+        );
+    }
+
+    #[test]
+    fn q2_a_full_lane_holds_up_its_own_senders_only() {
+        let mut channel = lanes(None);
+        assert!(send(&mut channel, 2, 20, 0) && send(&mut channel, 2, 21, 0));
+        assert!(!send(&mut channel, 2, 22, 0));
+        let waiting = channel.ticket();
+        channel.join_senders(2, waiting, 1, 7, at(0));
+        assert!(send(&mut channel, 0, 1, 0));
+        assert_eq!(channel.receive(None), Taken::Item(1));
+        assert_eq!(called(&mut channel), [0; 0]);
+        assert_eq!(channel.receive(None), Taken::Item(20));
+        assert_eq!(called(&mut channel), [7]);
+        // The room is promised.
+        assert!(!send(&mut channel, 2, 23, 3));
+        let sent = channel.send_in_turn(2, waiting, [22].into_iter(), at(3));
+        assert!(sent.is_ok());
+        let counts = channel.counts(at(9));
+        assert_eq!((counts.depth, counts.blocked), (2, Duration::from_secs(3)));
+    }
+
+    #[test]
+    fn q2_each_lane_drops_its_own() {
+        let mut channel = Plain::with_lanes(2, 1, OnFull::DropOldest, None);
+        for (lane, item) in [(0, 1), (1, 10), (1, 11)] {
+            assert!(send(&mut channel, lane, item, 0));
+        }
+        assert_eq!(channel.take_gone(), [10]);
+        assert_eq!(channel.receive_many(None, 9), Taken::Item(vec![1, 11]));
+    }
+
+    #[test]
+    fn f10_what_is_put_back_is_the_next_to_be_received_even_after_the_end() {
+        let mut channel = Plain::with_lanes(2, 1, OnFull::Wait, Some(Duration::from_secs(1)));
+        assert!(send(&mut channel, 1, 10, 0));
+        assert_eq!(channel.receive(None), Taken::Item(10));
+        assert!(send(&mut channel, 0, 1, 0));
+        channel.close(None, at(0));
+        channel.put_back(10);
+        let counts = channel.counts(at(0));
+        assert_eq!((counts.sent, counts.received, counts.depth), (2, 0, 2));
+        assert_eq!(channel.receive_many(None, 9), Taken::Item(vec![10, 1]));
+        assert_eq!(channel.receive(None), Taken::Ended);
+    }
+
+    #[test]
+    fn an_item_is_promised_at_once_if_nobody_waits_for_it() {
+        let mut channel = lanes(None);
+        assert!(send(&mut channel, 1, 10, 0));
+        let ticket = channel.ticket();
+        assert!(channel.reserve_item(ticket) && channel.is_promised(ticket));
+        assert_eq!(channel.receive(None), Taken::Empty);
+        let late = channel.ticket();
+        assert!(!channel.reserve_item(late));
+        assert_eq!(channel.receive(Some(ticket)), Taken::Item(10));
+    }
 }

@@ -1,0 +1,445 @@
+"""`fan_in`: many readers, and one handler for all their items."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from anabranch._calls import (
+    Act,
+    act,
+    attempt,
+    attempt_blocking,
+    begun,
+    check_context,
+    check_seconds,
+    conduct_blocking,
+    now_of,
+    virtual_of,
+)
+from anabranch._readers import Readers
+from anabranch._record import note
+from anabranch._waiting import ThreadWaiter
+from anabranch._watch import check, joined
+from anabranch.context import child_of
+from anabranch.errors import HandlerTimeout, refused
+from anabranch.group import ErrGroup
+from anabranch.result import Result
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from datetime import timedelta
+
+    from anabranch._readers import OnFault
+    from anabranch.channel import Channel
+    from anabranch.context import Context
+    from anabranch.source import Source
+    from anabranch.strategy import Chooser, Strategy
+
+T = TypeVar("T")
+
+_MOST_AT_ONCE = 64
+# After so many items that did not have to be waited for, others have their turn.
+_STRETCH = 64
+# A thread looks so often whether a pipeline that it is part of is aborted.
+_LOOK = 0.25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FanInReport:
+    """What a fan-in did.
+
+    Attributes:
+        handled: How many items were handled and committed, by the name of their source.
+        faults: The errors that sources were closed with and that were set aside, by their names.
+    """
+
+    handled: Mapping[str, int]
+    faults: Mapping[str, Exception] = field(default_factory=dict[str, Exception])
+
+    @property
+    def total(self) -> int:
+        """How many items were handled and committed."""
+        return sum(self.handled.values())
+
+
+async def fan_in(
+    readers: Iterable[Channel[T] | Source[T]],
+    handler: Callable[..., object],
+    *,
+    strategy: str | Strategy | Chooser = "round_robin",
+    concurrency: int | None = None,
+    on_fault: OnFault = "fail_fast",
+    timeout: float | timedelta | None = None,  # noqa: ASYNC109 - its outcome is a failure of ours
+    ctx: Context | None = None,
+) -> FanInReport:
+    """Handle the items of many readers, until all have ended.
+
+    Of each source one item at a time is being handled, so that its order holds; items of different
+    sources overlap. What a handler did is committed when it succeeds, and undone when it fails or
+    is cut short. An item is taken only when a handler is free for it.
+
+    The first error of a handler ends the fan-in: the other handlers are cancelled, and undone.
+    Their items are nacked, or put back into their channels.
+
+    Args:
+        readers: The channels, each once, bare or as `ab.Source`s with `ack`, `nack` and `close`.
+            Without any it succeeds at once.
+        handler: Called with an item, and `ctx` if it has such a parameter. A `def` runs in a
+            thread.
+        strategy: Which of the sources that have something is read next: see `ab.Strategy`.
+        concurrency: How many handlers run at once; by default one per source, at most 64.
+        on_fault: What the error of a source, once its items are handled, does: "fail_fast" ends
+            the fan-in, "drain" is raised when all others have ended, "quarantine" goes to the
+            report.
+        timeout: Seconds for all of it, by its clock; 0 or less is over before it begins.
+        ctx: What it is a part of.
+
+    Raises:
+        ConfigError: An argument is not allowed.
+        HandlerTimeout: Its time was up.
+        Cancelled: `ctx` was cancelled.
+        Exception: The first error of a handler, of `ack`, of a source, or of the strategy.
+
+    Example:
+        >>> import asyncio
+        >>> import anabranch as ab
+        >>> async def main() -> None:
+        ...     mail, web = ab.Channel(10, name="mail"), ab.Channel(10, name="web")
+        ...     await mail.send_many(["a", "b"])
+        ...     await web.send("c")
+        ...     mail.close()
+        ...     web.close()
+        ...     async def store(order: str) -> None:
+        ...         print("stored", order)
+        ...     report = await ab.fan_in([mail, web], store)
+        ...     print(report.handled)
+        >>> asyncio.run(main())
+        stored a
+        stored c
+        stored b
+        {'mail': 2, 'web': 1}
+    """
+    many = Readers(readers, strategy, on_fault, "fan_in")
+    part = act(handler, "fan_in", argument="handler", args=(None,), gives="an item")
+    if concurrency is not None and (type(concurrency) is not int or concurrency < 1):
+        raise refused("concurrency", concurrency, "an int >= 1 or None", subject="fan_in")
+    limit = None if timeout is None else check_seconds(timeout, "timeout", "fan_in", least=-1e9)
+    check_context(ctx, "fan_in")
+    most = min(concurrency or _MOST_AT_ONCE, len(many.sources))
+    return await _FanIn(many, part, most).run(limit, ctx)
+
+
+def fan_in_blocking(
+    readers: Iterable[Channel[T] | Source[T]],
+    handler: Callable[..., object],
+    *,
+    strategy: str | Strategy | Chooser = "round_robin",
+    on_fault: OnFault = "fail_fast",
+    timeout: float | timedelta | None = None,
+    ctx: Context | None = None,
+) -> FanInReport:
+    """Handle the items of many readers in this thread, one after the other.
+
+    It is `fan_in` with a concurrency of 1, for a `def`; what cancels it, or its timeout, does so
+    between items.
+
+    Raises:
+        ConfigError: An argument is not allowed, or a callable is an `async def`.
+        RuntimeError: It would block a running event loop.
+        HandlerTimeout: Its time was up.
+        Cancelled: `ctx` was cancelled.
+        Exception: The first error of a handler, of `ack`, of a source, or of the strategy.
+    """
+    many = Readers(readers, strategy, on_fault, "fan_in")
+    part = act(handler, "fan_in", argument="handler", args=(None,), gives="an item")
+    for it in (part, *(it for source in many.sources for it in source._callables())):
+        if it.is_async:
+            raise refused("handler", it.fn, "no async def: await fan_in", subject="fan_in")
+    limit = None if timeout is None else check_seconds(timeout, "timeout", "fan_in", least=-1e9)
+    check_context(ctx, "fan_in")
+    call = begun(ctx, "fan_in")
+    done: FanInReport = conduct_blocking(call, _Blocking(many, part, limit).run, "fan_in")
+    return done
+
+
+class _FanIn:
+    """A fan-in at work."""
+
+    def __init__(self, many: Readers, handler: Act, most: int) -> None:
+        self._many = many
+        self._handler = handler
+        self._most = most
+        self._handled = [0] * len(many.sources)
+        self._workers = 0
+        # Those who wait for an item, in order; the bell wakes the first, and each one the next.
+        self._idle: deque[asyncio.Future[None]] = deque()
+        self._listening = False
+
+    async def run(self, limit: float | None, ctx: Context | None) -> FanInReport:
+        self._loop = asyncio.get_running_loop()
+        self._group = ErrGroup("fan_in", ctx=ctx)
+        try:
+            await self._within(limit)
+            self._many.conclude()
+        except BaseException as error:
+            await self._close(error)
+            raise
+        await self._close(None)
+        return report_of(self._many, self._handled)
+
+    async def _within(self, limit: float | None) -> None:
+        deadline = asyncio.timeout(limit)
+        try:
+            async with deadline, self._group as group:
+                self._ctx = group._ctx
+                if limit is not None:
+                    own = self._ctx._deadline
+                    until = now_of(self._ctx) + limit
+                    self._ctx._deadline = until if own is None else min(own, until)
+                    if limit <= 0:
+                        raise _overran(self._ctx, limit)
+                self._many.begin(virtual_of(self._ctx))
+                self._hire()
+        except TimeoutError as error:
+            if deadline.expired() and limit is not None and not isinstance(error, HandlerTimeout):
+                raise _overran(self._ctx, limit) from error
+            raise
+
+    def _hire(self) -> None:
+        if self._workers < self._most:
+            self._workers += 1
+            self._group._begin(Act(self._work, "work", (), awaits=True, ctx=False), ())
+
+    async def _work(self) -> None:
+        done: int | None = None
+        stretch = 0
+        while (taken := await self._next(done)) is not None:
+            number, item = taken
+            await self._handle(number, item)
+            done = number
+            stretch += 1
+            if stretch == _STRETCH:
+                stretch = 0
+                await asyncio.sleep(0)
+
+    async def _next(self, done: int | None) -> tuple[int, Any] | None:
+        """Wait for the next item; None at the end."""
+        while True:
+            taken = self._many.take(done)
+            done = None
+            if taken is not None:
+                number, item, more = taken
+                if not self._idle:
+                    # Somebody has to hear the bell while this one is at work.
+                    self._hire()
+                elif more:
+                    self._rise()
+                return number, item
+            if self._many.over:
+                self._wake_all()
+                return None
+            await self._wait()
+
+    async def _wait(self) -> None:
+        future = self._loop.create_future()
+        self._idle.append(future)
+        try:
+            if not self._listening:
+                self._listening = self._many.core.sleep(self._ring)
+                if not self._listening:
+                    return
+            await future
+        finally:
+            if not future.done() or future.cancelled():
+                self._idle.remove(future)
+
+    def _ring(self) -> None:
+        """Something has happened, in whatever thread."""
+        try:
+            here = asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            here = False
+        if here:
+            self._heard()
+        else:
+            self._loop.call_soon_threadsafe(self._heard)
+
+    def _heard(self) -> None:
+        self._listening = False
+        self._rise()
+
+    def _rise(self) -> None:
+        while self._idle:
+            future = self._idle.popleft()
+            if not future.done():
+                future.set_result(None)
+                return
+
+    def _wake_all(self) -> None:
+        while self._idle:
+            self._rise()
+
+    async def _handle(self, number: int, item: Any) -> None:  # noqa: ANN401 - an item
+        source = self._many.sources[number]
+        call = self._handler
+        try:
+            if call.is_async and not call.takes_ctx:
+                # It has no context: there is nothing to undo, or to tell it.
+                value: Any = await call.fn(item)
+                if isinstance(cast("object", value), Result):
+                    await self._attempted(source.name, _giving(value))
+            else:
+                given = Act(call.fn, call.name, (item,), awaits=call.is_async, ctx=call.takes_ctx)
+                await self._attempted(source.name, given)
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            await self._failed(number, item, error)
+            raise
+        if source._ack is not None:
+            await told(source._ack, item)
+        self._handled[number] += 1
+
+    async def _attempted(self, name: str, given: Act) -> None:
+        one = child_of(self._ctx, name)
+        await attempt(given, one, threaded=True)
+        await one._commit()
+
+    async def _failed(self, number: int, item: object, error: BaseException) -> None:
+        """Tell where the item came from that what was done for it is undone."""
+        source = self._many.sources[number]
+        if isinstance(error, Exception):
+            note(error, f"with an item of source {source.name!r} in {self._ctx.name!r}")
+        if source._nack is not None:
+            # Not to be cut short by what has cut the handler short.
+            cancelled = await joined([self._loop.create_task(told(source._nack, item, error))])
+            if cancelled is not None and isinstance(error, Exception):
+                raise cancelled
+        elif not isinstance(error, Exception):
+            self._many.put_back(number, item)
+
+    async def _close(self, error: BaseException | None) -> None:
+        """Read no more of anything, and tell so, whatever happens meanwhile."""
+        self._many.leave()
+        closes = [source._close for source in self._many.sources if source._close is not None]
+        tasks = [self._loop.create_task(told(close)) for close in closes]
+        cancelled = await joined(tasks)
+        for task in tasks:
+            late = asyncio.CancelledError() if task.cancelled() else task.exception()
+            if late is None:
+                continue
+            if error is None:
+                raise late
+            note(error, f"and a close() of {self._group.name!r} raised {late!r}")
+        if cancelled is not None:
+            raise cancelled
+
+
+class _Blocking:
+    """A fan-in at work in a thread, one item after the other."""
+
+    def __init__(self, many: Readers, handler: Act, limit: float | None) -> None:
+        self._many = many
+        self._handler = handler
+        self._limit = limit
+        self._handled = [0] * len(many.sources)
+
+    def run(self, call: Context) -> FanInReport:
+        waiter = ThreadWaiter()
+        tokens = call._tokens()
+        self._until = None
+        if self._limit is not None:
+            self._until = now_of(call) + self._limit
+            own = call._deadline
+            call._deadline = self._until if own is None else min(own, self._until)
+        try:
+            for token in tokens:
+                token._attach(waiter, waiter.wake)
+            self._many.begin(virtual_of(call))
+            self._work(call, waiter)
+            self._many.conclude()
+        except BaseException as error:
+            self._close(error)
+            raise
+        finally:
+            for token in tokens:
+                token._detach(waiter)
+        self._close(None)
+        return report_of(self._many, self._handled)
+
+    def _work(self, call: Context, waiter: ThreadWaiter) -> None:
+        done: int | None = None
+        while True:
+            check(call)
+            left = None if self._until is None else self._until - now_of(call)
+            if left is not None and left <= 0:
+                raise _overran(call, self._limit or 0.0)
+            taken = self._many.take(done)
+            done = None
+            if taken is not None:
+                done = taken[0]
+                self._handle(call, done, taken[1])
+            elif self._many.over:
+                return
+            elif self._many.core.sleep(waiter.wake):
+                waiter.sleep(left if left is None else min(left, _LOOK))
+
+    def _handle(self, call: Context, number: int, item: object) -> None:
+        source, handler = self._many.sources[number], self._handler
+        one = child_of(call, source.name)
+        given = Act(handler.fn, handler.name, (item,), awaits=False, ctx=handler.takes_ctx)
+        try:
+            attempt_blocking(given, one)
+            one._commit_blocking()
+        except BaseException as error:
+            if isinstance(error, Exception):
+                note(error, f"with an item of source {source.name!r} in {call.name!r}")
+            if source._nack is not None:
+                source._nack.fn(item, error)
+            elif not isinstance(error, Exception):
+                self._many.put_back(number, item)
+            raise
+        if source._ack is not None:
+            source._ack.fn(item)
+        self._handled[number] += 1
+
+    def _close(self, error: BaseException | None) -> None:
+        self._many.leave()
+        for source in self._many.sources:
+            if source._close is None:
+                continue
+            try:
+                source._close.fn()
+            except Exception as late:
+                if error is None:
+                    raise
+                note(error, f"and a close() raised {late!r}")
+
+
+def _giving(value: Any) -> Act:  # noqa: ANN401 - a Result
+    return Act(lambda: value, "result", (), awaits=False, ctx=False)
+
+
+async def told(call: Act, *args: object) -> None:
+    """Call what a source wants to be told by."""
+    value = call.fn(*args)
+    if inspect.isawaitable(value):
+        await value
+
+
+def _overran(call: Context, limit: float) -> HandlerTimeout:
+    return HandlerTimeout(
+        f"{call.name!r} took longer than its timeout of {limit:g} s", timeout=limit
+    )
+
+
+def report_of(many: Readers, handled: list[int]) -> FanInReport:
+    """Return what was done."""
+    counts: dict[str, int] = {}
+    for source, count in zip(many.sources, handled, strict=True):
+        counts[source.name] = counts.get(source.name, 0) + count
+    return FanInReport(handled=counts, faults=dict(many.faults))

@@ -1,0 +1,146 @@
+"""What moves the items of a reader on while a block lasts: the base of `broadcast` and its like."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
+
+from anabranch._calls import check_context
+from anabranch._watch import check, joined
+from anabranch.channel import Channel
+from anabranch.errors import Cancelled, ChannelClosed, ClosedError, refused
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from types import TracebackType
+
+    from anabranch.cancel import Cancel
+    from anabranch.context import Context
+
+T = TypeVar("T")
+
+# How many items are in hand at most.
+MOST = 256
+
+
+class Relay(Generic[T]):
+    """Moves the items of a reader on to other channels while its block lasts.
+
+    The task that does so is the block's own. When the reader ends, so do the channels, after the
+    items they hold; the reader's error reaches all of them, and so does a cancellation. When the
+    block is left it stops: what it has not passed on stays in the reader, and who still waits for
+    more is told so.
+    """
+
+    def __init__(
+        self,
+        reader: object,
+        *,
+        close_branches: object,
+        ctx: object,
+        subject: str,
+    ) -> None:
+        if not isinstance(reader, Channel):
+            raise refused("reader", reader, "a Channel", subject=subject)
+        if not isinstance(close_branches, bool):
+            raise refused("close_branches", close_branches, "True or False", subject=subject)
+        check_context(ctx, subject)
+        self._subject = subject
+        self._reader: Channel[T] = cast("Channel[T]", reader)
+        self._close_branches = close_branches
+        self._ctx = cast("Context | None", ctx)
+        self._tokens: list[Cancel] = [] if self._ctx is None else self._ctx._tokens()
+        self._task: asyncio.Task[None] | None = None
+        self._left = False
+        # What is neither the reader's nor a cancellation: a key that raised.
+        self._error: Exception | None = None
+
+    def _targets(self) -> Iterable[Channel[T]]:
+        """Return the channels that it leads to."""
+        raise NotImplementedError
+
+    async def _pass_on(self, items: list[T]) -> None:
+        """Send these on; whatever happens, what could not be sent is put back."""
+        raise NotImplementedError
+
+    async def _begin(self) -> None:
+        if self._task is not None:
+            raise ClosedError(f"{self._subject} is used once: make a new one for another block")
+        if self._ctx is not None:
+            check(self._ctx)
+        loop = asyncio.get_running_loop()
+        self._task = task = loop.create_task(self._run())
+
+        def stop() -> None:
+            loop.call_soon_threadsafe(task.cancel)
+
+        for token in self._tokens:
+            token._attach(self, stop)
+
+    async def finished(self) -> None:
+        """Wait until the reader has ended, and all of its items were sent on."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop; what is wrong with what it was given is raised."""
+        assert self._task is not None  # noqa: S101 - for the type
+        self._left = True
+        self._task.cancel()
+        cancelled = await joined([self._task])
+        for token in self._tokens:
+            token._detach(self)
+        if not self._task.cancelled() and (fatal := self._task.exception()) is not None:
+            raise fatal
+        if cancelled is not None:
+            raise cancelled
+        if error is None and self._error is not None:
+            raise self._error
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                try:
+                    items = await self._reader.receive_many(MOST)
+                except Exception as error:  # noqa: BLE001 - it is the reader's
+                    ended = isinstance(error, ChannelClosed) and not self._reader._core.failed
+                    self._end(None if ended else error)
+                    return
+                await self._pass_on(items)
+                await asyncio.sleep(0)
+        except NobodyLeft:
+            self._end(None)
+        except asyncio.CancelledError:
+            self._end(self._why())
+        except Exception as error:  # noqa: BLE001 - it is told when the block is left
+            self._error = error
+            self._end(error)
+
+    def _why(self) -> Exception | None:
+        """Return what those who still read are told when it is cut short."""
+        if self._ctx is not None:
+            try:
+                check(self._ctx)
+            except Cancelled as error:
+                return error
+        if self._reader.closed and self._reader.depth == 0 and not self._reader._core.failed:
+            return None
+        return ClosedError(f"{self._subject}: its block was left before its reader had ended")
+
+    def _end(self, error: Exception | None) -> None:
+        if self._close_branches:
+            for channel in self._targets():
+                channel.close(error)
+
+    def _put_back(self, items: Sequence[T]) -> None:
+        for item in reversed(items):
+            self._reader._core.put_back(item)
+
+
+class NobodyLeft(Exception):
+    """All channels it leads to were closed by those who read them."""

@@ -1,0 +1,240 @@
+"""The builder's stages that remember, or work on many at once: scan, distinct, map_batch."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from anabranch._builder import Builder
+from anabranch._callables import Call, examine, examine_undo, name_of
+from anabranch.errors import refused
+from anabranch.keys import ItemKey
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from datetime import timedelta
+
+    from anabranch._stages import Kind, OnError, Stage
+    from anabranch.keys import AttrKey
+    from anabranch.pipeline import Pipeline
+
+T = TypeVar("T")
+U = TypeVar("U")
+S = TypeVar("S")
+
+
+class Stateful(Builder[T]):
+    """The stages that remember what came before, and those that work on many items at once."""
+
+    __slots__ = ()
+
+    def scan(
+        self,
+        fn: Callable[[S, T], S],
+        initial: S,
+        *,
+        name: str | None = None,
+        on_error: OnError | None = None,
+    ) -> Pipeline[S]:
+        """Replace each item by `fn(state, item)`, which is also the next state.
+
+        Behind `fan_out` each tenant has a state of its own, kept to the end of the run. An item at
+        which it raises leaves the state as it is.
+
+        Args:
+            fn: A `def` that is given the state and the item.
+            initial: The first state. It is not copied: `fn` returns a new one, and changes none.
+            name: The stage's name; the callable's by default.
+            on_error: As for `map`.
+
+        Raises:
+            ConfigError: An argument is not allowed, or the stage cannot stand here.
+
+        Example:
+            >>> import anabranch as ab
+            >>> sums = ab.Pipeline("sums").source([1, 2, 3]).scan(lambda sum, n: sum + n, 0)
+            >>> sums.collect().run_blocking().items
+            [1, 3, 6]
+        """
+        label = name_of(fn, otherwise="scan") if name is None else name
+        self._check_fold(fn, label)
+
+        def alone() -> Callable[..., Any]:
+            state = initial
+
+            def scan(item: T) -> S:
+                nonlocal state
+                state = fn(state, item)
+                return state
+
+            return scan
+
+        def each() -> Callable[..., Any]:
+            states: dict[Any, S] = {}
+
+            def scan(item: T, ctx: Any) -> S:  # noqa: ANN401 - a Context
+                tenant = ctx.tenant
+                state = states[tenant] = fn(states.get(tenant, initial), item)
+                return state
+
+            return scan
+
+        return self._remembering("map", label, alone, each, on_error)
+
+    def distinct(
+        self,
+        by: str | Callable[[T], object] | ItemKey | AttrKey | None = None,
+        *,
+        max_keys: int = 100_000,
+        name: str | None = None,
+        on_error: OnError | None = None,
+    ) -> Pipeline[T]:
+        """Keep the first item of each key; the others are counted as filtered.
+
+        Behind `fan_out` each tenant has keys of its own. Memory is bounded: only the latest keys
+        are remembered, and one that has been forgotten passes again.
+
+        Args:
+            by: The key: a name, as for `fan_out`, or a `def` that is given the item; None: the
+                item itself.
+            max_keys: How many keys are remembered, per tenant; at least 1. A key that comes again
+                counts as new among them.
+            name: The stage's name; "distinct" by default.
+            on_error: As for `map`.
+
+        Raises:
+            ConfigError: An argument is not allowed, or the stage cannot stand here.
+
+        Example:
+            >>> import anabranch as ab
+            >>> report = ab.Pipeline("p").source([*"abacab"]).distinct().collect().run_blocking()
+            >>> report.items, report.filtered
+            (['a', 'b', 'c'], 3)
+        """
+        label = "distinct" if name is None else name
+        if type(max_keys) is not int or max_keys < 1:
+            raise refused("max_keys", max_keys, "an int >= 1", pipeline=self.name, stage=label)
+        key: Any = ItemKey(by) if isinstance(by, str) else by
+        if key is not None:
+            self._check_def(key, label, "by")
+
+        def first(seen: OrderedDict[object, None], item: T) -> bool:
+            one = item if key is None else key(item)
+            known = one in seen
+            seen[one] = None
+            seen.move_to_end(one)
+            if len(seen) > max_keys:
+                seen.popitem(last=False)
+            return not known
+
+        def alone() -> Callable[..., Any]:
+            seen: OrderedDict[object, None] = OrderedDict()
+
+            def distinct(item: T) -> bool:
+                return first(seen, item)
+
+            return distinct
+
+        def each() -> Callable[..., Any]:
+            seen: dict[Any, OrderedDict[object, None]] = {}
+
+            def distinct(item: T, ctx: Any) -> bool:  # noqa: ANN401 - a Context
+                return first(seen.setdefault(ctx.tenant, OrderedDict()), item)
+
+            return distinct
+
+        return self._remembering("filter", label, alone, each, on_error)
+
+    def map_batch(
+        self,
+        fn: Callable[[list[T]], Iterable[U]],
+        *,
+        max_items: int | None = None,
+        max_age: float | timedelta | None = None,
+        idle: float | timedelta | None = None,
+        name: str | None = None,
+        concurrency: int = 1,
+    ) -> Pipeline[U]:
+        """Gather items into lists, and replace each list by the items that `fn(list)` returns.
+
+        It is `window` with `flat_map` behind it: for what is faster with many at once. Behind
+        `fan_out` each branch has lists of its own.
+
+        Args:
+            fn: A `def`, an `async def`, or a generator function, that is given a list.
+            max_items: A list leaves with this many items;
+            max_age: or this many seconds after its first item;
+            idle: or when nothing has come for this many seconds.
+            name: The stage's name; the callable's by default.
+            concurrency: How many calls of an `async def` may be under way at once, per branch.
+
+        Raises:
+            ConfigError: An argument is not allowed, or the stage cannot stand here.
+
+        Example:
+            >>> import anabranch as ab
+            >>> def ranks(batch: list[str]) -> list[tuple[int, str]]:
+            ...     return list(enumerate(sorted(batch)))
+            >>> ranked = ab.Pipeline("p").source(["b", "a", "c"]).map_batch(ranks, max_items=2)
+            >>> ranked.collect().run_blocking().items
+            [(0, 'a'), (1, 'b'), (0, 'c')]
+        """
+        limits = {"max_items": max_items, "max_age": max_age, "idle": idle}
+        options = {"max_bytes": None, "on_cancel": None, **limits}
+        gathered = self._extended("window", None, options, live={"size_of": None})
+        more: dict[str, Any] = {"ordered": True, "timeout": None, "on_error": None}
+        flat: Pipeline[Any] = gathered._called(  # noqa: SLF001 - one more of its own kind
+            "flat_map", fn, name, None, concurrency=concurrency, **more
+        )
+        return flat
+
+    def _check_fold(self, fn: object, label: str) -> None:
+        allowed = "a def that is given the state and the item"
+        if not callable(fn):
+            raise refused("fn", fn, allowed, pipeline=self.name, stage=label)
+        _, is_async, takes_ctx = examine_undo(fn)
+        if is_async or takes_ctx:
+            shown = name_of(fn)
+            raise refused("fn", fn, allowed, pipeline=self.name, stage=label, shown=shown)
+
+    def _check_def(self, fn: object, label: str, argument: str) -> None:
+        call = examine(fn, pipeline=self.name, stage=label, argument=argument)
+        if call.is_async or call.takes_ctx:
+            allowed = "a def without ctx: what it returns depends on what it is given alone"
+            shown = name_of(fn)
+            raise refused(argument, fn, allowed, pipeline=self.name, stage=label, shown=shown)
+
+    def _remembering(
+        self,
+        kind: Kind,
+        label: str,
+        alone: Callable[[], Callable[..., Any]],
+        each: Callable[[], Callable[..., Any]],
+        on_error: OnError | None,
+    ) -> Pipeline[Any]:
+        """Add a stage whose callable is made anew for each run."""
+        routed = any(stage.kind == "fan_out" for stage in self._stages)
+        make = each if routed else alone
+
+        def fresh(stage: Stage) -> Stage:
+            return replace(stage, fn=make())
+
+        options: dict[str, object] = {
+            "concurrency": 1,
+            "ordered": True,
+            "timeout": None,
+            "on_error": on_error,
+            "retry": None,
+            "is_async": False,
+        }
+        call = Call(make(), is_async=False, takes_ctx=routed)
+        return self._extended(kind, label, options, call=call, live={"retry": None, "fresh": fresh})
+
+
+def fresh(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    """Return the stages for one run: what remembers begins with nothing."""
+    return tuple(
+        cast("Stage", stage.options["fresh"](stage)) if "fresh" in stage.options else stage
+        for stage in stages
+    )

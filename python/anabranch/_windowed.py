@@ -1,0 +1,219 @@
+"""`window` by hand: the items of a reader in lists."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, cast
+
+from anabranch import _core
+from anabranch._calls import act
+from anabranch.channel import Channel
+from anabranch.errors import ChannelClosed, refused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import timedelta
+    from types import TracebackType
+
+T = TypeVar("T")
+
+# How many items are taken at once where nothing else says.
+_MOST = 1000
+
+
+class Windowed(Generic[T]):
+    """The windows of a reader; made by `ab.window`. Iterate over it, with `async for` or `for`."""
+
+    def __init__(
+        self,
+        reader: Channel[T],
+        options: dict[str, Any],
+        size_of: Callable[[T], int] | None,
+    ) -> None:
+        self._reader = reader
+        self._most: int | None = options["max_items"]
+        self._sized = options["max_bytes"] is not None
+        self._size_of = size_of or cast("Callable[[T], int]", len)
+        self._core = _core.Window(**options)
+        self._reason: Literal["size", "age", "idle", "bytes", "close"] | None = None
+        self._age = 0.0
+        self._end: Exception | None = None
+
+    @property
+    def reason(self) -> Literal["size", "age", "idle", "bytes", "close"] | None:
+        """Why the last window left; None before the first."""
+        return self._reason
+
+    @property
+    def age(self) -> float:
+        """Seconds from the last window's first item to its leaving."""
+        return self._age
+
+    @property
+    def filled(self) -> int:
+        """How many items are in the window that has not left yet."""
+        return len(self._core)
+
+    def close(self) -> None:
+        """Put the items of the window that has not left back into the reader."""
+        if len(self._core):
+            items, _, _ = self._core.cut(0.0)
+            for item in reversed(items):
+                self._reader._core.put_back(item)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> list[T]:
+        """Wait for the next window.
+
+        Raises:
+            Exception: The error the reader was closed with, after the last window.
+        """
+        loop = asyncio.get_running_loop()
+        reader = self._reader
+        while (found := self._gather(loop.time())) is None:
+            take = partial(reader._core.receive_many, self._room())
+            left = self._left(loop.time())
+            try:
+                items = await reader._in_turn(reader._core.join_receivers, take, left)
+            except Exception as error:  # noqa: BLE001 - it is the reader's end
+                self._end = error
+            else:
+                self._fill(items, loop.time())
+        if not found:
+            raise StopAsyncIteration
+        return found
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> list[T]:
+        """Block this thread until the next window.
+
+        Raises:
+            Exception: The error the reader was closed with, after the last window.
+        """
+        reader = self._reader
+        while (found := self._gather(time.monotonic())) is None:
+            take = partial(reader._core.receive_many, self._room())
+            left = self._left(time.monotonic())
+            try:
+                items = reader._in_turn_blocking(reader._core.join_receivers, take, left)
+            except Exception as error:  # noqa: BLE001 - it is the reader's end
+                self._end = error
+            else:
+                self._fill(items, time.monotonic())
+        if not found:
+            raise StopIteration
+        return found
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Windowed: {self.filled} items of {self._reader.name!r}>"
+
+    def _gather(self, now: float) -> list[T] | None:
+        """Take what is there; return a window that must leave, [] at the end, None before it.
+
+        Raises:
+            Exception: The error the reader was closed with.
+        """
+        if self._core.due(now):
+            return self._cut(now)
+        if self._end is None:
+            try:
+                self._fill(self._reader._core.receive_many(self._room()), now)
+            except Exception as error:  # noqa: BLE001 - it is the reader's end
+                self._end = error
+        if self._core.due(now) or (self._end is not None and len(self._core)):
+            return self._cut(now)
+        if self._end is None:
+            return None
+        if self._reader._core.failed or not isinstance(self._end, ChannelClosed):
+            raise self._end
+        return []
+
+    def _fill(self, items: list[T], now: float) -> None:
+        for item in items:
+            self._core.push(item, self._size_of(item) if self._sized else 0, now)
+
+    def _room(self) -> int:
+        """Return how many items may be taken with nothing to decide in between."""
+        if self._sized:
+            return 1
+        return _MOST if self._most is None else self._most - len(self._core)
+
+    def _left(self, now: float) -> float | None:
+        until = self._core.deadline()
+        return None if until is None else max(0.0, until - now)
+
+    def _cut(self, now: float) -> list[T]:
+        items, reason, self._age = self._core.cut(now)
+        self._reason = cast("Any", reason)
+        return items
+
+
+def window(
+    reader: Channel[T],
+    *,
+    max_items: int | None = None,
+    max_age: float | timedelta | None = None,
+    idle: float | timedelta | None = None,
+    max_bytes: int | None = None,
+    size_of: Callable[[T], int] | None = None,
+) -> Windowed[T]:
+    """Read a channel in lists.
+
+    A window leaves at whichever comes first, and when the reader has ended; it is never empty, and
+    keeps the order. Items are taken when somebody asks for the next window; so a slow consumer
+    holds back those who send.
+
+    Args:
+        reader: The channel.
+        max_items: Leave with this many items.
+        max_age: Leave this many seconds after the first item was taken, however fast others
+            follow; 0 leaves with whatever is there.
+        idle: Leave when nothing has come for this many seconds.
+        max_bytes: Leave with this many bytes or more.
+        size_of: Returns the bytes of one item; by default `len`.
+
+    Returns:
+        What to iterate over, with `async for` or `for`; its `reason` tells why the last window
+        left, and `close` puts back what is in the one that has not.
+
+    Raises:
+        ConfigError: An argument is not allowed, or nothing would ever make a window leave.
+
+    Example:
+        >>> import anabranch as ab
+        >>> lines: ab.Channel[str] = ab.Channel(10)
+        >>> lines.send_many_nowait("abcde")
+        >>> lines.close()
+        >>> windows = ab.window(lines, max_items=2)
+        >>> [(lines, windows.reason) for lines in windows]
+        [(['a', 'b'], 'size'), (['c', 'd'], 'size'), (['e'], 'close')]
+    """
+    if not isinstance(cast("object", reader), Channel):
+        raise refused("reader", reader, "a Channel", subject="window")
+    options: dict[str, Any] = _core.check_window(
+        {"max_items": max_items, "max_age": max_age, "idle": idle, "max_bytes": max_bytes}
+    )
+    options.pop("on_cancel", None)
+    if size_of is not None:
+        call = act(size_of, "window", argument="size_of", args=(None,), gives="an item")
+        if call.is_async or max_bytes is None:
+            allowed = "a def that is given an item, beside max_bytes"
+            raise refused("size_of", size_of, allowed, subject="window", shown=call.name)
+    return Windowed(reader, options, size_of)

@@ -1,0 +1,140 @@
+"""The builder's scan, distinct, map_batch and merge; and that a generator gives its items once."""
+
+import asyncio
+
+import pytest
+from channels import drained, filled
+from support import balanced, every_driver, go
+
+import anabranch as ab
+
+
+def closed(*items, **options):
+    channel = filled(*items, **options)
+    channel.close()
+    return channel
+
+
+def total(state, n):
+    if n < 0:
+        raise ValueError(n)
+    return state + n
+
+
+@every_driver
+def test_t1_scan_gives_each_state_and_a_failure_leaves_it_as_it_is(driver):
+    report = go(ab.Pipeline("p").source([1, 2, -1, 3]).scan(total, 0).collect(), driver)
+    assert report.items == [1, 3, 6]
+    assert balanced(report).codes == {"ValueError": 1}
+
+
+def pairs(text):
+    return [(tenant, n) for n, tenant in enumerate(text)]
+
+
+@every_driver
+def test_t1_behind_fan_out_each_tenant_has_a_state_of_its_own(driver):
+    pipeline = ab.Pipeline("p").source(pairs("abab")).fan_out(by=ab.item(0))
+    pipeline = pipeline.scan(lambda seen, pair: (*seen, pair[1]), ()).collect()
+    assert sorted(go(pipeline, driver).items) == [(0,), (0, 2), (1,), (1, 3)]
+
+
+def test_t1_pipelines_that_share_a_beginning_share_no_state():
+    sums = ab.Pipeline("p").source([1, 2]).scan(total, 0).distinct()
+    for _ in range(2):
+        assert sums.collect().run_blocking().items == [1, 3]
+
+
+@every_driver
+def test_t1_distinct_keeps_the_first_of_each_key_per_tenant(driver):
+    lines = [("a", 1), ("a", 1), ("b", 1), ("a", 2), ("b", 1)]
+    pipeline = ab.Pipeline("p").source(lines).distinct(by=ab.item(1)).collect()
+    report = balanced(go(pipeline, driver))
+    assert (report.items, report.filtered) == ([("a", 1), ("a", 2)], 3)
+    pipeline = ab.Pipeline("p").source(lines).fan_out(by=ab.item(0)).distinct(by=ab.item(1))
+    report = balanced(go(pipeline.collect(), driver))
+    assert sorted(report.items) == [("a", 1), ("a", 2), ("b", 1)]
+
+
+def test_t1_distinct_is_bounded_and_forgets_what_came_longest_ago():
+    pipeline = ab.Pipeline("p").source([1, 2, 1, 3, 1, 2]).distinct(max_keys=2).collect()
+    assert pipeline.run_blocking().items == [1, 2, 3, 2]
+
+
+def test_t4_an_item_that_cannot_be_a_key_is_a_failure():
+    report = ab.Pipeline("p").source([[1], 2]).distinct().collect().run_blocking()
+    assert (report.items, report.codes) == ([2], {"TypeError": 1})
+
+
+@every_driver
+def test_t1_map_batch_works_on_many_at_once_per_branch(driver):
+    async def label(batch):
+        return [(len(batch), n) for _, n in batch]
+
+    pipeline = ab.Pipeline("p").source(pairs("aabab")).fan_out(by=ab.item(0))
+    report = go(pipeline.map_batch(label, max_items=2).collect(), driver)
+    assert sorted(balanced(report).items) == [(1, 3), (2, 0), (2, 1), (2, 2), (2, 4)]
+
+
+@every_driver
+def test_f2_m1_a_pipeline_reads_many_channels_by_a_strategy(driver):
+    channels = [closed(*"aaa", name="a"), closed(*"bb", name="b")]
+    pipeline = ab.Pipeline("p").merge(channels, strategy=ab.Strategy.priority([1, 0]))
+    assert "".join(balanced(go(pipeline.collect(), driver)).items) == "bbaaa"
+
+
+def test_f11_a_channel_that_failed_ends_the_run_as_failed():
+    faulty = filled("x", name="faulty")
+    faulty.close(OSError("torn"))
+    report = ab.Pipeline("p").merge([faulty]).collect().run_blocking()
+    assert (report.items, report.outcome) == (["x"], "failed")
+
+
+def test_f5_what_a_drained_pipeline_has_not_taken_stays_in_the_channels():
+    channels = [filled(*range(5000), capacity=5000), ab.Channel()]
+
+    async def main():
+        entered = asyncio.Event()
+
+        async def slow(item):
+            entered.set()
+            await asyncio.sleep(1.0)
+
+        pipeline = ab.Pipeline("p", max_in_flight=1).merge(channels).for_each(slow)
+        async with pipeline.start() as running:
+            await entered.wait()
+            running.drain()
+            return await running.wait()
+
+    report = balanced(ab.testing.run(main()))
+    rest = drained(channels[0])
+    assert rest == list(range(report.received, 5000))
+    assert rest
+    assert channels[0].stats().receivers == channels[1].stats().receivers == 0
+
+
+def test_t7_a_generator_is_consumed_by_one_pipeline():
+    numbers = (n for n in range(3))
+    first = ab.Pipeline("first").source(numbers)
+    assert first.collect().run_blocking().items == [0, 1, 2]
+    for again in (first, ab.Pipeline("second").source(numbers)):
+        with pytest.raises(ab.ClosedError, match=r"is a generator that another run has taken"):
+            again.collect().run_blocking()
+
+
+@pytest.mark.parametrize(
+    ("add", "said"),
+    [
+        (lambda p: p.scan(1, 0), "fn must be a def that is given the state"),
+        (lambda p: p.scan(lambda s, n, ctx: n, 0), "fn must be a def that is given the state"),
+        (lambda p: p.distinct(max_keys=0), "max_keys must be an int >= 1, got 0"),
+        (lambda p: p.distinct(by=1), "by must be a callable"),
+        (lambda p: p.map_batch(len), "max_items must be an int >= 1 where none of"),
+        (lambda p: p.merge([ab.Channel()]), "source"),
+        (lambda _: ab.Pipeline("p").merge(1), "readers must be an iterable"),
+        (lambda _: ab.Pipeline("p").merge([], strategy="x"), "strategy must be a Strategy"),
+    ],
+)
+def test_a_bad_argument_is_refused(add, said):
+    with pytest.raises(ab.ConfigError, match=said):
+        add(ab.Pipeline("p").source([1]))
