@@ -53,6 +53,14 @@ impl Clock {
         })
     }
 
+    /// The time of a test, if it is one.
+    pub(crate) fn virtual_time(&self) -> Option<VirtualTime> {
+        match self {
+            Self::Monotonic(..) => None,
+            Self::Virtual(time, _) => Some(time.clone()),
+        }
+    }
+
     /// Whether time passes only by being moved: then nothing may be measured by it.
     pub(crate) const fn is_virtual(&self) -> bool {
         matches!(self, Self::Virtual(..))

@@ -1,12 +1,13 @@
 //! anabranch: multi-tenant event pipelines for Python. This crate holds the drivers around the
-//! core, `anabranch_core`: native sources, the wake-up of the driving thread, and, with the
-//! feature `python`, the extension module.
+//! core, `anabranch_core`: native sources, the SQL of the outbox, the wake-up of the driving thread, the monitor, and, with
+//! the feature `python`, the extension module.
 
 #[cfg(feature = "python")]
 mod clock;
 pub mod inbox;
+pub mod monitor;
+pub mod outbox;
 #[cfg(feature = "python")]
 mod python;
 pub mod source;
-#[cfg(feature = "python")]
 mod wake;

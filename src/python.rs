@@ -1,35 +1,47 @@
 //! The border with Python: the only folder that names pyo3.
 //!
 //! - `plan.rs`, `retry.rs`, `convert.rs`, `errors.rs`: the builder's side.
+//! - `attempts.rs`, `scope.rs`: retries and compensations outside a run.
 //! - `run.rs`: one run, driven in slices; `leg.rs`, `pass.rs`, `keys.rs`, `source.rs`, `native.rs`
 //!   are its parts.
 //! - `feed.rs`, `job.rs`: work in the hands of tasks and threads; `work.rs`, `late.rs`: what they
 //!   have in common.
-//! - `channel.rs`: the channel between threads, event loops and pipelines.
+//! - `channel.rs`: the channel between threads, event loops and pipelines; `readers.rs`: many of
+//!   them, read by one.
 //! - `context.rs`, `report.rs`: what handlers and callers are told.
-//! - `domain.rs`: what the engine carries; `time.rs`: the time of tests.
+//! - `monitor.rs`: the way in for those who look, and the command; `stats.rs`: the sums of the process.
+//! - `outbox.rs`: the SQL of the outbox, and its store in memory.
+//! - `domain.rs`: what the engine carries; `time.rs`: the time of tests; `window.rs`: a window by
+//!   itself.
 
 mod action;
+mod attempts;
 mod channel;
 mod context;
 mod convert;
 mod domain;
 mod errors;
 mod feed;
+mod inspector;
 mod job;
 mod keys;
 mod late;
 mod leg;
+mod monitor;
 mod native;
+mod outbox;
 mod pass;
 mod plan;
+mod readers;
 mod report;
 mod retry;
 mod run;
 mod scope;
 mod source;
+mod stats;
 mod time;
 mod undo;
+mod window;
 mod work;
 
 use pyo3::prelude::*;
@@ -39,6 +51,8 @@ mod _core {
     #[pymodule_export]
     use super::action::Action;
     #[pymodule_export]
+    use super::attempts::Attempts;
+    #[pymodule_export]
     use super::channel::PyChannel;
     #[pymodule_export]
     use super::context::{Context, WindowInfo};
@@ -47,9 +61,15 @@ mod _core {
     #[pymodule_export]
     use super::job::Job;
     #[pymodule_export]
+    use super::monitor::{PyMonitor, command, inherited, processes};
+    #[pymodule_export]
+    use super::outbox::{OutboxMemory, outbox_back_off, outbox_sql};
+    #[pymodule_export]
     use super::pass::Contexts;
     #[pymodule_export]
-    use super::plan::{PyPlan, check_channel, check_retry, check_tcp};
+    use super::plan::{PyPlan, check_channel, check_retry, check_tcp, check_window};
+    #[pymodule_export]
+    use super::readers::Readers;
     #[pymodule_export]
     use super::retry::{RetryBudget, has_zone};
     #[pymodule_export]
@@ -57,7 +77,11 @@ mod _core {
     #[pymodule_export]
     use super::scope::{Playback, PyScope};
     #[pymodule_export]
+    use super::stats::stats;
+    #[pymodule_export]
     use super::time::VirtualTime;
+    #[pymodule_export]
+    use super::window::PyWindow;
 
     /// The version of the package.
     #[pymodule_export]

@@ -4,11 +4,15 @@
 //! blocking driver polls it, which a signal interrupts.
 
 use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+#[cfg(feature = "python")]
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
+#[cfg(any(test, feature = "python"))]
 use std::time::Duration;
 
+#[cfg(any(test, feature = "python"))]
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// The two ends, and whether a byte is on its way.
@@ -40,6 +44,12 @@ impl Wake {
     }
 
     /// The end to watch.
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.reader.as_fd()
+    }
+
+    /// The end to watch, as a number.
+    #[cfg(feature = "python")]
     pub(crate) fn fileno(&self) -> RawFd {
         self.reader.as_raw_fd()
     }
@@ -68,6 +78,7 @@ impl Wake {
     ///
     /// `poll`, not a read with a timeout: the kernel rounds a socket's timeout up to whole ticks,
     /// which would make every timer some milliseconds late.
+    #[cfg(any(test, feature = "python"))]
     pub(crate) fn wait(&self, most: Duration) {
         let timeout = Timespec::try_from(most).ok();
         let mut ends = [PollFd::new(&self.reader, PollFlags::IN)];

@@ -20,10 +20,10 @@ pub(crate) use life::{Ending, Life};
 use crate::channel::OnFull;
 use crate::clock::Time;
 use crate::compensation::Scope;
-use crate::engine::{Domain, Item, LegOptions, Payload, Unit};
+use crate::engine::{BranchOptions, DURATIONS, Domain, Item, LegOptions, Payload, Unit};
 use crate::report::Counts;
 use crate::throttle::Bucket;
-use crate::window::Window;
+use crate::window::{Reason, Window};
 
 /// Windows that may wait for their handler; beyond them the lane fills up.
 pub const WINDOW_OUTPUT: usize = 2;
@@ -56,6 +56,12 @@ pub struct Branch<D: Domain> {
     pub(crate) scope: Option<Box<Scope<D::Undo>>>,
     /// The legs that nothing can reach any more because the branch is drained: those before it.
     pub(crate) shut: usize,
+    /// The code of its last failure.
+    pub(crate) last_error: Option<Box<str>>,
+    /// Undo actions that have run.
+    pub(crate) undone: u64,
+    /// How many attempts took how long, while somebody looks at it.
+    pub(crate) durations: Option<Box<[u64; DURATIONS]>>,
     pub(crate) life: Life<D>,
 }
 
@@ -66,24 +72,29 @@ pub struct Own {
     pub capacity: Option<usize>,
     /// What becomes of an item that finds it full.
     pub on_full: Option<OnFull>,
+    /// How many units it hands out in one turn.
+    pub weight: Option<u16>,
 }
 
 impl<D: Domain> Branch<D> {
     pub(crate) fn new(
         first: usize,
         legs: &[LegOptions],
-        capacity: Option<usize>,
-        on_full: OnFull,
+        own: Own,
+        options: &BranchOptions,
         now: Time,
     ) -> Self {
         Self {
-            lanes: Lane::row(legs, capacity, on_full),
+            lanes: Lane::row(legs, own, options),
             first,
             entry: first + entry(legs),
             counts: Counts::default(),
             outside: 0,
             scope: None,
             shut: 0,
+            last_error: None,
+            undone: 0,
+            durations: None,
             life: Life::new(now),
         }
     }
@@ -96,7 +107,11 @@ impl<D: Domain> Branch<D> {
     /// The counts with what is still inside.
     pub(crate) fn counts(&self) -> Counts {
         let waiting: u64 = self.lanes.iter().map(Lane::waiting).sum();
-        let next = self.life.next().iter().map(|item| u64::from(item.weight));
+        let next = self
+            .life
+            .next()
+            .iter()
+            .map(|(_, item)| u64::from(item.weight));
         Counts {
             left: self.counts.left + self.outside + waiting + next.sum::<u64>(),
             ..self.counts
@@ -135,6 +150,10 @@ pub struct Lane<D: Domain> {
     pub(crate) in_flight: u32,
     /// Whether the lane stands in one of the engine's rings.
     pub(crate) listed: bool,
+    /// Units it may hand out before it is the turn of others.
+    pub(crate) weight: u16,
+    /// Units handed out in this turn.
+    pub(crate) turn: u16,
     /// Whether the queue is past its limit, which stalls what feeds it.
     pub(crate) over: bool,
     /// Whether it stalls other branches, too, by way of what feeds them all.
@@ -155,14 +174,21 @@ pub struct Lane<D: Domain> {
     pub(crate) slots: VecDeque<Slot<D>>,
     /// Number of the oldest slot.
     pub(crate) head: u32,
+    /// The streaks of failures in front of the handler and at it; 0: none.
+    pub(crate) streaks: [u32; 2],
+    /// Why its last window left.
+    pub(crate) left: Option<Reason>,
 }
 
 impl<D: Domain> Lane<D> {
-    /// The lanes of a branch that passes these legs; `capacity` takes the place of theirs.
+    /// The lanes of a branch that passes these legs; what it has of its own takes the place of
+    /// what is said of all.
     ///
     /// Only what arrives at the first that takes items may be dropped or refused: behind it each
     /// lane holds back the one before, and failures are never given up.
-    pub(crate) fn row(legs: &[LegOptions], capacity: Option<usize>, on_full: OnFull) -> Vec<Self> {
+    pub(crate) fn row(legs: &[LegOptions], own: Own, options: &BranchOptions) -> Vec<Self> {
+        let on_full = own.on_full.unwrap_or(options.on_full);
+        let weight = own.weight.unwrap_or(options.weight);
         let waits = on_full == OnFull::Wait;
         let entry = entry(legs);
         let lanes = legs.iter().enumerate().map(|(place, leg)| {
@@ -171,18 +197,22 @@ impl<D: Domain> Lane<D> {
             } else {
                 OnFull::Wait
             };
-            Self::new(leg, capacity, on_full, waits || leg.operator.is_some())
+            let stalls = waits || leg.operator.is_some();
+            Self {
+                weight,
+                stalls,
+                ..Self::new(leg, own.capacity.unwrap_or(leg.capacity), on_full)
+            }
         });
         lanes.collect()
     }
 
-    fn new(leg: &LegOptions, capacity: Option<usize>, on_full: OnFull, stalls: bool) -> Self {
-        let capacity = capacity.unwrap_or(leg.capacity);
+    fn new(leg: &LegOptions, capacity: usize, on_full: OnFull) -> Self {
         Self {
             queue: VecDeque::new(),
             capacity,
             limit: Self::limit(leg, capacity, on_full),
-            stalls,
+            stalls: true,
             overrun: false,
             on_full,
             since: Time::ZERO,
@@ -193,9 +223,13 @@ impl<D: Domain> Lane<D> {
             cut: VecDeque::new(),
             in_flight: 0,
             listed: false,
+            weight: 1,
+            turn: 0,
             over: false,
             slots: VecDeque::new(),
             head: 0,
+            streaks: [0; 2],
+            left: None,
         }
     }
 
@@ -243,6 +277,22 @@ impl<D: Domain> Lane<D> {
             }
     }
 
+    /// So many units of its turn are used. A lane that runs empty has ended its turn, so that
+    /// nobody saves up.
+    pub(crate) fn use_turn(&mut self, units: u16) {
+        let empty = self.queue.is_empty() && self.cut.is_empty();
+        self.turn = if empty {
+            0
+        } else {
+            self.turn.saturating_add(units).min(self.weight)
+        };
+    }
+
+    /// Whether its turn goes on: it has begun, and is not used up.
+    pub(crate) const fn keeps_its_turn(&self) -> bool {
+        0 < self.turn && self.turn < self.weight
+    }
+
     /// Whether another window may leave.
     pub(crate) fn has_room(&self) -> bool {
         self.cut.len() < WINDOW_OUTPUT
@@ -262,6 +312,11 @@ impl<D: Domain> Lane<D> {
                 if self.cut.len() >= WINDOW_OUTPUT {
                     return left;
                 }
+                if self.cut.capacity() == 0 {
+                    // By itself it would make room for four, which is much for an idle branch.
+                    self.cut.reserve_exact(WINDOW_OUTPUT);
+                }
+                self.left = Some(reason);
                 self.cut
                     .push_back(Unit::of_window(at, window.cut(reason, now)));
                 left += 1;
@@ -290,6 +345,7 @@ impl<D: Domain> Lane<D> {
             Unit::of_item(at, self.queue.pop_front()?)
         };
         self.in_flight += 1;
+        self.use_turn(1);
         if leg.reorders() {
             unit.slot = self
                 .head

@@ -128,6 +128,12 @@ impl<U> Scope<U> {
         &self.steps
     }
 
+    /// The steps of a scope that has never had another holder, in the order they were added.
+    pub fn into_steps(self) -> Vec<Step<U>> {
+        debug_assert!(self.shared.is_empty(), "what others hold, too, is lost");
+        self.steps
+    }
+
     /// Whether it holds nothing, alone or together with others.
     pub const fn is_empty(&self) -> bool {
         self.steps.is_empty() && self.shared.is_empty()

@@ -16,23 +16,33 @@
 //! - `engine/unit.rs`: what moves through it; `engine/batch.rs`: several of them at once.
 //! - `engine/lanes.rs`: how items move through the lanes, and who holds up whom.
 //! - `engine/full.rs`: what becomes of items for a full branch, and how long it holds up others.
-//! - `engine/life.rs`: how branches open, pause, end and come back.
+//! - `engine/life.rs`: how branches open, pause and are commanded; `engine/generations.rs`: how they
+//!   end; `engine/idle.rs`: how they are evicted; `engine/streaks.rs`: when they have failed.
 //! - `engine/outcome.rs`: success, failure, retry.
 //! - `engine/operators.rs`: where failures go that an operator behind them takes.
 //! - `engine/overdue.rs`: attempts that must end in time.
 //! - `engine/rollback.rs`: what failed units did is undone.
+//! - `engine/stuck.rs`: undo actions that are stuck, as operators deal with them.
+//! - `engine/traces.rs`: what is remembered of rollbacks, for those who watch.
 //! - `engine/whole.rs`: what is undone with a branch, or with the run as a whole.
+//! - `engine/look.rs`: what those who watch the run are told.
 //! - `engine/end.rs`: the source's end, drain and abort.
 
 mod batch;
 mod end;
 mod full;
+mod generations;
+mod idle;
 mod lanes;
 mod life;
+mod look;
 mod operators;
 mod outcome;
 mod overdue;
 mod rollback;
+mod streaks;
+mod stuck;
+mod traces;
 mod unit;
 mod whole;
 
@@ -42,16 +52,18 @@ use std::time::Duration;
 pub use batch::Batch;
 pub use full::{Refused, Why};
 pub use life::{BranchOptions, OnBranchError};
+pub use look::{DURATIONS, Gauge, LaneLook, LegLook, Look, Stage, StageLook};
 pub use operators::Operator;
 pub use overdue::{Abandoned, AttemptId, Overdue, UNDO_GRACE};
+pub use streaks::Spot;
+pub use traces::{Cause, Label, MAX_TRACE, Reach, RollbackLook, StepLook, StepState};
 pub use unit::{
     Again, Domain, Failed, Fate, Graveyard, History, Item, Origin, Outcome, Payload, Port,
     RollbackId, Turn, Undone, Unit, Work,
 };
 pub use whole::{Level, PATIENCE};
 
-use crate::branch::{Branch, BranchId};
-use crate::channel::OnFull;
+use crate::branch::{Branch, BranchId, Own};
 use crate::clock::Time;
 use crate::compensation::{Policy, Step};
 use crate::report::Counts;
@@ -61,9 +73,11 @@ use crate::window::WindowOptions;
 use end::Phase;
 use full::Stalls;
 use life::Lives;
+use look::Gauges;
 use operators::Ways;
 use overdue::Watch;
 use rollback::Undoing;
+use traces::Traces;
 use unit::{Alarm, Timer};
 use whole::Whole;
 
@@ -155,7 +169,7 @@ pub struct Engine<D: Domain> {
     phase: Phase,
     /// Legs that nothing can reach any more, from the front.
     closed: usize,
-    /// Lanes with a unit to hand out, per port.
+    /// Lanes with a unit to hand out, per port: they take turns.
     rings: Vec<VecDeque<(BranchId, usize)>>,
     /// Units whose back-off is over, per port.
     again: Vec<VecDeque<Unit<D>>>,
@@ -184,6 +198,7 @@ pub struct Engine<D: Domain> {
     ways: Ways<D>,
     lives: Lives,
     stalls: Stalls,
+    gauges: Gauges,
     /// Items that were not let in, for the driver to make failures of.
     refused: Vec<Refused<D>>,
     random: Random,
@@ -193,6 +208,9 @@ pub struct Engine<D: Domain> {
     undone: Vec<Undone<D>>,
     stuck: Vec<Undone<D>>,
     undone_counts: UndoneCounts,
+    /// Numbers them.
+    undone_number: u64,
+    traces: Traces,
     graveyard: Graveyard<D>,
 }
 
@@ -220,7 +238,13 @@ impl<D: Domain> Engine<D> {
         }
         let least = config.legs.iter().map(|leg| leg.capacity).min();
         let trunk = &config.legs[..ways.of_trunk(config.fan_leg)];
-        let trunk = Branch::new(0, trunk, None, OnFull::Wait, Time::ZERO);
+        let trunk = Branch::new(
+            0,
+            trunk,
+            Own::default(),
+            &BranchOptions::default(),
+            Time::ZERO,
+        );
         Self {
             branches: vec![trunk],
             phase: Phase::Running,
@@ -242,6 +266,7 @@ impl<D: Domain> Engine<D> {
             ways,
             lives: Lives::default(),
             stalls: Stalls::default(),
+            gauges: Gauges::new(legs),
             refused: Vec::new(),
             random: Random::new(config.seed),
             stopping: false,
@@ -250,6 +275,8 @@ impl<D: Domain> Engine<D> {
             undone: Vec::new(),
             stuck: Vec::new(),
             undone_counts: UndoneCounts::default(),
+            undone_number: 0,
+            traces: Traces::default(),
             graveyard: Graveyard::default(),
             config,
         }

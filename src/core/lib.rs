@@ -9,11 +9,13 @@
 //! - [`retry`]: whether a failed attempt is tried again, and when.
 //! - [`plan`]: the builder's plan: validated, named, drawn.
 //! - [`channel`]: a bounded queue with a close.
+//! - [`merge`]: which of many sources is read next.
 //! - [`throttle`]: how fast items go on.
 //! - [`window`]: cutting a stream by size, age, silence and bytes.
 //! - [`compensation`]: scopes of undo actions and their playback.
 //! - [`report`]: the counts of a run, which always add up.
 //! - [`branch`]: one tenant's course through the stages behind the fan-out.
+//! - [`outbox`]: messages, who holds them, and what may be claimed next.
 //! - [`engine`]: items in, work out, results back.
 
 pub mod branch;
@@ -22,6 +24,8 @@ pub mod clock;
 pub mod compensation;
 pub mod engine;
 pub mod error;
+pub mod merge;
+pub mod outbox;
 pub mod plan;
 pub mod report;
 pub mod retry;

@@ -51,6 +51,12 @@ impl Counts {
             + self.left
     }
 
+    /// Whether all that went in has come to a good end: nothing failed, was dropped or given back,
+    /// or is left.
+    pub const fn is_whole(&self) -> bool {
+        self.entered() == self.committed + self.filtered + self.dead_lettered
+    }
+
     /// Whether nothing was lost and nothing counted twice.
     pub const fn balanced(&self) -> bool {
         self.entered() == self.accounted()

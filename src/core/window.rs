@@ -160,6 +160,16 @@ impl<D: Domain> Window<D> {
         self.values.is_empty()
     }
 
+    /// What is buffered, in order of arrival.
+    pub fn values(&self) -> &[D::Item] {
+        &self.values
+    }
+
+    /// When the first of what is buffered came; `None` while nothing is.
+    pub fn opened(&self) -> Option<Time> {
+        (!self.is_empty()).then_some(self.opened)
+    }
+
     /// Source items the buffered ones stand for.
     pub fn weight(&self) -> u32 {
         u32::try_from(self.values.len()).unwrap_or(u32::MAX) + self.extra

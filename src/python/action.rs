@@ -51,7 +51,7 @@ impl Action {
     pub(crate) fn new(py: Python<'_>, step: Step<Undo>) -> Self {
         let undo = &step.undo;
         Self {
-            name: undo.name.clone(),
+            name: undo.name.to_string(),
             stage: undo.stage_name().cloned(),
             pipeline: undo.home.as_ref().map(|home| home.pipeline.clone()),
             tenant: undo.tenant.as_ref().map(|tenant| tenant.clone_ref(py)),

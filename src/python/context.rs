@@ -13,10 +13,12 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use super::domain::{POOL, Shared};
+use super::domain::{INLINE, POOL, Shared};
 use super::errors::ClosedError;
 use super::run::locked;
-use super::undo::{Given, Limit, Passed, Registrar, Tries, Undo};
+use super::scope::PyScope;
+use super::time::VirtualTime;
+use super::undo::{Given, Limit, Passed, Registrar, Tries, Undo, next_order};
 
 /// The window a handler was given.
 #[pyclass(frozen, get_all, module = "anabranch._core")]
@@ -202,6 +204,51 @@ impl Context {
         self.shared.aborting.load(Ordering::Acquire) || locked(&self.registered).is_none()
     }
 
+    /// The pipeline's name and the stage's.
+    #[getter]
+    fn name(&self) -> String {
+        format!("{}.{}", self.shared.pipeline, self.stage())
+    }
+
+    /// Seconds left until the deadline, never less than 0; None: there is no deadline.
+    #[getter]
+    fn remaining(&self) -> Option<f64> {
+        let deadline = self.deadline?;
+        Some(deadline.since(self.shared.now()).as_secs_f64())
+    }
+
+    /// The time of the test that the run goes by, if it does.
+    #[getter]
+    fn _time(&self) -> Option<VirtualTime> {
+        self.shared.clock.virtual_time().map(VirtualTime)
+    }
+
+    /// Takes over what a call by hand inside the handler has registered.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "PyO3 hands arguments over by value"
+    )]
+    fn _absorb(&self, py: Python<'_>, scope: PyRef<'_, PyScope>) -> PyResult<()> {
+        let mut registered = locked(&self.registered);
+        let Some(registered) = registered.as_mut() else {
+            return Err(self.has_ended("compensate"));
+        };
+        let adopted = scope.take().into_steps().into_iter().map(|mut step| {
+            let undo = &mut step.undo;
+            if undo.home.is_none() {
+                undo.home = Some(Arc::clone(&self.shared));
+                undo.stage = self.stage;
+                undo.tenant = self.tenant.as_ref().map(|tenant| tenant.clone_ref(py));
+            }
+            if undo.port == INLINE {
+                undo.port = self.port;
+            }
+            step
+        });
+        registered.unit.extend(adopted);
+        Ok(())
+    }
+
     /// The window, if the unit is one.
     #[getter]
     fn window(&self, py: Python<'_>) -> Option<Py<WindowInfo>> {
@@ -373,13 +420,13 @@ impl Context {
             stage: self.stage,
             tenant: self.tenant.as_ref(),
             port: self.port,
-            inspect: &self.shared.inspect,
+            inspector: &self.shared.inspector,
         };
         let Level(wide) = registrar.fit(py, "level", level, "'unit', 'branch' or 'pipeline'")?;
         let Some(undo) = registrar.undo(py, passed)? else {
             return Ok(());
         };
-        let order = self.shared.next_order();
+        let order = next_order();
         let step = Step { order, kind, undo };
         if let Some(registered) = locked(&self.registered).as_mut() {
             match wide {
@@ -388,13 +435,16 @@ impl Context {
             }
             return Ok(());
         }
-        Err(ClosedError::new_err(format!(
-            "pipeline '{}', stage '{}': {}() was called after its unit had ended; \
+        Err(self.has_ended(registrar.verb))
+    }
+
+    fn has_ended(&self, verb: &str) -> PyErr {
+        ClosedError::new_err(format!(
+            "pipeline '{}', stage '{}': {verb}() was called after its unit had ended; \
              register before the handler returns",
             self.shared.pipeline,
             self.stage(),
-            registrar.verb,
-        )))
+        ))
     }
 }
 

@@ -4,9 +4,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use anabranch_core::clock::Time;
-use anabranch_core::engine::{Domain, Port};
+use anabranch_core::engine::{Domain, Label, Port};
 use pyo3::prelude::*;
 
+use super::inspector::Inspector;
 use super::run::locked;
 use super::undo::Undo;
 use super::work::ends_the_process;
@@ -47,8 +48,21 @@ impl Domain for PyDomain {
         error.stops.unwrap_or(otherwise)
     }
 
+    fn stage(error: &Failure) -> usize {
+        error.stage
+    }
+
     fn port(undo: &Undo) -> Port {
         undo.port
+    }
+
+    fn label(undo: &Undo) -> Label {
+        Label {
+            name: undo.name.clone(),
+            stage: undo.stage,
+            at: undo.at,
+            tries: undo.retries.saturating_add(1),
+        }
     }
 }
 
@@ -90,10 +104,9 @@ pub(crate) struct Shared {
     pub(crate) stops: Vec<Option<bool>>,
     pub(crate) clock: Clock,
     pub(crate) aborting: AtomicBool,
-    /// Numbers undo actions over the whole pipeline: playback is strict LIFO across scopes.
-    order: AtomicU64,
-    /// Looks at an undo action: its name, whether it is async, whether it takes `ctx`.
-    pub(crate) inspect: Py<PyAny>,
+    /// When the slice under way began, in nanoseconds: workers stop when it is used up.
+    pub(crate) slice: AtomicU64,
+    pub(crate) inspector: Inspector,
     /// `anabranch._failures.describe`.
     pub(crate) describe: Py<PyAny>,
     /// `anabranch._failures.timed_out`.
@@ -111,7 +124,8 @@ pub(crate) struct Shared {
 /// Where the border calls back into the package.
 #[derive(Debug, FromPyObject)]
 pub(crate) struct Callbacks {
-    inspect: Py<PyAny>,
+    #[pyo3(attribute("inspect"))]
+    inspector: Inspector,
     describe: Py<PyAny>,
     timed_out: Py<PyAny>,
     undo_timed_out: Py<PyAny>,
@@ -133,8 +147,8 @@ impl Shared {
             stops,
             clock,
             aborting: AtomicBool::new(false),
-            order: AtomicU64::new(0),
-            inspect: callbacks.inspect,
+            slice: AtomicU64::new(0),
+            inspector: callbacks.inspector,
             describe: callbacks.describe,
             timed_out: callbacks.timed_out,
             undo_timed_out: callbacks.undo_timed_out,
@@ -168,8 +182,9 @@ impl Shared {
         self.clock.now()
     }
 
-    pub(crate) fn next_order(&self) -> u64 {
-        self.order.fetch_add(1, Ordering::Relaxed)
+    /// When the slice under way began, or the last one did: what it was read for costs nothing.
+    pub(crate) fn time_of_slice(&self) -> Time {
+        Time::from_nanos(self.slice.load(Ordering::Relaxed))
     }
 
     /// Turns an exception into a failure: its code, and notes on where it arose.

@@ -173,10 +173,14 @@ impl Feed {
             }) => {
                 let count = items.bind(py).len();
                 let filtered = self.take_filtered(py, count);
-                locked(&run.engine).complete_batch(branch, leg, (count, filtered), now);
+                let took = now.since(began);
+                {
+                    let mut engine = locked(&run.engine);
+                    engine.took(branch, leg, count, took);
+                    engine.complete_batch(branch, leg, (count, filtered), now);
+                }
                 items.drop_ref(py);
                 let mut state = locked(&self.state);
-                let took = now.since(began);
                 if took > SLICE / 2 {
                     state.batch = (state.batch / 2).max(1);
                 } else if count == state.batch {
@@ -376,7 +380,7 @@ impl Feed {
     }
 
     fn slice_is_over(&self, state: &mut State, now: Time) -> bool {
-        let slice = &self.run.get().slice;
+        let slice = &self.run.get().shared.slice;
         if std::mem::take(&mut state.fresh) {
             // However late a busy loop lets a worker go on, it gets something done before it lets
             // go again.
@@ -473,7 +477,7 @@ impl Feed {
                 leg,
                 items,
                 iterator,
-                ..
+                began,
             } => {
                 let items = items.bind(py);
                 let left = iterator
@@ -488,14 +492,14 @@ impl Feed {
                 let current = from_current.next()?;
                 let rest = from_current.collect();
                 let now = run.shared.now();
-                let unit = locked(&run.engine).break_batch(
-                    branch,
-                    leg,
-                    (handled, filtered),
-                    current,
-                    rest,
-                    now,
-                );
+                let unit = {
+                    let mut engine = locked(&run.engine);
+                    if handled > 0 {
+                        engine.took(branch, leg, handled, now.since(began));
+                    }
+                    let handled = (handled, filtered);
+                    engine.break_batch(branch, leg, handled, current, rest, now)
+                };
                 Some(InHand::plain(py, unit))
             }
         }

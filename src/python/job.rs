@@ -27,8 +27,6 @@ pub(crate) struct Job {
     late: Mutex<Option<Late>>,
     /// Whether the loop has been asked to cancel the operation, and has not been told of it.
     cancelled: AtomicBool,
-    /// Whether it has a deadline.
-    timed: bool,
 }
 
 impl Job {
@@ -43,7 +41,6 @@ impl Job {
     fn begun(run: Py<Run>, work: InHand, awaitable: Option<Py<PyAny>>, pooled: bool) -> Self {
         Self {
             run,
-            timed: work.attempt().is_some(),
             work: Mutex::new(Some(work)),
             awaitable: Mutex::new(awaitable),
             pooled: AtomicBool::new(pooled),
@@ -82,7 +79,12 @@ impl Job {
         if let Some(error) = error {
             late::abandoned(py, self.run.get(), &error);
         }
-        replaced && self.pooled.swap(false, Ordering::AcqRel)
+        replaced && self.vacate()
+    }
+
+    /// Whoever asks may take the job's place in the pool, if it has one.
+    pub(crate) fn vacate(&self) -> bool {
+        self.pooled.swap(false, Ordering::AcqRel)
     }
 
     fn end(&self, py: Python<'_>, result: PyResult<Py<PyAny>>) {
@@ -90,9 +92,14 @@ impl Job {
         let late = locked(&self.late).take();
         let run = self.run.get();
         let Some(late) = late else {
-            if let Some(work) = work {
-                let pooled = self.pooled.swap(false, Ordering::AcqRel);
-                run.give_back(work, result, pooled);
+            match (work, result) {
+                (Some(work), result) => run.give_back(work, result, self.vacate()),
+                // It was left behind at an abort, which nothing but the process's end outlives.
+                (None, Err(error)) => {
+                    run.shared.postpone(py, error);
+                    run.tell_driver();
+                }
+                (None, Ok(_)) => {}
             }
             return;
         };
@@ -100,8 +107,7 @@ impl Job {
         if let Some(work) = work {
             run.give_back(work, Err(late.error(py)), false);
         }
-        let pooled = self.pooled.swap(false, Ordering::AcqRel);
-        run.ended(late.attempt, gave, pooled);
+        run.ended(late.attempt, gave, self.vacate());
     }
 }
 
@@ -110,8 +116,7 @@ impl Drop for Job {
     fn drop(&mut self) {
         let never = || CancelledError::new_err("the job was let go before it ran");
         if let Some(work) = locked(&self.work).take() {
-            let pooled = self.pooled.swap(false, Ordering::AcqRel);
-            self.run.get().give_back(work, Err(never()), pooled);
+            self.run.get().give_back(work, Err(never()), self.vacate());
         }
     }
 }
@@ -186,14 +191,8 @@ impl Job {
 
     /// Whether it is an undo action, which is never cancelled.
     #[getter]
-    fn undo(&self) -> bool {
+    pub(crate) fn undo(&self) -> bool {
         matches!(locked(&self.work).as_ref(), Some(InHand::Undo { .. }))
-    }
-
-    /// Whether the attempt has a deadline.
-    #[getter]
-    const fn timed(&self) -> bool {
-        self.timed
     }
 
     /// The attempt has timed out. Returns whether it is this job's: then its task is to be
@@ -242,15 +241,15 @@ impl Job {
         }
     }
 
-    /// The run was aborted, and the task does not end: it is left behind, `seconds` after it was
-    /// cancelled, and its unit fails. Returns whether it had one.
-    fn forsake(&self, error: Bound<'_, PyAny>, seconds: f64) -> bool {
+    /// The run was aborted, and the call does not end: it is left behind, `seconds` later, and its
+    /// unit fails. Returns whether it had one.
+    pub(crate) fn forsake(&self, error: Bound<'_, PyAny>, seconds: f64) -> bool {
         let Some(work) = locked(&self.work).take() else {
             return false;
         };
         let run = self.run.get();
         run.forsaken(&work, seconds);
-        run.give_back(work, Err(PyErr::from_value(error)), false);
+        run.give_back(work, Err(PyErr::from_value(error)), self.vacate());
         true
     }
 

@@ -64,6 +64,24 @@ pub(crate) struct Router {
     keys: Vec<Py<PyAny>>,
     /// Branches that are to be opened again before something comes to them.
     asleep: HashSet<BranchId>,
+    /// Branches that refuse what comes to them.
+    refusing: HashSet<BranchId>,
+}
+
+/// Who is refused because there are as many branches as there may be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Beyond {
+    /// Keys that never had a branch.
+    pub(crate) strangers: bool,
+    /// Keys whose branch is evicted.
+    pub(crate) sleepers: bool,
+}
+
+impl Beyond {
+    /// Whether anybody is.
+    pub(crate) const fn refuses(self) -> bool {
+        self.strangers || self.sleepers
+    }
 }
 
 /// What was opened for a key.
@@ -78,11 +96,52 @@ impl Router {
     pub(crate) fn new(py: Python<'_>) -> Self {
         Self {
             cache: vec![(0, BranchId::TRUNK); 1 << CACHE_BITS].into_boxed_slice(),
+            ..Self::empty(py)
+        }
+    }
+
+    /// What stands in the place of a router that somebody else has for the moment.
+    pub(crate) fn empty(py: Python<'_>) -> Self {
+        Self {
+            cache: Box::default(),
             texts: HashMap::new(),
             others: PyDict::new(py).unbind(),
             keys: Vec::new(),
             asleep: HashSet::new(),
+            refusing: HashSet::new(),
         }
+    }
+
+    /// A branch has begun to refuse what comes to it, or has ceased to.
+    pub(crate) fn turn(&mut self, branch: BranchId, refuses: bool) {
+        if refuses {
+            self.refusing.insert(branch);
+        } else {
+            self.refusing.remove(&branch);
+        }
+    }
+
+    /// Whether some branch refuses what comes.
+    pub(crate) fn has_refusing(&self) -> bool {
+        !self.refusing.is_empty()
+    }
+
+    /// Whether this branch refuses what comes.
+    pub(crate) fn is_refusing(&self, branch: BranchId) -> bool {
+        self.refusing.contains(&branch)
+    }
+
+    /// Whether what comes for a key is refused; `beyond` tells of those without an open branch.
+    ///
+    /// # Errors
+    /// What `__hash__` and `__eq__` raise.
+    pub(crate) fn refuses(&self, key: &Bound<'_, PyAny>, beyond: Beyond) -> PyResult<bool> {
+        Ok(match self.find(key)? {
+            Some(branch) => {
+                self.is_refusing(branch) || (beyond.sleepers && self.asleep.contains(&branch))
+            }
+            None => beyond.strangers,
+        })
     }
 
     /// The key of a branch.

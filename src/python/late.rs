@@ -83,7 +83,7 @@ pub(crate) fn undo_timed_out(
     let shared = &run.shared;
     let stage = undo.stage_name();
     let error = shared.undo_timed_out.bind(py).call1((
-        &undo.name,
+        &*undo.name,
         given,
         by_deadline,
         &shared.pipeline,

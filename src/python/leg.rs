@@ -23,22 +23,44 @@ pub(crate) struct WindowSpec {
     size_of: Option<Py<PyAny>>,
 }
 
+/// One form of a generated pass.
+#[derive(Debug, FromPyObject)]
+pub(crate) struct Loop {
+    pub(crate) function: Py<PyAny>,
+    /// The stage behind each line of its source: `(line, stage)`.
+    pub(crate) lines: Vec<(usize, usize)>,
+}
+
 /// A generated pass: the synchronous callables in front of a leg, fused.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "as Python describes it: each is one fact of its own"
+)]
 #[derive(Debug, FromPyObject)]
 pub(crate) struct PassSpec {
-    pub(crate) function: Py<PyAny>,
+    pub(crate) r#loop: Loop,
+    /// The form that asks of each key whether its branch refuses what comes.
+    pub(crate) guarded: Option<Loop>,
     /// Whether it remembers which input each output came from.
     pub(crate) tracked: bool,
     /// Whether it lists the keys of what it lets through.
     pub(crate) keyed: bool,
     /// Whether a stage in it may make several items of one.
     pub(crate) grows: bool,
-    /// The stage behind each line of its source: `(line, stage)`.
-    pub(crate) lines: Vec<(usize, usize)>,
+    /// Whether it notes what its stages took out of a branch.
+    pub(crate) counted: bool,
     /// The first stage behind the key, whose failures belong to a branch.
     pub(crate) routed_from: usize,
     /// Where, among the values listed with a failure, the one is that each stage was given.
     pub(crate) inputs: Vec<(usize, usize)>,
+}
+
+impl PassSpec {
+    /// Its first stage: where it is, as far as one can tell from outside.
+    pub(crate) fn stage(&self) -> usize {
+        let stages = self.r#loop.lines.iter().map(|(_, stage)| *stage);
+        stages.min().unwrap_or(0)
+    }
 }
 
 /// One leg, as `anabranch._build` describes it.
@@ -248,7 +270,8 @@ impl Role {
     pub(crate) const fn operator(self) -> Option<Operator> {
         match self {
             // They complete as failed, with the failure that goes on.
-            Self::TapError | Self::MapError | Self::Recover => Some(Operator::Recover),
+            Self::TapError | Self::MapError => Some(Operator::PassOn),
+            Self::Recover => Some(Operator::Recover),
             Self::DeadLetter => Some(Operator::DeadLetter),
             _ => None,
         }

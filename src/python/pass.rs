@@ -15,7 +15,8 @@ use pyo3::types::{PyIterator, PyList, PyTuple};
 
 use super::context::{Context, Registered};
 use super::domain::{INLINE, PyDomain, Shared};
-use super::leg::PassSpec;
+use super::keys::{Beyond, Router};
+use super::leg::{Loop, PassSpec};
 use super::run::locked;
 use super::work::ends_the_process;
 
@@ -125,9 +126,57 @@ impl Contexts {
     }
 }
 
-/// An item that failed in the pass.
+/// What asks whether the branch of a key refuses what comes: the `refusing` of a guarded pass.
+///
+/// It has the router for as long as the pass runs, which nobody else needs meanwhile; the
+/// traceback of a failure may lead back here later.
+#[pyclass(frozen, module = "anabranch._core")]
+#[derive(Debug)]
+pub(crate) struct Gate {
+    router: Mutex<Option<Router>>,
+    beyond: Beyond,
+}
+
+impl Gate {
+    pub(crate) const fn new(router: Router, beyond: Beyond) -> Self {
+        Self {
+            router: Mutex::new(Some(router)),
+            beyond,
+        }
+    }
+
+    /// Gives the router back.
+    pub(crate) fn open(&self) -> Option<Router> {
+        locked(&self.router).take()
+    }
+}
+
+#[pymethods]
+impl Gate {
+    fn __contains__(&self, key: &Bound<'_, PyAny>) -> PyResult<bool> {
+        // Taken out while `__hash__` and `__eq__` run, which may come back in.
+        let Some(router) = locked(&self.router).take() else {
+            return Ok(false);
+        };
+        let refuses = router.refuses(key, self.beyond);
+        *locked(&self.router) = Some(router);
+        refuses
+    }
+}
+
+/// How a pass is run.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Mode<'a, 'py> {
+    /// For the guarded form, which is run if this is given.
+    pub(crate) gate: Option<&'a Bound<'py, Gate>>,
+    /// Whether what stages take out counts from the start, and not from the first failure on.
+    pub(crate) watched: bool,
+}
+
+/// An item that failed in the pass, or whose branch refuses it.
 pub(crate) struct FailedItem<'py> {
-    pub(crate) error: PyErr,
+    /// `None` if its branch refuses it.
+    pub(crate) error: Option<PyErr>,
     pub(crate) stage: usize,
     /// Its key, if it failed behind the fan-out.
     pub(crate) key: Option<Bound<'py, PyAny>>,
@@ -137,6 +186,18 @@ pub(crate) struct FailedItem<'py> {
     pub(crate) item: Option<Py<PyAny>>,
     /// Its place among the failures.
     pub(crate) place: usize,
+    /// How many outputs there were before it.
+    pub(crate) outputs: usize,
+}
+
+/// What a stage behind the fan-out has taken out.
+pub(crate) struct Taken<'py> {
+    /// How many failures there were before it.
+    pub(crate) place: usize,
+    /// The key of its branch, where the pass finds the keys.
+    pub(crate) key: Bound<'py, PyAny>,
+    /// Which input it was; plain passes do not know.
+    pub(crate) index: Option<usize>,
 }
 
 /// What a pass made of a chunk.
@@ -147,6 +208,8 @@ pub(crate) struct Passed<'py> {
     /// The key of each output, where the pass finds the keys.
     pub(crate) keys: Option<Bound<'py, PyList>>,
     pub(crate) failed: Vec<FailedItem<'py>>,
+    /// What its stages took out of branches, in a pass that is counted.
+    pub(crate) taken: Vec<Taken<'py>>,
     /// Items made beyond the one each stage consumed; plain passes.
     pub(crate) produced: u64,
     /// The same by input; tracked passes.
@@ -165,6 +228,7 @@ impl<'py> Passed<'py> {
             out: items,
             keys: None,
             failed: Vec::new(),
+            taken: Vec::new(),
             produced: 0,
             grown: Vec::new(),
             noted: Vec::new(),
@@ -173,15 +237,17 @@ impl<'py> Passed<'py> {
     }
 }
 
-/// A failure as a pass lists it: the exception, the key, the input, and the values on the way.
+/// A failure as a pass lists it: the exception, the key, the input, the values on the way, and how
+/// many outputs there were before.
 type Listed<'py> = (
-    Bound<'py, PyAny>,
+    Option<Bound<'py, PyAny>>,
     Bound<'py, PyAny>,
     Option<usize>,
     Bound<'py, PyTuple>,
+    usize,
 );
 
-fn stage_of(py: Python<'_>, spec: &PassSpec, error: &PyErr) -> usize {
+fn stage_of(py: Python<'_>, spec: &Loop, error: &PyErr) -> usize {
     let line = error
         .traceback(py)
         .and_then(|traceback| traceback.getattr("tb_lineno").ok())
@@ -197,6 +263,47 @@ fn remaining(iterator: &Bound<'_, PyIterator>) -> usize {
         .unwrap_or(0)
 }
 
+/// Adds what the pass has listed itself.
+fn list_failures<'py>(
+    py: Python<'py>,
+    spec: &PassSpec,
+    form: &Loop,
+    failures: &Bound<'py, PyList>,
+    failed: &mut Vec<FailedItem<'py>>,
+) -> PyResult<()> {
+    for (place, failure) in failures.iter().enumerate() {
+        let (error, key, index, values, outputs): Listed<'py> = failure.extract()?;
+        let error = error.map(PyErr::from_value);
+        let stage = match &error {
+            Some(error) => stage_of(py, form, error),
+            // What it is refused by is the fan-out.
+            None => spec.routed_from - 1,
+        };
+        let given = spec.inputs.iter().find(|(of, _)| *of == stage);
+        let item = given.and_then(|(_, at)| values.get_item(*at).ok());
+        let key = (error.is_none() || stage >= spec.routed_from).then_some(key);
+        failed.push(FailedItem {
+            error,
+            stage,
+            key,
+            index,
+            item: item.map(Bound::unbind),
+            place,
+            outputs,
+        });
+    }
+    Ok(())
+}
+
+/// What the stages of the pass have taken out.
+fn taken_out<'py>(listed: &Bound<'py, PyList>) -> PyResult<Vec<Taken<'py>>> {
+    let taken = listed.iter().map(|taken| {
+        let (place, key, index) = taken.extract()?;
+        Ok(Taken { place, key, index })
+    });
+    taken.collect()
+}
+
 /// Runs `items` through the pass.
 ///
 /// # Errors
@@ -207,7 +314,10 @@ pub(crate) fn run<'py>(
     items: &Bound<'py, PyList>,
     shared: &Arc<Shared>,
     tenants: Vec<Option<Py<PyAny>>>,
+    mode: Mode<'_, 'py>,
 ) -> PyResult<Passed<'py>> {
+    let guarded = spec.guarded.as_ref().filter(|_| mode.gate.is_some());
+    let form = guarded.unwrap_or(&spec.r#loop);
     let out = PyList::empty(py);
     let failures = PyList::empty(py);
     let held = items.try_iter()?;
@@ -236,20 +346,33 @@ pub(crate) fn run<'py>(
     } else {
         held.clone().into_any()
     };
-    let arguments = (chunk, &out, &at, &keys, &failures, &tally, &contexts).into_pyobject(py)?;
+    let taken = spec.counted.then(|| PyList::empty(py));
+    let arguments = (
+        chunk,
+        &out,
+        &at,
+        &keys,
+        &failures,
+        &tally,
+        &contexts,
+        mode.gate,
+        &taken,
+        mode.watched,
+    )
+        .into_pyobject(py)?;
     let mut failed = Vec::new();
     let mut interrupted = None;
-    while let Err(error) = spec.function.bind(py).call1(arguments.clone()) {
+    while let Err(error) = form.function.bind(py).call1(arguments.clone()) {
         let left = remaining(&held);
         if ends_the_process(py, &error) {
             interrupted = Some((error, left + 1));
             break;
         }
         // Not an Exception, yet no reason to end either: a CancelledError of the callable's own.
-        let stage = stage_of(py, spec, &error);
+        let stage = stage_of(py, form, &error);
         let index = spec.tracked.then(|| items.len() - left - 1);
         failed.push(FailedItem {
-            error,
+            error: Some(error),
             stage,
             key: None,
             index,
@@ -259,29 +382,17 @@ pub(crate) fn run<'py>(
                 .and_then(|at| items.get_item(at).ok())
                 .map(Bound::unbind),
             place: failures.len(),
+            outputs: out.len(),
         });
     }
-    for (place, failure) in failures.iter().enumerate() {
-        let (error, key, index, values): Listed<'py> = failure.extract()?;
-        let error = PyErr::from_value(error);
-        let stage = stage_of(py, spec, &error);
-        let given = spec.inputs.iter().find(|(of, _)| *of == stage);
-        let item = given.and_then(|(_, at)| values.get_item(*at).ok());
-        let key = (stage >= spec.routed_from).then_some(key);
-        failed.push(FailedItem {
-            error,
-            stage,
-            key,
-            index,
-            item: item.map(Bound::unbind),
-            place,
-        });
-    }
+    list_failures(py, spec, form, &failures, &mut failed)?;
+    let taken = taken.map(|taken| taken_out(&taken)).transpose()?;
     let noted = contexts.map_or_else(Vec::new, |contexts| contexts.get().close(py));
     Ok(Passed {
         at: at.map(|at| at.extract()).transpose()?.unwrap_or_default(),
         keys,
         failed,
+        taken: taken.unwrap_or_default(),
         produced: match &tally {
             Some(tally) if !spec.tracked => tally.get_item(0)?.extract()?,
             _ => 0,

@@ -141,6 +141,13 @@ pub(crate) fn check_channel<'py>(options: &Bound<'py, PyDict>) -> PyResult<Bound
     checked(plan::channel, options)
 }
 
+/// The options of a window by itself, checked and filled in; raises `ConfigError`.
+#[pyfunction]
+#[pyo3(signature = (options))]
+pub(crate) fn check_window<'py>(options: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyDict>> {
+    checked(plan::window, options)
+}
+
 fn checked<'py>(
     check: fn(&Options) -> Result<Options, PlanError>,
     given: &Bound<'py, PyDict>,

@@ -99,7 +99,7 @@ impl Told {
         let undo = &mut self.step.undo;
         undo.tenant = run.tenant_of(py, undo, self.branch);
         let row = PyDict::new(py);
-        row.set_item("name", &undo.name)?;
+        row.set_item("name", &*undo.name)?;
         row.set_item("stage", undo.stage_name())?;
         row.set_item("tenant", &undo.tenant)?;
         row.set_item("outcome", self.outcome)?;
@@ -141,15 +141,12 @@ fn timeouts<'py>(
 /// A failure, to be told of once the engine is not borrowed.
 fn copied(py: Python<'_>, failed: &Failed<PyDomain>) -> Failed<PyDomain> {
     let history = failed.history.iter();
-    Failed {
-        branch: failed.branch,
-        error: failed.error.clone_ref(py),
-        items: failed.items,
-        attempts: failed.attempts,
-        delay: failed.delay,
-        history: history.map(|error| error.clone_ref(py)).collect(),
-        gave_up: failed.gave_up,
-    }
+    let error = failed.error.clone_ref(py);
+    let mut copy = Failed::new(failed.branch, error, failed.items, failed.gave_up);
+    copy.attempts = failed.attempts;
+    copy.delay = failed.delay;
+    copy.history = history.map(|error| error.clone_ref(py)).collect();
+    copy
 }
 
 /// Builds the report.

@@ -8,29 +8,38 @@
 //! is, and no Python runs then. The other locks are leaves.
 //!
 //! - `run/spec.rs`: how it begins.
-//! - `run/branches.rs`: what is asked of branches, and who is told of them.
+//! - `run/branches.rs`: how branches open and close, and who is told; `run/commands.rs`: what is
+//!   asked of them.
 //! - `run/slice.rs`: what a step does.
 //! - `run/flow.rs`: items from the source, through the pass and the routing, to the first leg.
+//! - `run/order.rs`: passes while branches refuse what comes, and the order of what came of them.
 //! - `run/target.rs`: units into the channel at the end.
 //! - `run/operators.rs`: failures to the operators behind them, and what these recover.
 //! - `run/overdue.rs`: attempts that are not over in time.
 //! - `run/tracked.rs`: the same for items with a history.
 //! - `run/rollback.rs`: what is registered, and by which policy it is undone.
+//! - `run/watch.rs`: what those who look are told; `run/told.rs`: what those who ask for it are told
+//!   of branches and undo actions; `run/orders.rs`: what operators ask for.
 //! - `run/holders.rs`: which of their outputs hold what undoes them.
 
 mod branches;
+mod commands;
 mod flow;
 mod holders;
 mod operators;
+mod order;
+mod orders;
 mod overdue;
 mod rollback;
 pub(super) mod slice;
 mod spec;
 mod target;
+mod told;
 mod tracked;
+mod watch;
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anabranch_core::branch::BranchId;
@@ -49,12 +58,16 @@ use super::leg::{Leg, PassSpec};
 use super::native::NativeSource;
 use super::report;
 use super::source::Source;
+use super::stats;
 use super::work::{CallResult, InHand, LegFacts};
+use crate::monitor::Pipeline;
 use crate::wake::Wake;
-pub(super) use branches::pace;
-use branches::{Asked, Branches, Tenant};
+use branches::{Branches, Tenant};
+use commands::Asked;
+pub(super) use commands::pace;
 use spec::RunSpec;
 use target::Target;
+use watch::Watch;
 
 /// Locks, whatever happened to the thread that held the lock before: the states behind our locks
 /// are whole after every statement.
@@ -92,6 +105,8 @@ struct Hand {
     fan_leg: usize,
     rekey: Option<PassSpec>,
     fan_stage: usize,
+    /// Whether branches count their failures.
+    counts: bool,
     router: Router,
     branches: Branches,
     pool: Pool,
@@ -110,6 +125,8 @@ struct Hand {
     flush_on_abort: bool,
     /// The user's own policy: arranges the undo actions of a rollback.
     arrange: Option<Py<PyAny>>,
+    /// What those who look are told; `None`: nobody may.
+    watch: Option<Watch>,
 }
 
 /// Items an async source has pushed.
@@ -142,7 +159,11 @@ pub(crate) struct Run {
     pushed: Mutex<Pushed>,
     collected: Mutex<Option<Py<PyList>>>,
     wake: Arc<Wake>,
+    /// Where those who look find the run; `None`: nobody may.
+    watched: Option<Arc<Pipeline>>,
     native: Option<Arc<NativeSource>>,
+    /// Whether its sums are in those of the process.
+    tallied: AtomicBool,
     drain_asked: AtomicBool,
     abort_asked: AtomicBool,
     drained: AtomicBool,
@@ -151,8 +172,6 @@ pub(crate) struct Run {
     copied: AtomicBool,
     /// Whether the source waits for room: whoever makes some wakes the driver.
     starved: AtomicBool,
-    /// When the slice under way began, in nanoseconds: workers stop when it is used up.
-    pub(super) slice: AtomicU64,
 }
 
 /// What [`Run::step`] says: nothing to do until something happens.
@@ -178,7 +197,10 @@ impl Run {
             return Err(run.closed_error("is driven twice at once"));
         };
         match hand.as_mut() {
-            Some(hand) => run.slice(this, hand, in_loop),
+            Some(hand) => {
+                let said = run.slice(this, hand, in_loop)?;
+                Ok(run.tell_watchers(this.py(), hand, said))
+            }
             None => Err(run.closed_error("is closed")),
         }
     }
@@ -293,6 +315,12 @@ impl Run {
         self.wake.wake();
     }
 
+    /// Its number where it can be looked at; None: nobody may.
+    #[getter]
+    fn number(&self) -> Option<u32> {
+        self.watched.as_ref().map(|pipeline| pipeline.number)
+    }
+
     #[getter]
     fn address(&self) -> Option<(String, u16)> {
         self.native.as_ref().map(|native| native.address())
@@ -334,6 +362,20 @@ impl Run {
         true
     }
 
+    /// The run was aborted `seconds` ago, and these jobs on the pool do not end: their units fail
+    /// with `error`, and their threads are replaced. Called by the driver between two steps.
+    fn forsake(
+        &self,
+        jobs: Vec<Bound<'_, Job>>,
+        error: &Bound<'_, PyAny>,
+        seconds: f64,
+    ) -> PyResult<()> {
+        match self.hand.try_lock().ok().as_deref_mut() {
+            Some(Some(hand)) => Self::forsake_jobs(hand, jobs, error, seconds),
+            _ => Ok(()),
+        }
+    }
+
     /// The run is left as it is: undo actions that have had no turn are stuck.
     fn abandon(&self) {
         let now = self.shared.now();
@@ -360,6 +402,9 @@ impl Run {
 
     /// Lets go of the source, the callables and what the engine still holds.
     fn close(&self, py: Python<'_>) {
+        if let Some(pipeline) = &self.watched {
+            pipeline.end();
+        }
         if let Some(native) = &self.native {
             py.detach(|| native.close());
         }
@@ -371,6 +416,7 @@ impl Run {
                 target.rest(py, &self.shared);
             }
         }
+        self.shared.inspector.forget();
         let legs = locked(&self.legs).take();
         let pushed = std::mem::take(&mut *locked(&self.pushed));
         let returned = std::mem::take(&mut *locked(&self.returned));
@@ -396,6 +442,9 @@ impl Run {
             branches: BranchOptions::default(),
         });
         let engine = std::mem::replace(&mut *locked(&self.engine), empty);
+        if !self.tallied.swap(true, Ordering::AcqRel) {
+            stats::end(&engine, self.watched.as_ref());
+        }
         drop((
             hand, legs, pushed, returned, adopted, collected, tenants, asked, engine,
         ));
@@ -461,7 +510,7 @@ impl Run {
 
     /// The time a worker goes by: that of the slice it runs in.
     pub(crate) fn now(&self) -> Time {
-        Time::from_nanos(self.slice.load(Ordering::Relaxed))
+        self.shared.time_of_slice()
     }
 
     /// There is something for the driver to move.

@@ -3,7 +3,6 @@
 //! The rules are the core's; `anabranch.scope` calls the actions.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use anabranch_core::compensation::{Ended, Kind, Policy, Rollback, Scope, Step};
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -13,26 +12,26 @@ use pyo3::types::PyTuple;
 use super::action::Action;
 use super::context::Context;
 use super::domain::INLINE;
+use super::inspector::Inspector;
 use super::run::locked;
-use super::undo::{Given, Limit, Passed, Registrar, Tries, Undo};
-
-/// Numbers the actions of all scopes of the process: one may absorb another.
-static ORDER: AtomicU64 = AtomicU64::new(0);
+use super::undo::{Given, Limit, Passed, Registrar, Tries, Undo, next_order};
 
 /// What was registered with one scope.
 #[pyclass(frozen, module = "anabranch._core", name = "Scope")]
 #[derive(Debug)]
 pub(crate) struct PyScope {
-    inspect: Py<PyAny>,
+    inspector: Inspector,
     scope: Mutex<Scope<Undo>>,
 }
 
 #[pymethods]
 impl PyScope {
     #[new]
-    fn new(inspect: Py<PyAny>) -> Self {
-        let scope = Mutex::default();
-        Self { inspect, scope }
+    fn new(inspect: Inspector) -> Self {
+        Self {
+            inspector: inspect,
+            scope: Mutex::default(),
+        }
     }
 
     #[pyo3(signature = (r#fn, args, *, finalizer, when, name, retries, timeout))]
@@ -59,7 +58,7 @@ impl PyScope {
             stage: 0,
             tenant: None,
             port: INLINE,
-            inspect: &self.inspect,
+            inspector: &self.inspector,
         };
         let passed = Passed {
             function: r#fn,
@@ -70,8 +69,12 @@ impl PyScope {
             timeout,
         };
         if let Some(undo) = registrar.undo(py, passed)? {
-            let order = ORDER.fetch_add(1, Ordering::Relaxed);
-            locked(&self.scope).push(Step { order, kind, undo });
+            let step = Step {
+                order: next_order(),
+                kind,
+                undo,
+            };
+            locked(&self.scope).push(step);
         }
         Ok(())
     }
@@ -113,6 +116,7 @@ impl PyScope {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.inspector.traverse(&visit)?;
         if let Ok(scope) = self.scope.try_lock() {
             for step in scope.steps() {
                 visit.call(&step.undo.call)?;
@@ -124,11 +128,12 @@ impl PyScope {
 
     fn __clear__(&self) {
         drop(self.take());
+        self.inspector.forget();
     }
 }
 
 impl PyScope {
-    fn take(&self) -> Scope<Undo> {
+    pub(crate) fn take(&self) -> Scope<Undo> {
         std::mem::take(&mut *locked(&self.scope))
     }
 }

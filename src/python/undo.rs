@@ -2,7 +2,9 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use anabranch_core::clock::Time;
 use anabranch_core::engine::Port;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -10,13 +12,22 @@ use pyo3::types::{PyBool, PyDict, PyTuple};
 
 use super::domain::{Shared, UNDO};
 use super::errors::ConfigError;
+use super::inspector::Inspector;
+
+/// Numbers the undo actions of the whole process: a scope may absorb another one, and a unit of a
+/// run what was done by hand inside its handler. Playback is strict LIFO across them all.
+static ORDER: AtomicU64 = AtomicU64::new(0);
+
+pub(crate) fn next_order() -> u64 {
+    ORDER.fetch_add(1, Ordering::Relaxed)
+}
 
 /// An undo action or finalizer.
 #[derive(Debug)]
 pub(crate) struct Undo {
     pub(crate) call: Py<PyAny>,
     pub(crate) args: Py<PyTuple>,
-    pub(crate) name: String,
+    pub(crate) name: Arc<str>,
     pub(crate) stage: usize,
     /// The branch it was registered in; None before the fan-out.
     pub(crate) tenant: Option<Py<PyAny>>,
@@ -26,6 +37,8 @@ pub(crate) struct Undo {
     /// Seconds each try may take, where it can be cancelled.
     pub(crate) timeout: Option<f64>,
     pub(crate) takes_ctx: bool,
+    /// When it was registered, by the clock of its run.
+    pub(crate) at: Time,
     /// The run it was registered in; None for a scope by itself.
     pub(crate) home: Option<Arc<Shared>>,
 }
@@ -47,6 +60,7 @@ impl Undo {
             retries: self.retries,
             timeout: self.timeout,
             takes_ctx: self.takes_ctx,
+            at: self.at,
             home: self.home.clone(),
         }
     }
@@ -64,8 +78,7 @@ pub(crate) struct Registrar<'a> {
     pub(crate) tenant: Option<&'a Py<PyAny>>,
     /// Where a `def` runs.
     pub(crate) port: Port,
-    /// `anabranch._callables.examine_undo`.
-    pub(crate) inspect: &'a Py<PyAny>,
+    pub(crate) inspector: &'a Inspector,
 }
 
 /// An argument as it was passed. `PyO3` would refuse the wrong type by itself, with a `TypeError`.
@@ -148,21 +161,22 @@ impl Registrar<'_> {
         let name = self.fit(py, "name", passed.name, "None or a str")?;
         let Tries(retries) = self.fit(py, "retries", passed.retries, "an int >= 0")?;
         let timeout = self.fit(py, "timeout", passed.timeout, "None or seconds > 0")?;
-        let (own_name, asynchronous, takes_ctx): (String, bool, bool) = self
-            .inspect
-            .bind(py)
-            .call1((&passed.function,))?
-            .extract()?;
+        let examined = self.inspector.examine(&passed.function)?;
         Ok(when.then(|| Undo {
             call: passed.function.unbind(),
             args: passed.args.unbind(),
-            name: name.unwrap_or(own_name),
+            name: name.map_or(examined.name, Arc::from),
             stage: self.stage,
             tenant: self.tenant.map(|tenant| tenant.clone_ref(py)),
-            port: if asynchronous { UNDO } else { self.port },
+            port: if examined.asynchronous {
+                UNDO
+            } else {
+                self.port
+            },
             retries,
             timeout: timeout.map(|Limit(seconds)| seconds),
-            takes_ctx,
+            takes_ctx: examined.takes_ctx,
+            at: self.home.map_or(Time::ZERO, |home| home.time_of_slice()),
             home: self.home.cloned(),
         }))
     }

@@ -1,5 +1,6 @@
 //! Work in someone's hand: a unit or an undo action, from being handed out to being given back.
 
+use anabranch_core::branch::BranchId;
 use anabranch_core::compensation::Scope;
 use anabranch_core::engine::{Again, AttemptId, Outcome, Payload, Turn, Unit};
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
@@ -146,6 +147,14 @@ impl InHand {
             context,
             registered,
         })
+    }
+
+    /// The stage it belongs to, and the branch.
+    pub(crate) fn place(&self, run: &Run) -> (usize, BranchId) {
+        match self {
+            Self::Unit { unit, .. } => (run.facts[unit.leg].stage, unit.branch),
+            Self::Undo { turn, .. } => (turn.step.undo.stage, turn.branch),
+        }
     }
 
     /// The number of the unit's leg.

@@ -5,19 +5,24 @@
 //! - `engine/windows.rs`: the rows W.
 //! - `engine/batches.rs`: items that are handed out together.
 //! - `engine/branches.rs`: the rows B, T and the order and number of what is in flight.
+//! - `engine/turns.rs`: whose turn it is: the row B12.
 //! - `engine/full.rs`: branches that are full, or throttled: the rows B5, B6, B11.
-//! - `engine/lives.rs`: how branches live and end: the rows B4, B7, B14, C19.
+//! - `engine/lives.rs`: how branches live and end: the rows B4, B14, C19.
+//! - `engine/fallen.rs`: those whose units fail for good: the row B7.
+//! - `engine/streaks.rs`: when branches have failed often enough: the row B7.
 //! - `engine/outcomes.rs`: the rows R.
 //! - `engine/overdue.rs`: the rows R about timeouts.
 //! - `engine/rollbacks.rs`: the rows C.
-//! - `engine/scopes.rs`: more of them: scopes wider than a unit, or held by several outputs.
+//! - `engine/scopes.rs`: more of them: scopes held by several outputs, and finalizers.
+//! - `engine/whole.rs`: those about what is undone with a branch, or with the run as a whole.
 //! - `engine/policies.rs`: those about how a rollback goes about it.
 //! - `engine/endings.rs`: the rows of all letters about end, drain and abort.
 //! - `engine/failures.rs`: failures and the operators behind them, at random, too.
 //! - `engine/conservation.rs`: random pipelines, of which nothing is ever lost.
-//! - `engine/world.rs`: one such pipeline, and what happens to it.
-//! - `engine/model.rs`: what must come of it, written down without the engine; `engine/held.rs`:
-//!   who holds its undo actions.
+//! - `engine/draws.rs`: what they are drawn from; `engine/world.rs`: one such pipeline, and what
+//!   happens to it.
+//! - `engine/model.rs`: what must come of it, written down without the engine; `engine/deeds.rs`:
+//!   of its undo actions; `engine/held.rs`: who holds them.
 
 #[path = "engine/batches.rs"]
 mod batches;
@@ -25,12 +30,18 @@ mod batches;
 mod branches;
 #[path = "engine/conservation.rs"]
 mod conservation;
+#[path = "engine/deeds.rs"]
+mod deeds;
+#[path = "engine/draws.rs"]
+mod draws;
 #[path = "engine/driver.rs"]
 mod driver;
 #[path = "engine/endings.rs"]
 mod endings;
 #[path = "engine/failures.rs"]
 mod failures;
+#[path = "engine/fallen.rs"]
+mod fallen;
 #[path = "engine/full.rs"]
 mod full;
 #[path = "engine/held.rs"]
@@ -51,6 +62,14 @@ mod policies;
 mod rollbacks;
 #[path = "engine/scopes.rs"]
 mod scopes;
+#[path = "engine/streaks.rs"]
+mod streaks;
+#[path = "engine/turns.rs"]
+mod turns;
+#[path = "engine/watching.rs"]
+mod watching;
+#[path = "engine/whole.rs"]
+mod whole;
 #[path = "engine/windows.rs"]
 mod windows;
 #[path = "engine/world.rs"]

@@ -16,6 +16,7 @@
 //!                         +-- fail, on_branch_error="fail" --> failed
 //! ```
 //!
+//! `restart` leads from `failed` to `draining` while something that was begun is still under way.
 //! `fail` leads to `failed` from wherever something may be inside; `remove` leads from `failed` and
 //! `evicted` to `removed`, too.
 //!
@@ -193,6 +194,8 @@ pub(crate) enum Ending {
     Well,
     /// It is undone.
     Badly,
+    /// It has ended in a back-off, and was undone; only its lanes are not empty yet.
+    Quietly,
 }
 
 /// Where a branch is in its life.
@@ -203,12 +206,6 @@ pub(crate) struct Life<D: Domain> {
     pub(crate) after: State,
     /// How often it has been opened.
     pub(crate) generation: u32,
-    /// Units that have failed for good since one was committed.
-    pub(crate) streak: u32,
-    /// What had been committed when the streak was last looked at.
-    pub(crate) well: u64,
-    /// Restarts since something last ended well.
-    pub(crate) restarts: u32,
     /// The back-off before the last restart.
     pub(crate) waited: Duration,
     /// When something last ended, or the branch was opened.
@@ -219,6 +216,8 @@ pub(crate) struct Life<D: Domain> {
     pub(crate) ending: Ending,
     /// Whether somebody will look whether it is idle.
     pub(crate) watched: bool,
+    /// Whether what comes to it is refused, as the driver has heard or is about to.
+    pub(crate) refuses: bool,
     /// What few branches have.
     pub(crate) rare: Option<Box<Rare<D>>>,
 }
@@ -226,8 +225,8 @@ pub(crate) struct Life<D: Domain> {
 /// What waits outside of the lanes.
 #[derive(Debug)]
 pub(crate) struct Rare<D: Domain> {
-    /// Items for the next generation.
-    pub(crate) next: Vec<Item<D>>,
+    /// Items for the next generation, with the leg each came to.
+    pub(crate) next: Vec<(usize, Item<D>)>,
     /// Units whose back-off is over while the branch is paused.
     pub(crate) parked: Vec<Unit<D>>,
 }
@@ -247,14 +246,12 @@ impl<D: Domain> Life<D> {
             state: State::Open,
             after: State::Open,
             generation: 1,
-            streak: 0,
-            well: 0,
-            restarts: 0,
             waited: Duration::ZERO,
             touched: now,
             blocked: Duration::ZERO,
             ending: Ending::None,
             watched: false,
+            refuses: false,
             rare: None,
         }
     }
@@ -263,12 +260,19 @@ impl<D: Domain> Life<D> {
         self.rare.get_or_insert_default()
     }
 
+    /// Whether what its handlers have not begun is given up: it has failed, though it may have been
+    /// removed or told to open again since.
+    pub(crate) fn gives_up(&self) -> bool {
+        self.state == State::Failed
+            || (self.ending == Ending::Badly && self.state != State::Restarting)
+    }
+
     /// Items that wait for the next generation.
-    pub(crate) fn next(&self) -> &[Item<D>] {
+    pub(crate) fn next(&self) -> &[(usize, Item<D>)] {
         self.rare.as_ref().map_or(&[], |rare| &rare.next)
     }
 
-    pub(crate) fn take_next(&mut self) -> Vec<Item<D>> {
+    pub(crate) fn take_next(&mut self) -> Vec<(usize, Item<D>)> {
         let rare = self.rare.as_mut();
         rare.map_or_else(Vec::new, |rare| std::mem::take(&mut rare.next))
     }

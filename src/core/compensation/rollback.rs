@@ -134,6 +134,19 @@ impl<U> Rollback<U> {
             .collect()
     }
 
+    /// The steps that are still to be handed out, as far as it is known the next one first.
+    pub fn upcoming(&self) -> impl Iterator<Item = &Step<U>> {
+        let pending = self.pending.iter().rev();
+        pending
+            .chain(self.registered.iter().rev())
+            .chain(self.finalizers.iter().rev())
+    }
+
+    /// How many steps have not run yet, those that run now included.
+    pub const fn left(&self) -> usize {
+        self.out + self.pending()
+    }
+
     /// How many steps are still to be handed out.
     pub const fn pending(&self) -> usize {
         self.pending.len() + self.registered.len() + self.finalizers.len()

@@ -6,12 +6,20 @@
 //! history, and those of legs with windows, more units in flight or attempts that are clocked, are
 //! handed out by [`Engine::next`].
 //!
+//! While other lanes wait, a batch is no longer than [`TURN`] items for each unit that is left of
+//! its branch's turn.
+//!
 //! Where nothing stands between the source and such a handler, a batch need not even be queued:
 //! it is taken **straight** from the source into the worker's hand.
 
+use super::streaks::Place;
 use super::{Domain, Engine, Item, Port, Unit, Why};
 use crate::branch::{BranchId, State};
 use crate::clock::Time;
+
+/// Items of a batch that others wait for, in a branch of weight 1. With a handler that returns at
+/// once a batch costs as much as two items: less would be felt.
+const TURN: usize = 64;
 
 /// Items of one lane, in order.
 #[derive(Debug)]
@@ -45,6 +53,11 @@ impl<D: Domain> Engine<D> {
         {
             return None;
         }
+        let most = if self.rings[port].len() > 1 {
+            most.min(TURN * usize::from(lane.weight - lane.turn))
+        } else {
+            most
+        };
         let plain = lane
             .queue
             .iter()
@@ -113,7 +126,10 @@ impl<D: Domain> Engine<D> {
         now: Time,
     ) {
         self.in_flight -= 1;
-        self.handled(branch, items, filtered);
+        self.handled(branch, leg, (items, filtered));
+        let row = &mut self.branches[branch.index()];
+        let units = u16::try_from(items.div_ceil(TURN)).unwrap_or(u16::MAX);
+        row.lanes[leg - row.first].use_turn(units);
         self.release(branch, leg, items as u64, now);
     }
 
@@ -131,15 +147,20 @@ impl<D: Domain> Engine<D> {
         rest: Vec<D::Item>,
         now: Time,
     ) -> Unit<D> {
-        self.handled(branch, handled, filtered);
+        self.handled(branch, leg, (handled, filtered));
         self.load[leg] -= handled as u64;
+        self.gauges.legs[leg].passed += handled as u64;
         let aborted = self.aborted();
         let row = &mut self.branches[branch.index()];
         row.outside -= rest.len() as u64;
-        if row.life.state == State::Failed {
+        if row.life.gives_up() {
+            let why = match row.life.after {
+                State::Removed => Why::Removed,
+                _ => Why::Failed,
+            };
             self.load[leg] -= rest.len() as u64;
             for value in rest {
-                self.refuse_item(leg, branch, Item::new(value), Why::Failed);
+                self.refuse_item(leg, branch, Item::new(value), why);
             }
         } else if aborted {
             self.load[leg] -= rest.len() as u64;
@@ -151,11 +172,16 @@ impl<D: Domain> Engine<D> {
             for value in rest.into_iter().rev() {
                 lane.queue.push_front(Item::new(value));
             }
+            // Its handler waits: one of its units is under way, as if it had been handed out alone.
+            lane.use_turn(1);
         }
         Unit::of_item((branch, leg), Item::new(current))
     }
 
-    fn handled(&mut self, branch: BranchId, items: usize, filtered: usize) {
+    fn handled(&mut self, branch: BranchId, leg: usize, (items, filtered): (usize, usize)) {
+        if items > 0 {
+            self.end_streak(branch, leg, Place::Handler);
+        }
         let row = &mut self.branches[branch.index()];
         row.outside -= items as u64;
         row.counts.committed += (items - filtered) as u64;

@@ -141,19 +141,20 @@ impl<D: Domain> Engine<D> {
         let contents = window.cut(due.unwrap_or(Reason::Close), now);
         if due.is_some() || policy == Partial::Flush {
             row.counts.windows += 1;
+            lane.left = Some(due.unwrap_or(Reason::Close));
             lane.cut.push_back(Unit::of_window((branch, leg), contents));
         } else {
             row.counts.dropped += u64::from(contents.weight);
+            self.gauges.legs[leg].dropped += u64::from(contents.weight);
             self.load[leg] -= contents.values.len() as u64;
             self.graveyard.items.extend(contents.values);
-            self.fall_short();
             self.undo(branch, contents.scope, Then::Nothing, now);
         }
     }
 
     /// Gives up what waits in queues, in partial windows, between legs and in back-off.
     fn give_up(&mut self, now: Time) {
-        self.lose_failures();
+        self.lose_failures(now);
         for leg in 0..self.config.legs.len() {
             for (branch, item) in self.take_arrivals(leg) {
                 self.leave(branch, item, now);

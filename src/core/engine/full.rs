@@ -180,7 +180,9 @@ impl<D: Domain> Engine<D> {
 
     /// Counts an item as dropped, and undoes what it did.
     pub(super) fn drop_item(&mut self, branch: BranchId, item: Item<D>, now: Time) {
-        self.branches[branch.index()].counts.dropped += u64::from(item.weight);
+        let row = &mut self.branches[branch.index()];
+        row.counts.dropped += u64::from(item.weight);
+        self.gauges.legs[row.entry].dropped += u64::from(item.weight);
         self.graveyard.items.push(item.value);
         self.undo(branch, item.scope, Then::Nothing, now);
     }
@@ -242,15 +244,7 @@ impl<D: Domain> Engine<D> {
         } = refused;
         self.branches[branch.index()].outside -= u64::from(weight);
         self.graveyard.bury_payload(payload);
-        let failed = Failed {
-            branch,
-            error,
-            items: weight,
-            attempts: 1,
-            delay: Duration::ZERO,
-            history: Vec::new(),
-            gave_up: GaveUp::Error,
-        };
+        let failed = Failed::new(branch, error, weight, GaveUp::Error);
         self.fail_behind(behind, failed, scope, None, now);
     }
 

@@ -1,9 +1,15 @@
 //! How items move through the lanes: into a queue or a window, out as units; and who holds up
 //! whom meanwhile.
+//!
+//! Lanes with something to hand out take turns in a ring, one unit a turn, or as many as their
+//! branch's weight says: a tenant with a thousand items waiting is served as often as one with a
+//! single item, which waits for one turn of each of the others at most. It is the deficit round
+//! robin of Shreedhar and Varghese (1995), with units for bytes: no unit is larger than a turn, so
+//! nothing is carried over from one to the next.
 
 use super::unit::{Alarm, Timer};
 use super::{Domain, Engine, Item, Port, Unit, Work};
-use crate::branch::BranchId;
+use crate::branch::{BranchId, State};
 use crate::clock::Time;
 
 impl<D: Domain> Engine<D> {
@@ -136,6 +142,8 @@ impl<D: Domain> Engine<D> {
         }
         if let Some(mut unit) = self.again[port].pop_front() {
             self.in_flight += 1;
+            unit.began = now;
+            self.gauges.legs[unit.leg].retried += 1;
             if self.config.legs[unit.leg].clocked() {
                 self.begin_clocked(&mut unit, now);
             }
@@ -145,6 +153,7 @@ impl<D: Domain> Engine<D> {
         while let Some((branch, leg)) = self.rings[port].pop_front() {
             if let Some(mut unit) = self.take(branch, leg, now) {
                 self.in_flight += 1;
+                unit.began = now;
                 if self.config.legs[leg].clocked() {
                     self.begin_clocked(&mut unit, now);
                 }
@@ -200,8 +209,14 @@ impl<D: Domain> Engine<D> {
             if row.life.state.holds() && !self.aborted() && !self.is_operator(leg) {
                 return true;
             }
-            let behind = row.lanes.get(leg + 1 - row.first..).unwrap_or_default();
-            behind.iter().any(|lane| lane.over)
+            // What waits for the next generation waits in front of the entry, which nothing in this
+            // one goes to any more: if it held back an operator, neither would end.
+            let closed = matches!(row.life.state, State::Draining | State::Evicted);
+            let closed = closed.then_some(row.entry);
+            let behind = (row.first..).zip(&row.lanes).skip(leg + 1 - row.first);
+            behind
+                .into_iter()
+                .any(|(at, lane)| lane.over && closed != Some(at))
         }
     }
 
@@ -215,7 +230,12 @@ impl<D: Domain> Engine<D> {
         if !lane.listed && lane.dispatchable(options) {
             lane.listed = true;
             let Port(port) = options.port;
-            self.rings[port].push_back((branch, leg));
+            if lane.keeps_its_turn() {
+                self.rings[port].push_front((branch, leg));
+            } else {
+                lane.turn = 0;
+                self.rings[port].push_back((branch, leg));
+            }
         }
     }
 
@@ -328,6 +348,7 @@ impl<D: Domain> Engine<D> {
     /// A unit has ended: its lane may hand out another one.
     pub(super) fn release(&mut self, branch: BranchId, leg: usize, entries: u64, now: Time) {
         self.load[leg] -= entries;
+        self.gauges.legs[leg].passed += entries;
         self.watch_idle(branch, now);
         let row = &mut self.branches[branch.index()];
         row.lanes[leg - row.first].in_flight -= 1;

@@ -26,6 +26,7 @@
 //! given.
 
 use super::rollback::Then;
+use super::streaks::Place;
 use super::{Domain, Engine, Failed, Item, LegOptions, Unit};
 use crate::branch::BranchId;
 use crate::clock::Time;
@@ -34,6 +35,8 @@ use crate::compensation::Scope;
 /// What a leg that takes failures does with one its handler is done with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operator {
+    /// The handler only looks, or makes another failure of it: it goes on as one.
+    PassOn,
     /// What the handler gives goes on as an item.
     Recover,
     /// The failure has ended.
@@ -66,6 +69,12 @@ pub(super) struct Failing<D: Domain> {
     failed: Failed<D>,
     /// The unit that failed, if it was one.
     unit: Option<Unit<D>>,
+}
+
+impl<D: Domain> Failing<D> {
+    pub(super) const fn error(&self) -> &D::Error {
+        &self.failed.error
+    }
 }
 
 impl<D: Domain> Ways<D> {
@@ -126,22 +135,20 @@ impl<D: Domain> Engine<D> {
         self.config.legs[leg].operator.is_some()
     }
 
-    /// A unit or an item has failed for good: its branch hears of it, once, whatever operators make
-    /// of it.
+    /// A unit or an item has failed for good at a leg: its branch hears of it, once, whatever
+    /// operators make of it.
     pub(super) fn fail_from(
         &mut self,
+        at: (usize, Place),
         behind: usize,
-        failed: Failed<D>,
+        mut failed: Failed<D>,
         scope: Option<Box<Scope<D::Undo>>>,
         unit: Option<Unit<D>>,
         now: Time,
     ) {
-        let branch = failed.branch;
-        let passed_on = unit.as_ref().is_some_and(|unit| self.is_operator(unit.leg));
+        let streak = self.enter_streak(&mut failed, at, behind);
         self.fail_behind(behind, failed, scope, unit, now);
-        if !passed_on {
-            self.branch_met_failure(branch, now);
-        }
+        self.count_in_streak(streak, now);
     }
 
     /// What failed is undone, and then goes to the first operator from the leg `behind` on, if
@@ -159,7 +166,7 @@ impl<D: Domain> Engine<D> {
         let operator = self.ways.operator_from(behind);
         let then = match operator.filter(|_| !self.aborted() && failed.items > 0) {
             None => {
-                self.lose(failed);
+                self.lose(failed, now);
                 unit.map_or(Then::Nothing, Then::Release)
             }
             Some(operator) => {
@@ -184,7 +191,7 @@ impl<D: Domain> Engine<D> {
         } = failing;
         self.ways.failures.push((operator, failed));
         if self.aborted() {
-            self.lose_failures();
+            self.lose_failures(now);
         }
         if let Some(unit) = unit {
             self.let_go(unit, std::iter::empty(), now);
@@ -224,9 +231,9 @@ impl<D: Domain> Engine<D> {
     }
 
     /// The run is aborted: no operator is asked any more.
-    pub(super) fn lose_failures(&mut self) {
+    pub(super) fn lose_failures(&mut self, now: Time) {
         for (_, failed) in self.take_failures() {
-            self.lose(failed);
+            self.lose(failed, now);
         }
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::rollback::Then;
+use super::streaks::{Place, Spot};
 use super::{
     Again, Domain, Engine, Failed, Item, MAX_SAMPLES, Operator, Origin, Outcome, Payload, Unit,
 };
@@ -32,6 +33,7 @@ impl<D: Domain> Engine<D> {
         now: Time,
     ) {
         self.in_flight -= 1;
+        self.attempted(unit.branch, unit.leg, 1, now.since(unit.began));
         self.end_clocked(&mut unit);
         match outcome {
             Outcome::Done(values) => self.succeed(unit, values, registered, now),
@@ -53,10 +55,13 @@ impl<D: Domain> Engine<D> {
     pub fn complete_last(&mut self, mut unit: Unit<D>, now: Time) -> Option<D::Item> {
         debug_assert!(unit.deadline().is_none(), "it would stay watched");
         self.in_flight -= 1;
+        self.attempted(unit.branch, unit.leg, 1, now.since(unit.began));
         if unit.scope.is_some() {
+            self.end_streak(unit.branch, unit.leg, Place::Handler);
             self.commit(unit, None, now);
             return None;
         }
+        self.end_streak(unit.branch, unit.leg, Place::Handler);
         self.came_back(&unit).committed += u64::from(unit.weight);
         let (branch, leg, entries) = (unit.branch, unit.leg, unit.payload.entries());
         let value = match std::mem::replace(&mut unit.payload, Payload::Many(Vec::new())) {
@@ -79,26 +84,19 @@ impl<D: Domain> Engine<D> {
     }
 
     /// An item has failed in a stage of the driver's: what it did before is undone, and then its
-    /// failure goes to the first operator from the leg `behind` on.
+    /// failure goes to the first operator behind the spot where it failed.
     pub fn fail_item(
         &mut self,
-        behind: usize,
+        spot: Spot,
         branch: BranchId,
         error: D::Error,
         weight: u32,
         scope: Option<Box<Scope<D::Undo>>>,
         now: Time,
     ) {
-        let failed = Failed {
-            branch,
-            error,
-            items: weight,
-            attempts: 1,
-            delay: Duration::ZERO,
-            history: Vec::new(),
-            gave_up: GaveUp::Attempts,
-        };
-        self.fail_from(behind, failed, scope, None, now);
+        let failed = Failed::new(branch, error, weight, GaveUp::Attempts);
+        let Spot { ahead_of, behind } = spot;
+        self.fail_from((ahead_of, Place::Ahead), behind, failed, scope, None, now);
     }
 
     fn succeed(
@@ -111,11 +109,14 @@ impl<D: Domain> Engine<D> {
         let weight = u64::from(unit.weight);
         let counts = &mut self.branches[unit.branch.index()].counts;
         let operator = self.config.legs[unit.leg].operator;
-        counts.recovered += if operator == Some(Operator::Recover) {
-            weight
-        } else {
-            0
-        };
+        match operator {
+            None => self.end_streak(unit.branch, unit.leg, Place::Handler),
+            Some(Operator::Recover) => {
+                counts.recovered += weight;
+                self.leave_streak(unit.streak);
+            }
+            Some(Operator::DeadLetter | Operator::PassOn) => {}
+        }
         if operator != Some(Operator::DeadLetter) && self.ways.next(unit.leg).is_some() {
             self.pass_on(unit, values, registered, now);
             return;
@@ -135,7 +136,11 @@ impl<D: Domain> Engine<D> {
             counts.committed += weight;
         }
         let scope = merged(unit.scope.take(), registered);
+        let streak = unit.streak;
         self.end_well(unit.branch, scope, Then::Release(unit), now);
+        if dead {
+            self.stay_in_streak(streak, now);
+        }
     }
 
     /// Sends a unit's outputs to the next leg. The first one stands in for the unit: it carries
@@ -282,7 +287,7 @@ impl<D: Domain> Engine<D> {
             None => (Vec::new(), Duration::ZERO),
         };
         let (branch, items, attempts) = (unit.branch, unit.weight, unit.attempt);
-        let failed = Failed {
+        let mut failed = Failed {
             branch,
             error,
             items,
@@ -290,9 +295,18 @@ impl<D: Domain> Engine<D> {
             delay,
             history,
             gave_up,
+            streak: 0,
         };
         let scope = merged(unit.scope.take(), registered);
-        self.fail_from(unit.leg + 1, failed, scope, Some(unit), now);
+        let (leg, behind) = (unit.leg, unit.leg + 1);
+        if self.is_operator(leg) {
+            // It is the failure the operator was given that has failed.
+            failed.streak = unit.streak;
+            self.fail_behind(behind, failed, scope, Some(unit), now);
+        } else {
+            let at = (leg, Place::Handler);
+            self.fail_from(at, behind, failed, scope, Some(unit), now);
+        }
     }
 
     /// A unit whose next attempt, due at `at`, will not be made has failed as cancelled.
@@ -308,9 +322,16 @@ impl<D: Domain> Engine<D> {
     }
 
     /// No operator has taken a failure: its items have failed.
-    pub fn lose(&mut self, failed: Failed<D>) {
+    pub fn lose(&mut self, failed: Failed<D>, now: Time) {
+        let streak = failed.streak;
         let items = u64::from(failed.items);
-        self.branches[failed.branch.index()].counts.failed += items;
+        let row = &mut self.branches[failed.branch.index()];
+        row.counts.failed += items;
+        if row.last_error.as_deref() != Some(D::code(&failed.error)) {
+            row.last_error = Some(D::code(&failed.error).into());
+        }
+        let stage = D::stage(&failed.error);
+        self.gauges.fail(stage, items, D::code(&failed.error));
         self.stopping |= D::stops(&failed.error, self.config.stop_on_error);
         let code = D::code(&failed.error);
         if let Some(count) = self.codes.get_mut(code) {
@@ -324,6 +345,7 @@ impl<D: Domain> Engine<D> {
             self.graveyard.errors.push(failed.error);
             self.graveyard.errors.extend(failed.history);
         }
+        self.stay_in_streak(streak, now);
     }
 
     /// Whether a failure has asked for the pipeline to stop: no unit is handed out until the driver

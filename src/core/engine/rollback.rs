@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::operators::Failing;
+use super::traces::{Reach, Trace};
 use super::unit::{Alarm, Fate, Timer};
 use super::{Domain, Engine, MAX_SAMPLES, MAX_STUCK, Port, RollbackId, Turn, Undone, Unit};
 use crate::branch::BranchId;
@@ -21,6 +22,10 @@ pub(super) enum Then<D: Domain> {
     Release(Unit<D>),
     /// The item was in no handler.
     Nothing,
+    /// It was what a branch had registered.
+    Branch,
+    /// It was what ends with the run.
+    Run,
     /// What failed goes on to an operator.
     Fail(Box<Failing<D>>),
 }
@@ -28,15 +33,22 @@ pub(super) enum Then<D: Domain> {
 /// A rollback under way.
 #[derive(Debug)]
 pub(super) struct Undoing<D: Domain> {
-    rollback: Rollback<D::Undo>,
-    then: Then<D>,
-    branch: BranchId,
+    pub(super) rollback: Rollback<D::Undo>,
+    pub(super) then: Then<D>,
+    pub(super) branch: BranchId,
+    pub(super) trace: Trace,
     deadline: Time,
     /// Whether the deadline has passed.
     late: bool,
 }
 
 impl<D: Domain> Engine<D> {
+    /// The undo actions that have not run yet, by branch.
+    pub fn undos_left(&self) -> impl Iterator<Item = (BranchId, usize)> {
+        let under_way = self.rollbacks.values();
+        under_way.map(|it| (it.branch, it.rollback.left()))
+    }
+
     /// Takes back an undo action that ran, with what it registered meanwhile.
     pub fn complete_undo(
         &mut self,
@@ -65,7 +77,7 @@ impl<D: Domain> Engine<D> {
         }
         let fate = error.map_or(Fate::Done, Fate::Failed);
         let took = now.since(turn.began);
-        self.log_undo(turn.branch, turn.step, fate, took);
+        self.log_undo((id, turn.branch), turn.step, fate, took);
         self.advance(id, now);
     }
 
@@ -77,9 +89,13 @@ impl<D: Domain> Engine<D> {
     /// The compensations of a rollback that has begun, the last registered first, for the driver
     /// to arrange by its own policy; it gives them back through [`Engine::arrange`].
     pub fn next_unarranged(&mut self) -> Option<(RollbackId, Vec<Step<D::Undo>>)> {
-        let id = self.unarranged.pop_front()?;
-        let undoing = self.rollbacks.get_mut(&id)?;
-        Some((id, undoing.rollback.unarranged()))
+        loop {
+            let id = self.unarranged.pop_front()?;
+            // One that was given up before its turn is not there any more.
+            if let Some(undoing) = self.rollbacks.get_mut(&id) {
+                return Some((id, undoing.rollback.unarranged()));
+            }
+        }
     }
 
     /// Takes back the compensations of a rollback: `steps` are run in this order, `skipped` are
@@ -102,7 +118,7 @@ impl<D: Domain> Engine<D> {
         }
         let branch = undoing.branch;
         for step in skipped {
-            self.log_undo(branch, step, Fate::Skipped, Duration::ZERO);
+            self.log_undo((rollback, branch), step, Fate::Skipped, Duration::ZERO);
         }
         self.advance(rollback, now);
     }
@@ -110,8 +126,11 @@ impl<D: Domain> Engine<D> {
     /// Hands out the next undo action for a port.
     pub(super) fn next_undo(&mut self, port: usize, now: Time) -> Option<Turn<D>> {
         let (rollback, step) = self.undos[port].pop_front()?;
-        let (branch, deadline) = match self.rollbacks.get(&rollback) {
-            Some(undoing) => (undoing.branch, undoing.deadline),
+        let (branch, deadline) = match self.rollbacks.get_mut(&rollback) {
+            Some(undoing) => {
+                undoing.trace.begin::<D>(&step, now);
+                (undoing.branch, undoing.deadline)
+            }
             None => (BranchId::TRUNK, Time::NEVER),
         };
         let attempt = self.begin_undo(branch, deadline, now);
@@ -159,7 +178,7 @@ impl<D: Domain> Engine<D> {
                 if let Some(undoing) = self.rollbacks.get_mut(&id) {
                     undoing.rollback.ran(None);
                 }
-                self.log_undo(branch, step, Fate::Unrun, Duration::ZERO);
+                self.log_undo((id, branch), step, Fate::Unrun, Duration::ZERO);
             }
         }
         self.advance(id, now);
@@ -167,11 +186,14 @@ impl<D: Domain> Engine<D> {
 
     pub(super) fn log_undo(
         &mut self,
-        branch: BranchId,
+        (rollback, branch): (RollbackId, BranchId),
         step: Step<D::Undo>,
         fate: Fate<D::Error>,
         took: Duration,
     ) {
+        if let Some(undoing) = self.rollbacks.get_mut(&rollback) {
+            undoing.trace.end::<D>(&step, &fate, took);
+        }
         let counts = &mut self.undone_counts;
         let (list, most) = match &fate {
             Fate::Done if step.is_finalizer() => {
@@ -182,6 +204,8 @@ impl<D: Domain> Engine<D> {
             }
             Fate::Done => {
                 counts.done += 1;
+                self.branches[branch.index()].undone += 1;
+                self.gauges.undo(D::label(&step.undo).stage);
                 (&mut self.undone, MAX_SAMPLES)
             }
             Fate::Skipped => {
@@ -193,9 +217,11 @@ impl<D: Domain> Engine<D> {
                 (&mut self.stuck, MAX_STUCK)
             }
         };
+        self.undone_number += 1;
         if list.len() < most {
             list.push(Undone {
-                number: counts.done + counts.skipped + counts.failed,
+                number: self.undone_number,
+                rollback,
                 branch,
                 step,
                 fate,
@@ -220,7 +246,6 @@ impl<D: Domain> Engine<D> {
         match scope {
             None => self.proceed(then, now),
             Some(scope) if self.joins_whole(&then) => {
-                self.fall_short();
                 self.whole.join(*scope);
                 self.proceed(then, now);
             }
@@ -243,12 +268,14 @@ impl<D: Domain> Engine<D> {
         let mut ended = scope.end(true);
         let mut owner = branch;
         if self.config.rollback.commit_at_end {
-            ended.due.append(&mut ended.released);
-            self.whole.join(Scope::new(std::mem::take(&mut ended.due)));
-        } else if !ended.due.is_empty() {
-            // It was held together with an output that has failed, of whichever branch.
+            let kept = std::mem::take(&mut ended.released);
+            self.whole.join(Scope::new(kept));
+        }
+        if !ended.due.is_empty() {
+            // It was held together with an output that has failed, of whichever branch. That may
+            // have been taken care of, and the run be good as a whole.
             owner = BranchId::TRUNK;
-            if self.joins_whole(&then) {
+            if self.is_undone_as_one() {
                 self.whole.join(Scope::new(std::mem::take(&mut ended.due)));
             }
         }
@@ -283,18 +310,10 @@ impl<D: Domain> Engine<D> {
             self.proceed(then, now);
             return;
         }
-        let options = self.config.rollback;
-        self.sequence += 1;
-        let id = RollbackId(self.sequence);
-        let arranges = options.policy == Policy::Custom && !ended.due.is_empty();
-        let undoing = Undoing {
-            rollback: Rollback::of(ended, options.policy),
-            then,
-            branch,
-            deadline: options.deadline.map_or(Time::NEVER, |most| now.after(most)),
-            late: false,
-        };
-        self.rollbacks.insert(id, undoing);
+        let policy = self.config.rollback.policy;
+        let undoes = !ended.due.is_empty();
+        let arranges = policy == Policy::Custom && undoes;
+        let id = self.begin_rollback(branch, Rollback::of(ended, policy), then, undoes, now);
         if arranges {
             self.unarranged.push_back(id);
         } else {
@@ -302,7 +321,35 @@ impl<D: Domain> Engine<D> {
         }
     }
 
-    fn advance(&mut self, id: RollbackId, now: Time) {
+    pub(super) fn begin_rollback(
+        &mut self,
+        branch: BranchId,
+        rollback: Rollback<D::Undo>,
+        then: Then<D>,
+        undoes: bool,
+        now: Time,
+    ) -> RollbackId {
+        self.sequence += 1;
+        let id = RollbackId(self.sequence);
+        let reach = match &then {
+            Then::Branch => Reach::Branch,
+            Then::Run => Reach::Run,
+            Then::Retry(..) | Then::Release(_) | Then::Nothing | Then::Fail(_) => Reach::Unit,
+        };
+        let deadline = self.config.rollback.deadline;
+        let undoing = Undoing {
+            rollback,
+            then,
+            branch,
+            trace: Trace::new(reach, undoes, now),
+            deadline: deadline.map_or(Time::NEVER, |most| now.after(most)),
+            late: false,
+        };
+        self.rollbacks.insert(id, undoing);
+        id
+    }
+
+    pub(super) fn advance(&mut self, id: RollbackId, now: Time) {
         let Some(undoing) = self.rollbacks.get_mut(&id) else {
             return;
         };
@@ -314,7 +361,8 @@ impl<D: Domain> Engine<D> {
         if over || !undoing.late {
             self.log_abandoned(id);
         }
-        if over && let Some(undoing) = self.rollbacks.remove(&id) {
+        if over && let Some(mut undoing) = self.rollbacks.remove(&id) {
+            self.remember(id, &mut undoing, now);
             self.proceed(undoing.then, now);
         }
     }
@@ -327,10 +375,11 @@ impl<D: Domain> Engine<D> {
         let branch = undoing.branch;
         for step in undoing.rollback.abandoned() {
             let fate = match self.config.rollback.policy {
-                Policy::Skip => Fate::Skipped,
+                // A finalizer is not what the policy leaves out: it has had no turn in time.
+                Policy::Skip if !step.is_finalizer() => Fate::Skipped,
                 _ => Fate::Unrun,
             };
-            self.log_undo(branch, step, fate, Duration::ZERO);
+            self.log_undo((id, branch), step, fate, Duration::ZERO);
         }
     }
 
@@ -348,7 +397,7 @@ impl<D: Domain> Engine<D> {
                 });
             }
             Then::Release(unit) => self.let_go(unit, std::iter::empty(), now),
-            Then::Nothing => {}
+            Then::Nothing | Then::Branch | Then::Run => {}
             Then::Fail(failing) => self.send_failure(*failing, now),
         }
     }

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::time::Duration;
 
-use super::{AttemptId, MAX_HISTORY};
+use super::{AttemptId, Label, MAX_HISTORY};
 use crate::branch::BranchId;
 use crate::clock::Time;
 use crate::compensation::{Scope, Step};
@@ -29,8 +29,16 @@ pub trait Domain: Debug + Sized {
     fn stops(_error: &Self::Error, otherwise: bool) -> bool {
         otherwise
     }
+    /// The stage a failure arose at, by number.
+    fn stage(_error: &Self::Error) -> usize {
+        0
+    }
     /// Where an undo action runs.
     fn port(undo: &Self::Undo) -> Port;
+    /// What an undo action is called, for those who look.
+    fn label(_undo: &Self::Undo) -> Label {
+        Label::default()
+    }
 }
 
 /// Where the driver runs a piece of work: a number it has given to a thread, a pool of threads or
@@ -73,7 +81,7 @@ pub struct Item<D: Domain> {
     pub scope: Option<Box<Scope<D::Undo>>>,
     /// Source items it stands for: more than one once a window was turned into a value.
     pub weight: u32,
-    /// Its size, where a window counts bytes.
+    /// Its size, where a window counts bytes; of a failure, the streak it belongs to.
     pub bytes: u32,
 }
 
@@ -86,6 +94,15 @@ impl<D: Domain> Item<D> {
             scope: None,
             weight: 1,
             bytes: 0,
+        }
+    }
+
+    /// What an operator is given of a failure.
+    pub fn of_failure(value: D::Item, failed: &Failed<D>) -> Self {
+        Self {
+            weight: failed.items,
+            bytes: failed.streak,
+            ..Self::new(value)
         }
     }
 }
@@ -130,7 +147,11 @@ pub struct Unit<D: Domain> {
     pub cut: Option<Box<Cut>>,
     /// Earlier attempts.
     pub history: Option<Box<History<D>>>,
+    /// When it was handed out.
+    pub(crate) began: Time,
     pub(crate) slot: u32,
+    /// Of a failure: the streak it belongs to.
+    pub(crate) streak: u32,
 }
 
 /// What the attempts so far came to.
@@ -186,7 +207,9 @@ impl<D: Domain> Unit<D> {
             scope: item.scope,
             cut: None,
             history: None,
+            began: Time::NEVER,
             slot: 0,
+            streak: item.bytes,
         }
     }
 
@@ -201,7 +224,9 @@ impl<D: Domain> Unit<D> {
             scope: contents.scope,
             cut: Some(Box::new(contents.cut)),
             history: None,
+            began: Time::NEVER,
             slot: 0,
+            streak: 0,
         }
     }
 }
@@ -217,6 +242,16 @@ impl<D: Domain> Unit<D> {
 /// Names a rollback under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RollbackId(pub(crate) u64);
+
+impl RollbackId {
+    /// That of actions that were given up with the run as a whole, before any rollback had them.
+    pub(crate) const NONE: Self = Self(0);
+
+    /// The number those who look know it by.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
 
 /// Something for the driver to run.
 #[derive(Debug)]
@@ -292,6 +327,24 @@ pub struct Failed<D: Domain> {
     pub history: Vec<D::Error>,
     /// Why there was no further attempt.
     pub gave_up: GaveUp,
+    /// The streak that it counts for once it has ended and was not recovered; 0: none.
+    pub(crate) streak: u32,
+}
+
+impl<D: Domain> Failed<D> {
+    /// A failure of one attempt.
+    pub const fn new(branch: BranchId, error: D::Error, items: u32, gave_up: GaveUp) -> Self {
+        Self {
+            branch,
+            error,
+            items,
+            attempts: 1,
+            delay: Duration::ZERO,
+            history: Vec::new(),
+            gave_up,
+            streak: 0,
+        }
+    }
 }
 
 /// An undo action or finalizer whose rollback is done with it.
@@ -299,6 +352,8 @@ pub struct Failed<D: Domain> {
 pub struct Undone<D: Domain> {
     /// Its place among all of the run.
     pub number: u64,
+    /// The rollback it belonged to.
+    pub rollback: RollbackId,
     /// Whose unit, or the trunk.
     pub branch: BranchId,
     /// The action.

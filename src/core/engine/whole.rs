@@ -8,12 +8,14 @@
 //! longer than [`PATIENCE`]: one that is stuck would keep everything from being undone. It is then
 //! undone by itself when it comes back.
 //!
-//! With `commit_at_end` units join when they succeed, too, and the run commits as one.
+//! With `commit_at_end` units join when they succeed, too, and the run commits as one: if every item
+//! that went in was committed, filtered or dead-lettered, and no branch has failed. One that failed,
+//! was dropped or is left, whether or not something was registered for it, is enough to undo all.
 
 use std::time::Duration;
 
 use super::rollback::Then;
-use super::{Domain, Engine, Fate};
+use super::{Domain, Engine, Fate, RollbackId};
 use crate::branch::BranchId;
 use crate::clock::Time;
 use crate::compensation::{MAX_PASSES, Scope, Step};
@@ -36,8 +38,8 @@ pub(super) struct Whole<D: Domain> {
     scope: Scope<D::Undo>,
     /// Actions registered at a level wider than the unit, here and in the branches.
     wide: u64,
-    /// Whether something that ends no unit has failed: the source has, or, with `commit_at_end`,
-    /// items were given up whose effects are kept to the end.
+    /// Whether something that ends no unit has failed: the source has, or, with `commit_at_end`, a
+    /// branch.
     failed: bool,
     /// Until when units with a handler are waited for.
     patience: Option<Time>,
@@ -85,21 +87,18 @@ impl<D: Domain> Engine<D> {
         self.whole.failed = true;
     }
 
-    /// Not all has come to its end: where it is all or none, it is none.
-    pub(super) const fn fall_short(&mut self) {
-        self.whole.failed |= self.config.rollback.commit_at_end;
-    }
-
     /// A branch has failed: what was registered for it is undone.
     pub fn undo_branch(&mut self, branch: BranchId, now: Time) {
+        // Where it is all or none, it is none.
+        self.whole.failed |= self.config.rollback.commit_at_end;
         let scope = self.take_branch(branch);
-        self.undo(branch, scope, Then::Nothing, now);
+        self.undo(branch, scope, Then::Branch, now);
     }
 
     /// A branch has closed well: what was registered for it is released.
     pub fn commit_branch(&mut self, branch: BranchId, now: Time) {
         let scope = self.take_branch(branch);
-        self.end_well(branch, scope, Then::Nothing, now);
+        self.end_well(branch, scope, Then::Branch, now);
     }
 
     fn take_branch(&mut self, branch: BranchId) -> Option<Box<Scope<D::Undo>>> {
@@ -115,16 +114,21 @@ impl<D: Domain> Engine<D> {
 
     /// Whether a scope that ends now is undone with the run rather than by itself.
     pub(super) fn joins_whole(&self, then: &Then<D>) -> bool {
-        let ends = self.aborted() || self.stopping;
         match then {
             // What an attempt did is undone before the next one.
-            Then::Retry(..) => self.aborted() && self.whole.wide > 0,
+            Then::Retry(..) => self.aborted() && self.is_undone_as_one(),
             // It may be recovered, and the run then good as a whole.
-            Then::Fail(_) => ends && self.whole.wide > 0,
-            Then::Release(_) | Then::Nothing => {
-                self.config.rollback.commit_at_end || (ends && self.whole.wide > 0)
+            Then::Fail(_) => self.is_undone_as_one(),
+            Then::Release(_) | Then::Nothing | Then::Branch | Then::Run => {
+                self.config.rollback.commit_at_end || self.is_undone_as_one()
             }
         }
+    }
+
+    /// Whether the run ends badly, and takes what its units did with it.
+    pub(super) fn is_undone_as_one(&self) -> bool {
+        let ends = self.aborted() || self.stopping;
+        ends && (self.whole.wide > 0 || self.config.rollback.commit_at_end)
     }
 
     /// Ends what ends with the run, once all else has.
@@ -151,13 +155,14 @@ impl<D: Domain> Engine<D> {
         let mut ended = scope.end(self.ends_well());
         if self.whole.rounds > MAX_PASSES {
             // Undo actions that register further ones at this level each time they run.
+            let nobodys = (RollbackId::NONE, BranchId::TRUNK);
             for step in ended.due.drain(..) {
-                self.log_undo(BranchId::TRUNK, step, Fate::Unrun, Duration::ZERO);
+                self.log_undo(nobodys, step, Fate::Unrun, Duration::ZERO);
             }
         }
         self.graveyard
             .bury_steps(std::mem::take(&mut ended.released));
-        self.play(BranchId::TRUNK, ended, Then::Nothing, now);
+        self.play(BranchId::TRUNK, ended, Then::Run, now);
     }
 
     /// The run is left before all was undone: what has had no turn is stuck. Actions that run now
@@ -169,8 +174,9 @@ impl<D: Domain> Engine<D> {
         }
         let mut left = self.take_whole().end(false);
         left.due.append(&mut left.finalizers);
+        let nobodys = (RollbackId::NONE, BranchId::TRUNK);
         for step in left.due {
-            self.log_undo(BranchId::TRUNK, step, Fate::Unrun, Duration::ZERO);
+            self.log_undo(nobodys, step, Fate::Unrun, Duration::ZERO);
         }
     }
 
@@ -188,8 +194,6 @@ impl<D: Domain> Engine<D> {
     /// Whether the run is good as a whole.
     fn ends_well(&self) -> bool {
         let broken = self.aborted() || self.stopping || self.whole.failed;
-        let all_or_none = self.config.rollback.commit_at_end;
-        let incomplete = all_or_none && self.counts().failed > 0;
-        !broken && !incomplete
+        !broken && (!self.config.rollback.commit_at_end || self.counts().is_whole())
     }
 }

@@ -123,6 +123,11 @@ static FAN_OUT: &[Field] = &[
     )
     .always(),
     Field::new("isolate", Rule::Flag, Value::Bool(true)).always(),
+    Field::new(
+        "weight",
+        Rule::Either(&Rule::Int { min: 1, max: 1000 }, &Rule::Hook),
+        Value::Int(1),
+    ),
     Field::bare("branch_timeout", Rule::Maybe(&Rule::PositiveSeconds)),
     Field::new(
         "idle_ttl",
@@ -372,6 +377,16 @@ pub fn channel(given: &Options) -> Result<Options, PlanError> {
     check(CHANNEL, given).map_err(|error| error.about("channel"))
 }
 
+/// Checks the options of a window outside any pipeline: its triggers, of which there must be one.
+///
+/// # Errors
+/// [`PlanError`] naming the argument, its value and what is allowed.
+pub fn window(given: &Options) -> Result<Options, PlanError> {
+    check(WINDOW, given)
+        .and_then(|options| super::triggered(Kind::Window, options))
+        .map_err(|error| error.about("window"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -501,6 +516,17 @@ mod tests {
             let said = said(channel(&with(&[(key, value)])));
             assert_eq!(said, Some(format!("channel: {expected}")));
         }
+    }
+
+    #[test]
+    fn w8_a_window_by_itself_is_checked_like_a_stage() {
+        let allowed = "an int >= 1 where none of max_age, idle and max_bytes is given";
+        assert_eq!(
+            said(window(&with(&[]))),
+            Some(format!("window: max_items must be {allowed}, got None"))
+        );
+        assert!(said(window(&with(&[("idle", Value::Int(-1))]))).is_some());
+        assert!(window(&with(&[("max_age", Value::Int(1))])).is_ok());
     }
 
     #[test]

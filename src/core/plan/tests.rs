@@ -261,6 +261,11 @@ fn b5_b10_what_a_fan_out_is_given_is_checked() -> Result<(), PlanError> {
             Value::None,
             "isolate must be True or False, got None",
         ),
+        (
+            "weight",
+            Value::Int(1001),
+            "weight must be an int from 1 to 1000 or a def that takes the tenant, got 1001",
+        ),
         ("by", Value::None, "by must be a non-empty str, got None"),
     ];
     for (key, value, expected) in table {

@@ -1,23 +1,18 @@
-//! Branches as they live: what is asked of them from outside, who is told that they open and
-//! close, and what becomes of items they do not let in.
-//!
-//! What is asked comes from any thread, into an inbox; the driving thread carries it out between
-//! two rounds, and answers.
+//! Branches as they live: who is told that they open and close, and what becomes of items they do
+//! not let in.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use anabranch_core::branch::{BranchId, Command, News, Own, State};
+use anabranch_core::branch::{BranchId, News, Own, State};
 use anabranch_core::channel::OnFull;
 use anabranch_core::engine::{BranchOptions, OnBranchError, Payload, Why};
-use anabranch_core::throttle::Rate;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
 use super::super::domain::Failure;
-use super::super::errors::{BranchError, BranchRefused, ClosedError};
+use super::super::errors::BranchRefused;
 use super::super::keys::Opened;
-use super::super::report;
 use super::super::retry::RetrySpec;
 use super::{Hand, Run, locked};
 
@@ -35,13 +30,14 @@ pub(super) struct BranchesSpec<'py> {
     after: u32,
     backoff: Option<RetrySpec<'py>>,
     stay_open: bool,
+    weight: u16,
 }
 
 /// Who is asked about branches, and how many there may be.
 #[derive(Debug)]
 struct Hooks {
-    /// Called with the tenant before a branch opens; returns its capacity and its `on_full`, each
-    /// of which may be `None`.
+    /// Called with the tenant before a branch opens; returns its capacity, its `on_full` and its
+    /// weight, each of which may be `None`.
     opening: Option<Py<PyAny>>,
     /// Called with the tenant when a branch has closed; raises nothing but what ends the process.
     closing: Option<Py<PyAny>>,
@@ -68,35 +64,25 @@ pub(super) struct Tenant {
     told: bool,
 }
 
-/// One question or command.
-#[derive(Debug)]
-pub(super) struct Asked {
-    what: String,
-    tenant: Py<PyAny>,
-    argument: Option<Py<PyAny>>,
-    /// Called with whether it worked, and the answer or the exception.
-    answer: Py<PyAny>,
-}
-
-impl Asked {
-    pub(super) const fn new(
-        what: String,
-        tenant: Py<PyAny>,
-        argument: Option<Py<PyAny>>,
-        answer: Py<PyAny>,
-    ) -> Self {
-        Self {
-            what,
-            tenant,
-            argument,
-            answer,
-        }
+impl Branches {
+    /// From now on a branch refuses what comes with this error.
+    pub(super) fn refuse_with(&mut self, branch: BranchId, why: Why, failure: Failure) {
+        self.errors.insert((branch, why), failure);
     }
 
-    /// Says that nobody will carry it out any more.
-    pub(super) fn refuse(&self, py: Python<'_>, error: &PyErr) -> PyResult<()> {
-        self.answer.call1(py, (false, error.value(py)))?;
-        Ok(())
+    /// The most branches open at once.
+    pub(super) const fn most(&self) -> usize {
+        self.hooks.max_branches
+    }
+
+    /// Whether one branch takes what is beyond that.
+    pub(super) const fn shares(&self) -> bool {
+        self.hooks.overflow.is_some()
+    }
+
+    /// That branch, once it was needed.
+    pub(super) const fn shared(&self) -> Option<BranchId> {
+        self.overflow
     }
 }
 
@@ -117,6 +103,7 @@ impl BranchesSpec<'_> {
             idle_ttl: self.idle_ttl.map(seconds),
             on_error,
             stay_open: self.stay_open,
+            weight: self.weight,
         };
         let hooks = Hooks {
             opening: self.opening,
@@ -155,16 +142,12 @@ impl Run {
         key: &Bound<'_, PyAny>,
         again: Option<BranchId>,
     ) -> PyResult<Opened> {
-        let full = {
-            let engine = locked(&self.engine);
-            let counted = again.is_some_and(|branch| !engine.state(branch).0.is_over());
-            !counted && engine.open_branches() >= branches.hooks.max_branches
-        };
+        let full = self.is_full(branches, again);
         // What waits for a branch that comes back cannot go to the one for all others.
         if full && (again.is_none() || branches.hooks.overflow.is_none()) {
             return self.beyond(branches, key);
         }
-        let own = Self::ask_to_open(branches, key)?;
+        let own = self.ask_to_open(branches, key)?;
         let now = self.shared.now();
         let Some(branch) = again else {
             let branch = locked(&self.engine).open_branch(own, now);
@@ -180,15 +163,33 @@ impl Run {
         Ok(Opened::Own(branch))
     }
 
-    fn ask_to_open(branches: &Branches, key: &Bound<'_, PyAny>) -> PyResult<Own> {
+    /// Whether there is no room for one more branch: for that one to come back, if one is given.
+    pub(super) fn is_full(&self, branches: &Branches, again: Option<BranchId>) -> bool {
+        let engine = locked(&self.engine);
+        let counted = again.is_some_and(|branch| !engine.state(branch).0.is_over());
+        !counted && engine.open_branches() >= branches.hooks.max_branches
+    }
+
+    fn ask_to_open(&self, branches: &Branches, key: &Bound<'_, PyAny>) -> PyResult<Own> {
         let Some(opening) = &branches.hooks.opening else {
             return Ok(Own::default());
         };
-        let (capacity, mode): (Option<usize>, Option<String>) =
-            opening.bind(key.py()).call1((key,))?.extract()?;
+        let py = key.py();
+        let answer = opening.bind(py).call1((key,)).inspect_err(|error| {
+            // There is no branch that the failure could name.
+            let note = format!(
+                "anabranch: pipeline '{}' has opened no branch for tenant {}",
+                self.shared.pipeline,
+                super::super::convert::shown(key)
+            );
+            let noted = error.value(py).call_method1("add_note", (note,));
+            self.shared.postpone_all(py, noted.err());
+        })?;
+        let (capacity, mode, weight): (_, Option<String>, _) = answer.extract()?;
         Ok(Own {
             capacity,
             on_full: mode.as_deref().and_then(on_full),
+            weight,
         })
     }
 
@@ -196,19 +197,13 @@ impl Run {
     fn beyond(&self, branches: &mut Branches, key: &Bound<'_, PyAny>) -> PyResult<Opened> {
         let py = key.py();
         let Some(shared) = &branches.hooks.overflow else {
-            let most = branches.hooks.max_branches;
-            let tenant = super::super::convert::shown(key);
-            return Err(self.refusal(
-                py,
-                "branch.limit",
-                &format!("no branch for tenant {tenant}: there are max_branches={most} already"),
-            ));
+            return Err(self.limit_reached(branches, key, ""));
         };
         if let Some(branch) = branches.overflow {
             return Ok(Opened::Shared(branch, None));
         }
         let shared = shared.clone_ref(py);
-        let own = Self::ask_to_open(branches, shared.bind(py))?;
+        let own = self.ask_to_open(branches, shared.bind(py))?;
         let branch = locked(&self.engine).open_branch(own, self.shared.now());
         locked(&self.tenants).push(Tenant {
             key: shared.clone_ref(py),
@@ -216,6 +211,22 @@ impl Run {
         });
         branches.overflow = Some(branch);
         Ok(Opened::Shared(branch, Some(shared)))
+    }
+
+    /// There are as many branches as there may be, and none is opened.
+    pub(super) fn limit_reached(
+        &self,
+        branches: &Branches,
+        key: &Bound<'_, PyAny>,
+        shares: &str,
+    ) -> PyErr {
+        let most = branches.hooks.max_branches;
+        let tenant = super::super::convert::shown(key);
+        let message = format!(
+            "no branch for tenant {tenant}: there are max_branches={most} already{shares}; raise \
+             max_branches, or drain a branch or let idle_ttl close it"
+        );
+        self.refusal(key.py(), "branch.limit", &message)
     }
 
     fn refusal(&self, py: Python<'_>, code: &str, message: &str) -> PyErr {
@@ -256,6 +267,7 @@ impl Run {
                 return any;
             }
             any = true;
+            self.note_turns(hand);
             for refused in refused {
                 let mut failure = self.error_of(py, hand, refused.branch, refused.why);
                 failure.item = given(py, &refused.payload);
@@ -295,7 +307,12 @@ impl Run {
     }
 
     /// Opens a branch that is wanted, if the user's callables let it.
-    fn open_again(&self, py: Python<'_>, hand: &mut Hand, branch: BranchId) -> PyResult<()> {
+    pub(super) fn open_again(
+        &self,
+        py: Python<'_>,
+        hand: &mut Hand,
+        branch: BranchId,
+    ) -> PyResult<()> {
         let Some(tenant) = self.tenant(py, branch) else {
             return Ok(());
         };
@@ -362,179 +379,6 @@ impl Run {
             .insert((branch, why), failure.clone_ref(py));
         failure
     }
-
-    /// Carries out what was asked for since the last time.
-    pub(super) fn answer(&self, py: Python<'_>, hand: &mut Hand) -> bool {
-        let asked = locked(&self.asked).as_mut().map(std::mem::take);
-        let asked = asked.unwrap_or_default();
-        let any = !asked.is_empty();
-        for asked in asked {
-            let answered = match self.carry_out(py, hand, &asked) {
-                Ok(answer) => asked.answer.call1(py, (true, answer)).map(|_| ()),
-                Err(error) => {
-                    let told = asked.refuse(py, &error);
-                    self.shared.postpone(py, error);
-                    told
-                }
-            };
-            self.shared.postpone_all(py, answered.err());
-        }
-        any
-    }
-
-    fn carry_out<'py>(
-        &self,
-        py: Python<'py>,
-        hand: &mut Hand,
-        asked: &Asked,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let key = asked.tenant.bind(py);
-        if asked.what == "blocking" {
-            let blocking: Vec<_> = locked(&self.engine).blocking().collect();
-            let tenants = blocking.into_iter().map(|branch| self.tenant(py, branch));
-            let tenants: Vec<_> = tenants.collect();
-            return Ok(tenants.into_pyobject(py)?.into_any());
-        }
-        if locked(&self.engine).aborted() && asked.what != "look" {
-            let name = &self.shared.pipeline;
-            return Err(ClosedError::new_err(format!("pipeline '{name}' is ending")));
-        }
-        let branch = match (hand.router.find(key)?, asked.what.as_str()) {
-            (Some(branch), _) => branch,
-            (None, "add") => {
-                let Hand {
-                    router, branches, ..
-                } = hand;
-                let branch = router.branch(key, |_| self.open_branch(branches, key, None))?;
-                return self.look(py, branch);
-            }
-            (None, _) => {
-                return Err(self.misfit(py, key, None, "has no branch: add_branch() opens one"));
-            }
-        };
-        match (Command::from_name(&asked.what), &asked.argument) {
-            (None, _) if asked.what == "look" => {}
-            (None, rate) => self.throttle(py, key, branch, rate.as_ref())?,
-            (Some(command), reason) => {
-                self.command(py, hand, key, branch, command, reason.as_ref())?;
-            }
-        }
-        self.look(py, branch)
-    }
-
-    fn command(
-        &self,
-        py: Python<'_>,
-        hand: &mut Hand,
-        key: &Bound<'_, PyAny>,
-        branch: BranchId,
-        command: Command,
-        reason: Option<&Py<PyAny>>,
-    ) -> PyResult<()> {
-        let now = self.shared.now();
-        let wanted = {
-            let mut engine = locked(&self.engine);
-            let (state, _) = engine.state(branch);
-            let obeyed = engine.obey(branch, command, now);
-            drop(engine);
-            if obeyed.is_err() {
-                let does = match command {
-                    Command::Add => "cannot be added".to_owned(),
-                    Command::Resume => "cannot be resumed".to_owned(),
-                    _ => format!("cannot {}", command.name()),
-                };
-                let what = format!("{does} while it is {}", state.name());
-                return Err(self.misfit(py, key, Some(state), &what));
-            }
-            state.is_over() || state == State::Restarting
-        };
-        if let (Command::Fail, Some(reason)) = (command, reason) {
-            let error = PyErr::from_value(reason.bind(py).clone());
-            let tenant = Some(key.clone().unbind());
-            let failure =
-                self.shared
-                    .failure(py, &error, hand.fan_stage, tenant.as_ref(), None, None);
-            hand.branches.errors.insert((branch, Why::Failed), failure);
-        }
-        let opens = matches!(command, Command::Add | Command::Restart);
-        if wanted && opens {
-            // Here, not with the other news: whoever has asked hears of what the callables raise.
-            let wanted = locked(&self.engine).take_wanted(branch);
-            if wanted {
-                self.open_again(py, hand, branch)?;
-            }
-        }
-        self.tend_branches(py, hand);
-        Ok(())
-    }
-
-    fn throttle(
-        &self,
-        py: Python<'_>,
-        key: &Bound<'_, PyAny>,
-        branch: BranchId,
-        rate: Option<&Py<PyAny>>,
-    ) -> PyResult<()> {
-        let rate: Option<(f64, u32)> = rate.map(|rate| rate.extract(py)).transpose()?;
-        let rate = rate.map(|(rate, burst)| pace(rate, burst));
-        let now = self.shared.now();
-        if locked(&self.engine).throttle(branch, rate, now) {
-            return Ok(());
-        }
-        let (state, _) = locked(&self.engine).state(branch);
-        let what = format!("cannot be throttled while it is {}", state.name());
-        Err(self.misfit(py, key, Some(state), &what))
-    }
-
-    fn misfit(
-        &self,
-        py: Python<'_>,
-        tenant: &Bound<'_, PyAny>,
-        state: Option<State>,
-        what: &str,
-    ) -> PyErr {
-        let shown = super::super::convert::shown(tenant);
-        let message = format!(
-            "pipeline '{}', branch {shown}: {what}",
-            self.shared.pipeline
-        );
-        let arguments = PyDict::new(py);
-        let error = arguments
-            .set_item("tenant", tenant)
-            .and_then(|()| arguments.set_item("state", state.map(State::name)))
-            .and_then(|()| {
-                py.get_type::<BranchError>()
-                    .call((message,), Some(&arguments))
-            });
-        error.map_or_else(|error| error, PyErr::from_value)
-    }
-
-    /// A branch as it is now.
-    fn look<'py>(&self, py: Python<'py>, branch: BranchId) -> PyResult<Bound<'py, PyAny>> {
-        let now = self.shared.now();
-        let (counts, (state, generation), blocked) = {
-            let engine = locked(&self.engine);
-            (
-                engine.counts_of(branch),
-                engine.state(branch),
-                engine.blocked_by(branch, now),
-            )
-        };
-        let row = report::counts(py, &counts)?;
-        row.set_item("tenant", self.tenant(py, branch))?;
-        row.set_item("state", state.name())?;
-        row.set_item("generation", generation)?;
-        row.set_item("blocked", blocked.as_secs_f64())?;
-        Ok(row.into_any())
-    }
-}
-
-/// So many items per second, and so many at once.
-pub(in super::super) fn pace(rate: f64, burst: u32) -> Rate {
-    Rate::new(
-        Duration::try_from_secs_f64(rate.recip()).unwrap_or(Duration::MAX),
-        burst,
-    )
 }
 
 /// What a handler would have been given; None where the list cannot be made.

@@ -3,15 +3,16 @@
 use std::sync::atomic::Ordering;
 
 use anabranch_core::branch::BranchId;
-use anabranch_core::engine::{Engine, Item};
+use anabranch_core::engine::{Engine, Item, Spot};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
 use super::super::domain::PyDomain;
 use super::super::leg::{Leg, Sizes};
-use super::super::pass::{self, Input};
+use super::super::pass::{Input, Taken};
 use super::super::source::Source;
 use super::super::work::ends_the_process;
+use super::order::{Lost, Routed, Standing};
 use super::tracked::Way;
 use super::{Hand, Run, locked};
 
@@ -43,6 +44,12 @@ impl<'py> Iterator for Slots<'_, 'py> {
 
 impl ExactSizeIterator for Slots<'_, '_> {}
 
+/// Where the source's own failures arise.
+const AT_SOURCE: Spot = Spot {
+    ahead_of: 0,
+    behind: 0,
+};
+
 impl Run {
     /// Takes a chunk from the source and sends it on its way.
     pub(super) fn take_chunk(
@@ -70,7 +77,9 @@ impl Run {
                 next: begin,
                 end,
             };
-            let seen = self.route_plain(py, hand, entry, slots, None);
+            let routed = self.route_plain(py, hand, entry, slots, None);
+            let seen = routed.seen;
+            self.settle_plain(py, hand, routed, Vec::new());
             locked(&self.engine).received(seen);
             Self::resize_chunk(hand, end - begin, self.shared.now().since(start));
             if end == list.len() {
@@ -79,6 +88,7 @@ impl Run {
             }
             return Ok(true);
         }
+        self.enter_call(0, BranchId::TRUNK);
         let chunk = hand.source.pull(py, most, &self.shared, || {
             let mut pushed = locked(&self.pushed);
             let most = most.min(pushed.items.len());
@@ -89,7 +99,9 @@ impl Run {
                 None
             };
             (items, ended)
-        })?;
+        });
+        self.leave_call();
+        let chunk = chunk?;
         let count = chunk.items.len();
         let progress = count > 0 || !chunk.broken.is_empty() || chunk.ended.is_some();
         if !progress {
@@ -107,7 +119,7 @@ impl Run {
         for error in &chunk.broken {
             let failure = self.shared.failure(py, error, 0, None, None, None);
             let now = self.shared.now();
-            locked(&self.engine).fail_item(0, BranchId::TRUNK, failure, 1, None, now);
+            locked(&self.engine).fail_item(AT_SOURCE, BranchId::TRUNK, failure, 1, None, now);
         }
         if count > 0 {
             let interrupted = self.enter(py, hand, entry, &chunk.items)?;
@@ -203,7 +215,7 @@ impl Run {
         let now = self.shared.now();
         let mut engine = locked(&self.engine);
         engine.fail();
-        engine.fail_item(0, BranchId::TRUNK, failure, 0, None, now);
+        engine.fail_item(AT_SOURCE, BranchId::TRUNK, failure, 0, None, now);
     }
 
     /// Sends fresh items to the first leg.
@@ -225,10 +237,11 @@ impl Run {
         }
         let count = items.len();
         let Some(spec) = &leg.pass else {
-            self.route_plain(py, hand, leg, items.iter(), None);
+            let routed = self.route_plain(py, hand, leg, items.iter(), None);
+            self.settle_plain(py, hand, routed, Vec::new());
             return Ok(None);
         };
-        let passed = pass::run(py, spec, items, &self.shared, Vec::new())?;
+        let passed = self.run_pass(py, hand, spec, items, Vec::new())?;
         let produced = usize::try_from(passed.produced).unwrap_or(usize::MAX);
         let gone = passed.out.len() + passed.failed.len();
         // A signal handler may raise right after an item was let through: it then fails, too.
@@ -242,31 +255,31 @@ impl Run {
             engine.passed(BranchId::TRUNK, filtered as u64, produced as u64);
             engine.left_behind(unfinished as u64);
         }
-        self.route_plain(py, hand, leg, passed.out.iter(), passed.keys.as_ref());
-        for failed in passed.failed {
-            let branch = match &failed.key {
+        let mut routed = self.route_plain(py, hand, leg, passed.out.iter(), passed.keys.as_ref());
+        let lost = passed.failed.into_iter().map(|failed| Lost {
+            standing: Standing {
+                place: failed.place,
+                outputs: failed.outputs,
+            },
+            branch: match &failed.key {
                 Some(key) => self.branch_at(hand, key),
                 None => Ok(BranchId::TRUNK),
-            };
-            let (branch, error) = match branch {
-                Ok(branch) => (branch, failed.error),
-                Err(error) => (BranchId::TRUNK, error),
-            };
-            let tenant = self.tenant(py, branch);
-            let failure =
-                self.shared
-                    .failure(py, &error, failed.stage, tenant.as_ref(), None, failed.item);
-            let now = self.shared.now();
-            let behind = self.behind(failed.stage);
-            locked(&self.engine).fail_item(behind, branch, failure, 1, None, now);
-        }
+            },
+            error: failed.error,
+            stage: failed.stage,
+            item: failed.item,
+        });
+        let lost: Vec<_> = lost.collect();
+        // Behind the failures: what has failed may have opened its branch.
+        let tell = |taken: Taken<'_>| (taken.place, Self::branch_behind(hand, &taken.key));
+        routed.taken = passed.taken.into_iter().map(tell).collect();
+        self.settle_plain(py, hand, routed, lost);
         Ok(passed.interrupted.map(|(error, _)| error))
     }
 
     /// The hot path: items without history to the first leg.
     ///
-    /// First the keys, which runs Python, then the engine, which must not. Returns how many items
-    /// there were.
+    /// First the keys, which runs Python, then the engine, which must not.
     fn route_plain<'py>(
         &self,
         py: Python<'py>,
@@ -274,7 +287,7 @@ impl Run {
         leg: &Leg,
         items: impl ExactSizeIterator<Item = Bound<'py, PyAny>>,
         keys: Option<&Bound<'py, PyList>>,
-    ) -> u64 {
+    ) -> Routed {
         let mut strays = Vec::new();
         let mut routed: Vec<(BranchId, Py<PyAny>)> = Vec::with_capacity(items.len());
         if hand.key_leg == Some(hand.entry) {
@@ -283,9 +296,13 @@ impl Run {
             for (index, value) in values.into_iter().enumerate() {
                 match self.branch_of(hand, &value, keys, index) {
                     Ok(branch) => routed.push((branch, value.unbind())),
-                    Err(error) => {
-                        strays.push((error, hand.fan_stage, BranchId::TRUNK, value.unbind()));
-                    }
+                    Err(error) => strays.push(Lost {
+                        standing: Standing::at_output(index),
+                        error: Some(error),
+                        stage: hand.fan_stage,
+                        branch: Ok(BranchId::TRUNK),
+                        item: Some(value.unbind()),
+                    }),
                 }
             }
         } else {
@@ -297,8 +314,11 @@ impl Run {
             sizes => Some(Self::weigh(py, leg.stage, sizes, &mut routed, &mut strays)),
         };
         let now = self.shared.now();
+        let branches;
         {
             let mut engine = locked(&self.engine);
+            let asked = hand.counts && (keys.is_some() || sizes.is_some());
+            branches = asked.then(|| routed.iter().map(|(branch, _)| *branch).collect());
             match sizes {
                 None => engine.offer_plain(hand.entry, routed, now),
                 Some(sizes) => {
@@ -316,19 +336,12 @@ impl Run {
                 }
             }
         }
-        for (error, stage, branch, value) in strays {
-            if self.ends(py, &error) {
-                locked(&self.engine).left_behind(1);
-                continue;
-            }
-            let tenant = self.tenant(py, branch);
-            let failure =
-                self.shared
-                    .failure(py, &error, stage, tenant.as_ref(), None, Some(value));
-            let behind = self.behind(stage);
-            locked(&self.engine).fail_item(behind, branch, failure, 1, None, now);
+        Routed {
+            seen,
+            branches,
+            strays,
+            taken: Vec::new(),
         }
-        seen
     }
 
     /// Whether an exception ends the process: then it is raised by the next step, and the item it
@@ -347,17 +360,30 @@ impl Run {
         stage: usize,
         sizes: &Sizes,
         routed: &mut Vec<(BranchId, Py<PyAny>)>,
-        strays: &mut Vec<(PyErr, usize, BranchId, Py<PyAny>)>,
+        strays: &mut Vec<Lost>,
     ) -> Vec<u32> {
         let mut weighed = Vec::with_capacity(routed.len());
+        let before: Vec<_> = strays.iter().map(|stray| stray.standing.outputs).collect();
+        let mut gaps = before.into_iter().peekable();
+        let mut position = 0;
         for (branch, value) in std::mem::take(routed) {
+            while gaps.next_if_eq(&position).is_some() {
+                position += 1;
+            }
             match sizes.of(value.bind(py)) {
                 Ok(bytes) => {
                     weighed.push(bytes);
                     routed.push((branch, value));
                 }
-                Err(error) => strays.push((error, stage, branch, value)),
+                Err(error) => strays.push(Lost {
+                    standing: Standing::at_output(position),
+                    error: Some(error),
+                    stage,
+                    branch: Ok(branch),
+                    item: Some(value),
+                }),
             }
+            position += 1;
         }
         weighed
     }

@@ -4,7 +4,6 @@
 //! what came of the item that stage was called with: behind a `flat_map` that is one child, and
 //! its siblings have no part in it.
 
-use anabranch_core::branch::BranchId;
 use anabranch_core::compensation::Scope;
 
 use super::super::pass::{Input, Passed};
@@ -17,13 +16,12 @@ type Held = Option<Box<Scope<Undo>>>;
 pub(super) struct Holders {
     outputs: Vec<Held>,
     failures: Vec<Held>,
-    /// What nothing came of.
-    released: Vec<(BranchId, Box<Scope<Undo>>)>,
 }
 
 impl Holders {
     /// Shares out what the inputs carry and what was registered. Inputs from `reached` on were not
-    /// finished: they hold a part themselves.
+    /// finished: they hold a part themselves. Those that nothing came of hold it all: it has ended
+    /// well, in one, so that its finalizers follow each other in their order.
     pub(super) fn find(inputs: &mut [Input], passed: &mut Passed<'_>, reached: usize) -> Self {
         let mut holders = Self::default();
         if passed.noted.is_empty() && inputs.iter().all(|input| input.item.scope.is_none()) {
@@ -67,11 +65,6 @@ impl Holders {
         self.failures.get_mut(place)?.take()
     }
 
-    /// What nothing came of: it has ended well.
-    pub(super) fn released(self) -> Vec<(BranchId, Box<Scope<Undo>>)> {
-        self.released
-    }
-
     fn share(
         &mut self,
         mut scope: Box<Scope<Undo>>,
@@ -91,7 +84,7 @@ impl Holders {
             places.push(&mut input.item.scope);
         }
         let Some(last) = places.pop() else {
-            self.released.push((input.branch, scope));
+            hold(&mut input.item.scope, scope);
             return;
         };
         for held in places {

@@ -2,7 +2,7 @@
 
 use anabranch_core::branch::BranchId;
 use anabranch_core::compensation::Scope;
-use anabranch_core::engine::{Again, Failed, Item, Outcome, Unit};
+use anabranch_core::engine::{Again, Failed, Item, Outcome, Spot, Unit};
 use anabranch_core::retry::GaveUp;
 use pyo3::exceptions::asyncio::CancelledError;
 use pyo3::prelude::*;
@@ -10,7 +10,7 @@ use pyo3::types::PyList;
 
 use super::super::domain::{Failure, PyDomain};
 use super::super::leg::{Leg, Role};
-use super::super::pass::{self, Input};
+use super::super::pass::{self, FailedItem, Input, Mode};
 use super::super::undo::Undo;
 use super::super::work::{CallResult, GivenBack, ends_the_process};
 use super::tracked::Way;
@@ -38,16 +38,10 @@ impl Run {
                 self.send_on_failure(py, &legs, operator, failed);
             }
             for (branch, item) in unheard {
-                let failed = Failed {
-                    branch,
-                    error: self.told(py, item.value),
-                    items: item.weight,
-                    attempts: 1,
-                    delay: std::time::Duration::ZERO,
-                    history: Vec::new(),
-                    gave_up: GaveUp::Cancelled,
-                };
-                locked(&self.engine).lose(failed);
+                let error = self.told(py, item.value);
+                let failed = Failed::new(branch, error, item.weight, GaveUp::Cancelled);
+                let now = self.shared.now();
+                locked(&self.engine).lose(failed, now);
             }
         }
         Ok(progress)
@@ -69,7 +63,8 @@ impl Run {
             Err(error) => {
                 // Of a signal handler: nobody can be told of it, so it counts as what it is.
                 self.shared.postpone(py, error);
-                locked(&self.engine).lose(failed);
+                let now = self.shared.now();
+                locked(&self.engine).lose(failed, now);
                 return;
             }
         };
@@ -84,17 +79,14 @@ impl Run {
         let mut engine = locked(&self.engine);
         match taker {
             Some(leg) if !engine.aborted() => {
-                let item = Item {
-                    weight: failed.items,
-                    ..Item::new(told)
-                };
+                let item = Item::of_failure(told, &failed);
                 engine.offer(leg, failed.branch, item, now);
                 drop(engine);
                 drop(failed);
             }
             _ => {
                 failed.error.told = Some(told);
-                engine.lose(failed);
+                engine.lose(failed, now);
             }
         }
     }
@@ -309,8 +301,12 @@ impl Run {
                         .failure(py, &error, stage, None, None, Some(value));
                     let Item { scope, weight, .. } = input.item;
                     // Never back to the operator it comes from.
+                    let spot = Spot {
+                        ahead_of: operator + 1,
+                        behind: operator + 1,
+                    };
                     locked(&self.engine).fail_item(
-                        operator + 1,
+                        spot,
                         BranchId::TRUNK,
                         failure,
                         weight,
@@ -341,14 +337,20 @@ impl Run {
             &PyList::new(py, [value])?,
             &self.shared,
             Vec::new(),
+            Mode::default(),
         )?;
         if let Some((error, _)) = passed.interrupted {
             return Err(error);
         }
         match (passed.failed.pop(), passed.keys) {
-            (Some(failed), _) => Err(failed.error),
-            (None, Some(keys)) => keys.get_item(0),
-            (None, None) => Ok(py.None().into_bound(py)),
+            (
+                Some(FailedItem {
+                    error: Some(error), ..
+                }),
+                _,
+            ) => Err(error),
+            (_, Some(keys)) => keys.get_item(0),
+            (_, None) => Ok(py.None().into_bound(py)),
         }
     }
 }

@@ -3,6 +3,7 @@
 use anabranch_core::engine::Overdue;
 use pyo3::prelude::*;
 
+use super::super::job::Job;
 use super::super::late::Late;
 use super::{Hand, Run, locked};
 
@@ -35,7 +36,12 @@ impl Run {
             };
             if overdue.abandoned {
                 hand.pool.timed.remove(&overdue.attempt);
-                let replaced = hand.pool.abandon.bind(py).call1((&job,))?.is_truthy()?;
+                let replaced = hand
+                    .pool
+                    .abandon
+                    .bind(py)
+                    .call1((&job, self.aborting()))?
+                    .is_truthy()?;
                 if job.get().abandoned(py, replaced) {
                     hand.pool.out -= 1;
                 }
@@ -55,6 +61,26 @@ impl Run {
                     self.ended_here(overdue.attempt, false);
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// The run was aborted `seconds` ago: fails the units whose handlers still keep a thread, and
+    /// replaces the threads. Undo actions have a deadline of their own.
+    pub(super) fn forsake_jobs(
+        hand: &mut Hand,
+        jobs: Vec<Bound<'_, Job>>,
+        error: &Bound<'_, PyAny>,
+        seconds: f64,
+    ) -> PyResult<()> {
+        for job in jobs {
+            if job.get().undo() {
+                continue;
+            }
+            job.get().forsake(error.clone(), seconds);
+            hand.pool.abandon.bind(job.py()).call1((&job, true))?;
+            // Those that have failed at their timeout, and could not be replaced, had kept theirs.
+            hand.pool.out -= usize::from(job.get().vacate());
         }
         Ok(())
     }

@@ -38,6 +38,10 @@ pub(super) const PUSHED: usize = 256;
 /// it stays away: giving it up without staying away starves them.
 const NAP_EVERY: Duration = Duration::from_micros(500);
 const NAP: Duration = Duration::from_micros(20);
+/// How long it waits for the interpreter at least if another nap is to follow at once, and how long
+/// naps may go on.
+const WAITED: Duration = Duration::from_micros(3);
+const NAPS: Duration = Duration::from_millis(1);
 
 impl Run {
     pub(super) fn slice(
@@ -54,7 +58,7 @@ impl Run {
         self.wake.clear();
         let start = self.shared.now();
         let until = start.after(if in_loop { IN_LOOP } else { ALONE });
-        self.slice.store(start.as_nanos(), Ordering::Relaxed);
+        self.shared.slice.store(start.as_nanos(), Ordering::Relaxed);
         let mut rounds = 0;
         loop {
             self.check_process()?;
@@ -130,17 +134,17 @@ impl Run {
                 return self.shared.postponed().map_or(Ok(FINISHED), Err);
             }
             if !self.shared.clock.is_virtual() {
-                Self::nap(py, hand, now)?;
+                self.nap(py, hand, now)?;
             }
             // With another round like this one it would be: who shares the loop waits for whole ones.
             let used_up = now.after(now.since(round)) >= until
                 || (rounds >= ROUNDS && self.shared.clock.is_virtual());
             if hurry || used_up {
-                self.slice.store(now.as_nanos(), Ordering::Relaxed);
+                self.shared.slice.store(now.as_nanos(), Ordering::Relaxed);
                 return Ok(MORE);
             }
             if !progress && !more && tasks_wait {
-                self.slice.store(now.as_nanos(), Ordering::Relaxed);
+                self.shared.slice.store(now.as_nanos(), Ordering::Relaxed);
                 return Ok(MORE);
             }
             if !progress && !more {
@@ -148,7 +152,7 @@ impl Run {
                 if room == 0 {
                     hand.source.rest(py, &self.shared);
                 }
-                self.slice.store(now.as_nanos(), Ordering::Relaxed);
+                self.shared.slice.store(now.as_nanos(), Ordering::Relaxed);
                 return Ok(IDLE);
             }
         }
@@ -259,7 +263,10 @@ impl Run {
     fn call_here(&self, this: &Bound<'_, Self>, hand: &mut Hand, work: InHand) -> PyResult<()> {
         let py = this.py();
         let legs = self.legs()?;
+        let (stage, branch) = work.place(self);
+        self.enter_call(stage, branch);
         let result = work.call(py, work.leg().and_then(|leg| legs.get(leg)));
+        self.leave_call();
         match self.finish(this, hand, work, result)? {
             Some(fatal) => Err(fatal),
             None => Ok(()),
@@ -300,6 +307,7 @@ impl Run {
                 locked(&self.engine).complete_undo(turn, error, registered, now);
             }
             GivenBack::Again(turn, tried, registered) => {
+                locked(&self.engine).try_undo_again(&turn, tried);
                 let work = InHand::undo(py, self, turn, tried, registered)?;
                 self.hand_on(this, hand, work)?;
             }
@@ -426,17 +434,28 @@ impl Run {
         )?))
     }
 
-    fn nap(py: Python<'_>, hand: &mut Hand, now: Time) -> PyResult<()> {
+    fn nap(&self, py: Python<'_>, hand: &mut Hand, now: Time) -> PyResult<()> {
         if now.since(hand.napped) < NAP_EVERY {
             return Ok(());
         }
         hand.napped = now;
         let wanted =
             hand.pool.out > 0 || hand.other_threads.bind(py).call0()?.extract::<usize>()? > 0;
-        if wanted {
-            py.detach(|| std::thread::sleep(NAP));
+        if !wanted {
+            return Ok(());
         }
-        Ok(())
+        loop {
+            let awake = py.detach(|| {
+                std::thread::sleep(NAP);
+                self.shared.now()
+            });
+            let back = self.shared.now();
+            // Who had to wait for the interpreter was not alone, and more may wait behind; but one
+            // that keeps it for long gets it once.
+            if back.since(awake) < WAITED || back.since(now) > NAPS {
+                return Ok(());
+            }
+        }
     }
 
     /// Sizes the next chunk so that a slice has room for some.

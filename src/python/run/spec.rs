@@ -1,13 +1,13 @@
 //! How a run begins: what Python describes becomes the engine, the source and the hand.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anabranch_core::clock::Time;
 use anabranch_core::compensation::Policy;
-use anabranch_core::engine::{Config, Engine, RollbackOptions};
+use anabranch_core::engine::{Config, Engine, LegOptions, OnBranchError, RollbackOptions};
 use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyList, PySequence, PyString};
 
@@ -15,12 +15,15 @@ use super::super::channel::PyChannel;
 use super::super::domain::{Callbacks, FIRST_TASKS, POOL, Shared};
 use super::super::keys::{KeyOf, Router};
 use super::super::leg::{Leg, LegSpec, PassSpec, Role};
+use super::super::monitor::{PyMonitor, introduce};
 use super::super::native::NativeSource;
 use super::super::source::{ChannelSource, Source};
+use super::super::stats;
 use super::super::time::VirtualTime;
 use super::super::work::LegFacts;
 use super::branches::BranchesSpec;
 use super::target::Target;
+use super::watch::Watch;
 use super::{Hand, Pool, Run, slice};
 use crate::clock::Clock;
 use crate::wake::Wake;
@@ -58,6 +61,10 @@ pub(super) struct RunSpec<'py> {
     callbacks: Callbacks,
     /// A test's time; `None`: the machine's.
     time: Option<Py<VirtualTime>>,
+    /// Where those who look find the run; `None`: nobody may.
+    monitor: Option<Py<PyMonitor>>,
+    /// Whether they may steer it.
+    control: bool,
 }
 
 /// How keys are found without Python, if they are.
@@ -88,6 +95,25 @@ const fn places(threads: usize, virtual_time: bool, timed: bool) -> usize {
 /// Whether a leg's workers handle what the source brings, as it is, one after the other.
 fn takes_straight(leg: &Leg) -> bool {
     leg.role == Role::Sink && leg.r#pass.is_none() && leg.port.0 >= FIRST_TASKS
+}
+
+/// The legs for the engine and for Python, and how many ports they use.
+fn built(legs: Vec<LegSpec<'_>>) -> PyResult<(Vec<LegOptions>, Vec<Leg>, usize)> {
+    let mut ports = FIRST_TASKS;
+    let (mut options, mut built) = (Vec::new(), Vec::new());
+    for leg in legs {
+        let (engine, python) = leg.build(&mut ports)?;
+        options.push(engine);
+        built.push(python);
+    }
+    Ok((options, built, ports))
+}
+
+/// The legs for those who look.
+fn introduced(options: &[LegOptions], legs: &[Leg]) -> Vec<anabranch_protocol::message::Leg> {
+    let legs = options.iter().zip(legs);
+    legs.map(|(engine, python)| introduce(engine, python))
+        .collect()
 }
 
 /// What anyone may know of a leg without Python.
@@ -127,13 +153,7 @@ impl RunSpec<'_> {
             Clock::start(self.time.map(|time| time.get().0.clone())),
             self.callbacks,
         ));
-        let mut ports = FIRST_TASKS;
-        let (mut options, mut legs) = (Vec::new(), Vec::new());
-        for leg in self.legs {
-            let (engine, python) = leg.build(&mut ports)?;
-            options.push(engine);
-            legs.push(python);
-        }
+        let (options, legs, ports) = built(self.legs)?;
         let flush_on_abort = options
             .iter()
             .filter_map(|leg| leg.window.as_ref())
@@ -145,10 +165,17 @@ impl RunSpec<'_> {
         let wake = Arc::new(Wake::new()?);
         let (source, native) = open_source(&self.source_kind, self.source.bind(py), &wake)?;
         let facts = legs.iter().map(facts).collect();
+        let watched = self.monitor.and_then(|monitor| {
+            let legs = introduced(&options, &legs);
+            let monitor = monitor.get();
+            monitor.show(&shared, legs, self.fan_leg, &wake, self.control)
+        });
+        stats::begin(watched.as_ref());
         let takes_items = |leg: &usize| options[*leg].operator.is_none();
         let entry = (0..options.len()).find(takes_items).unwrap_or(0);
         let key_leg = (self.fan_leg..options.len()).find(takes_items);
         let (living, branches) = self.branches.build()?;
+        let counts = living.on_error != OnBranchError::Continue;
         let key = key_of(py, self.key_kind.as_deref(), self.key)?;
         let engine = Engine::new(Config {
             legs: options,
@@ -169,6 +196,7 @@ impl RunSpec<'_> {
             fan_leg: self.fan_leg,
             rekey: self.rekey,
             fan_stage: self.fan_stage,
+            counts,
             router: Router::new(py),
             branches,
             pool: Pool {
@@ -190,6 +218,7 @@ impl RunSpec<'_> {
             is_awaitable: self.is_awaitable,
             flush_on_abort,
             arrange: self.arrange,
+            watch: watched.clone().map(Watch::new),
         };
         Ok(Run {
             shared,
@@ -206,14 +235,15 @@ impl RunSpec<'_> {
             pushed: Mutex::default(),
             collected: Mutex::new(Some(PyList::empty(py).unbind())),
             wake,
+            watched,
             native,
+            tallied: AtomicBool::new(false),
             drain_asked: AtomicBool::new(false),
             abort_asked: AtomicBool::new(false),
             drained: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             copied: AtomicBool::new(false),
             starved: AtomicBool::new(false),
-            slice: AtomicU64::new(0),
         })
     }
 }

@@ -2,27 +2,32 @@
 //! and undo actions it carries on.
 
 use anabranch_core::branch::BranchId;
+use anabranch_core::clock::Time;
 use anabranch_core::compensation::Scope;
-use anabranch_core::engine::Item;
+use anabranch_core::engine::{Engine, Item, Spot};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
 use super::super::domain::{Failure, PyDomain};
 use super::super::leg::{Leg, PassSpec};
-use super::super::pass::{self, Input, Passed};
+use super::super::pass::{Input, Passed};
 use super::super::undo::Undo;
 use super::holders::Holders;
+use super::order::{Order, Standing};
 use super::{Hand, Run, locked};
 
 /// Why an item did not get to its leg.
 enum Fate {
     Failed(Failure),
+    /// Its branch refuses it.
+    Refused(Py<PyAny>),
     /// The process is to end.
     Left(Py<PyAny>),
 }
 
 /// An item that did not get to its leg.
 struct Stray {
+    standing: Standing,
     branch: BranchId,
     fate: Fate,
     weight: u32,
@@ -31,11 +36,11 @@ struct Stray {
 
 /// A way to a leg: the stages that items pass on it.
 pub(super) struct Way<'a> {
-    index: usize,
+    pub(super) index: usize,
     leg: &'a Leg,
-    pass: Option<&'a PassSpec>,
+    pub(super) pass: Option<&'a PassSpec>,
     /// Whether items part by their keys on it.
-    routes: bool,
+    pub(super) routes: bool,
     /// The operator it leads away from.
     operator: Option<usize>,
 }
@@ -65,6 +70,22 @@ impl<'a> Way<'a> {
             pass: operator.rest.as_ref(),
             routes,
             operator: Some(number),
+        }
+    }
+}
+
+impl Way<'_> {
+    /// Takes an item that has come this way into the leg.
+    pub(super) fn offer(
+        &self,
+        engine: &mut Engine<PyDomain>,
+        branch: BranchId,
+        item: Item<PyDomain>,
+        now: Time,
+    ) {
+        match self.operator {
+            Some(operator) => engine.offer_recovered(operator, self.index, branch, item, now),
+            None => engine.offer(self.index, branch, item, now),
         }
     }
 }
@@ -103,8 +124,9 @@ impl Run {
         py: Python<'_>,
         hand: &mut Hand,
         way: &Way<'_>,
-        mut inputs: Vec<Input>,
+        inputs: Vec<Input>,
     ) -> PyResult<Option<PyErr>> {
+        let mut inputs = self.let_off(hand, way, inputs);
         let values = PyList::new(py, inputs.iter().map(|input| input.item.value.bind(py)))?;
         let mut passed = match way.pass {
             Some(spec) => {
@@ -112,7 +134,7 @@ impl Run {
                     .iter()
                     .map(|input| self.tenant(py, input.branch))
                     .collect();
-                pass::run(py, spec, &values, &self.shared, tenants)?
+                self.run_pass(py, hand, spec, &values, tenants)?
             }
             None => Passed::untouched(values),
         };
@@ -127,6 +149,16 @@ impl Run {
         self.register_wide(py, hand, way, &mut passed, &inputs);
         let mut holders = Holders::find(&mut inputs, &mut passed, reached);
         let mut strays = self.failed_items(py, hand, way, &mut passed, &mut inputs, &mut holders);
+        let taken = std::mem::take(&mut passed.taken);
+        let taken = taken.into_iter().map(|taken| {
+            let input = taken.index.and_then(|at| inputs.get(at));
+            let branch = match input {
+                Some(input) if !way.routes => input.branch,
+                _ => Self::branch_behind(hand, &taken.key),
+            };
+            (taken.place, branch)
+        });
+        let taken: Vec<_> = taken.collect();
         let routed = self.route_tracked(
             py,
             hand,
@@ -137,6 +169,14 @@ impl Run {
             &mut strays,
             &mut holders,
         );
+        strays.sort_by_key(|stray| (stray.standing.outputs, stray.standing.place));
+        let mut order = hand.counts.then(|| {
+            let mut outputs = vec![None; passed.out.len()];
+            for (position, branch, _) in &routed {
+                outputs[*position] = Some(*branch);
+            }
+            Order::new(way.index, outputs, taken)
+        });
         let now = self.shared.now();
         // Dropped only when the engine is no longer borrowed.
         let mut done = Vec::with_capacity(inputs.len());
@@ -153,37 +193,51 @@ impl Run {
                     engine.leave(input.branch, input.item, now);
                 }
             }
-            for (branch, item) in routed {
-                match way.operator {
-                    Some(operator) => {
-                        engine.offer_recovered(operator, way.index, branch, item, now);
-                    }
-                    None => engine.offer(way.index, branch, item, now),
-                }
-            }
-            for (branch, scope) in holders.released() {
-                engine.release_scope(branch, Some(scope), now);
+            for (_, branch, item) in routed {
+                way.offer(&mut engine, branch, item, now);
             }
             for stray in strays {
-                let (branch, weight, scope) = (stray.branch, stray.weight, stray.scope);
-                match stray.fate {
-                    Fate::Failed(failure) => {
-                        let behind = self.behind(failure.stage);
-                        engine.fail_item(behind, branch, failure, weight, scope, now);
-                    }
-                    Fate::Left(value) => {
-                        let item = Item {
-                            scope,
-                            weight,
-                            ..Item::new(value)
-                        };
-                        engine.leave(branch, item, now);
-                    }
+                if let Some(order) = &mut order {
+                    order.tell_until(&mut engine, stray.standing);
                 }
+                self.lose_tracked(&mut engine, way, stray, now);
+            }
+            if let Some(order) = order {
+                order.tell_all(&mut engine);
             }
         }
         drop(done);
         Ok(interrupted.map(|(error, _)| error))
+    }
+
+    /// An item that did not get to its leg fails, is refused or is left.
+    fn lose_tracked(&self, engine: &mut Engine<PyDomain>, way: &Way<'_>, stray: Stray, now: Time) {
+        let (branch, weight, scope) = (stray.branch, stray.weight, stray.scope);
+        match stray.fate {
+            Fate::Failed(failure) => {
+                let spot = Spot {
+                    ahead_of: way.index,
+                    behind: self.behind(failure.stage),
+                };
+                engine.fail_item(spot, branch, failure, weight, scope, now);
+            }
+            Fate::Refused(value) => {
+                let item = Item {
+                    scope,
+                    weight,
+                    ..Item::new(value)
+                };
+                way.offer(engine, branch, item, now);
+            }
+            Fate::Left(value) => {
+                let item = Item {
+                    scope,
+                    weight,
+                    ..Item::new(value)
+                };
+                engine.leave(branch, item, now);
+            }
+        }
     }
 
     /// What was registered at a wider level than the item's.
@@ -229,19 +283,33 @@ impl Run {
                 continue;
             };
             let branch = match &failed.key {
-                Some(key) if way.routes => self.branch_at(hand, key).unwrap_or(input.branch),
-                _ => input.branch,
+                Some(key) if way.routes => self.branch_at(hand, key),
+                _ => Ok(input.branch),
             };
-            let tenant = self.tenant(py, branch);
-            let (error, tenant) = (&failed.error, tenant.as_ref());
-            let failure = self
-                .shared
-                .failure(py, error, failed.stage, tenant, None, failed.item);
+            let (branch, error) = match (branch, failed.error) {
+                (Ok(branch), error) => (branch, error),
+                (Err(error), None) => (input.branch, Some(error)),
+                (Err(_), error) => (input.branch, error),
+            };
+            let fate = match (error, failed.item) {
+                (None, Some(value)) => Fate::Refused(value),
+                (None, None) => continue,
+                (Some(error), item) => {
+                    let tenant = self.tenant(py, branch);
+                    let tenant = tenant.as_ref();
+                    let stage = failed.stage;
+                    Fate::Failed(self.shared.failure(py, &error, stage, tenant, None, item))
+                }
+            };
             let weight = if input.fresh() { input.item.weight } else { 1 };
             input.failures += 1;
             strays.push(Stray {
+                standing: Standing {
+                    place: failed.place,
+                    outputs: failed.outputs,
+                },
                 branch,
-                fate: Fate::Failed(failure),
+                fate,
                 weight,
                 scope: holders.of_failure(place),
             });
@@ -264,7 +332,7 @@ impl Run {
         reached: usize,
         strays: &mut Vec<Stray>,
         holders: &mut Holders,
-    ) -> Vec<(BranchId, Item<PyDomain>)> {
+    ) -> Vec<(usize, BranchId, Item<PyDomain>)> {
         let mut routed = Vec::with_capacity(passed.out.len());
         for (position, (value, at)) in passed.out.iter().zip(&passed.at).enumerate() {
             let Some(input) = inputs.get_mut(*at) else {
@@ -287,6 +355,7 @@ impl Run {
                     let origin = input.item.origin;
                     let value = value.unbind();
                     routed.push((
+                        position,
                         branch,
                         Item {
                             value,
@@ -310,6 +379,7 @@ impl Run {
                         Fate::Failed(failure)
                     };
                     strays.push(Stray {
+                        standing: Standing::at_output(position),
                         branch,
                         fate,
                         weight,

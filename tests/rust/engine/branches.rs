@@ -2,12 +2,17 @@
 
 use anabranch_core::branch::BranchId;
 use anabranch_core::engine::{
-    BranchOptions, Config, Engine, Item, LegOptions, Port, RollbackOptions, Work,
+    BranchOptions, Config, Engine, Item, LegOptions, Port, RollbackOptions, Spot, Work,
 };
 use anabranch_core::retry::Random;
 
 use crate::driver::{Driver, EPOCH, Error, Event, PORT, numbers};
 use crate::options::{fixed, leg, ms, narrow, size, wide, windowed};
+
+#[test]
+fn b13_a_branch_without_lanes_takes_few_bytes_for_itself() {
+    assert!(size_of::<anabranch_core::branch::Branch<crate::driver::Lab>>() <= 320);
+}
 
 #[test]
 fn b3_a_branch_opened_while_running_keeps_its_order() {
@@ -138,7 +143,17 @@ fn e8_the_counts_of_a_branch_add_up_though_stages_in_front_of_it_end_items() {
         // Of five items routed to the branch, one is filtered, one fails, one becomes three.
         engine.received(4);
         engine.passed(a, 1, 2);
-        engine.fail_item(0, a, Error::new("ValueError", 0), 1, None, now);
+        engine.fail_item(
+            Spot {
+                ahead_of: 0,
+                behind: 0,
+            },
+            a,
+            Error::new("ValueError", 0),
+            1,
+            None,
+            now,
+        );
         for number in 2..6 {
             engine.offer(0, a, Item::new(Event::new(number)), now);
         }

@@ -1,7 +1,7 @@
 //! The end of a run: end, drain, abort, discard. The rows W2, W11, W12, B8, C18, R7.
 
 use anabranch_core::branch::BranchId;
-use anabranch_core::engine::{Item, Outcome};
+use anabranch_core::engine::{Item, Outcome, Spot};
 use anabranch_core::retry::GaveUp;
 use anabranch_core::window::Reason::{Close, Size};
 use anabranch_core::window::{Partial, WindowOptions};
@@ -136,7 +136,17 @@ fn w11_w12_when_draining_the_partial_window_follows_its_policy_after_the_whole_o
         driver.give(1..=9);
         driver.call(|engine, now| {
             let error = Error::new("source.failed", 0);
-            engine.fail_item(0, BranchId::TRUNK, error, 0, None, now);
+            engine.fail_item(
+                Spot {
+                    ahead_of: 0,
+                    behind: 0,
+                },
+                BranchId::TRUNK,
+                error,
+                0,
+                None,
+                now,
+            );
             engine.drain(now);
         });
         let windows = driver.windows();
@@ -209,7 +219,17 @@ fn b8_branches_end_after_their_queued_items_when_the_source_completes_and_when_i
         if fault {
             driver.call(|engine, now| {
                 let error = Error::new("source.failed", 0);
-                engine.fail_item(0, BranchId::TRUNK, error, 0, None, now);
+                engine.fail_item(
+                    Spot {
+                        ahead_of: 0,
+                        behind: 0,
+                    },
+                    BranchId::TRUNK,
+                    error,
+                    0,
+                    None,
+                    now,
+                );
                 engine.drain(now);
             });
         } else {

@@ -1,18 +1,21 @@
-//! Failures and the operators behind them: the rows T about failure items, and their sum.
+//! Failures and the operators behind them: the rows T about failure items.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
-
-use anabranch_core::branch::BranchId;
-use anabranch_core::compensation::Policy;
+use anabranch_core::branch::{BranchId, Command, News, State};
+use anabranch_core::channel::OnFull;
 use anabranch_core::engine::{
-    Again, BranchOptions, Config, Failed, Item, LegOptions, Operator, Outcome, RollbackOptions,
-    Unit, Work,
+    Again, BranchOptions, Config, Failed, Item, LegOptions, OnBranchError, Operator, Outcome,
+    RollbackOptions, Spot, Unit, Why,
 };
-use proptest::prelude::*;
+use anabranch_core::retry::{Backoff, GaveUp, Retry};
 
-use crate::driver::{Driver, EPOCH, Error, Event, Lab, PORT, numbers, scope};
-use crate::options::{age, leg, ms, retried, size, wide, windowed};
+use crate::driver::{Driver, EPOCH, Error, Event, Lab, numbers, scope};
+use crate::options::{age, leg, ms, narrow, retried, size, wide, windowed};
+
+/// On the way to the first leg.
+const AT_THE_ENTRY: Spot = Spot {
+    ahead_of: 0,
+    behind: 0,
+};
 
 fn operator(operator: Operator) -> LegOptions {
     LegOptions {
@@ -41,10 +44,7 @@ fn send(driver: &mut Driver, number: u64) -> usize {
     let Some((leg, failed)) = failures.pop() else {
         unreachable!()
     };
-    let item = Item {
-        weight: failed.items,
-        ..Item::new(Event::new(number))
-    };
+    let item = Item::of_failure(Event::new(number), &failed);
     driver.call(|engine, now| engine.offer(leg, failed.branch, item, now));
     leg
 }
@@ -221,7 +221,14 @@ fn t3_a_failure_from_before_the_fan_out_is_the_trunk_s_behind_it_too() {
     let acme = driver.open();
     driver.call(|engine, now| {
         engine.received(2);
-        engine.fail_item(0, BranchId::TRUNK, Error::new("KeyError", 0), 1, None, now);
+        engine.fail_item(
+            AT_THE_ENTRY,
+            BranchId::TRUNK,
+            Error::new("KeyError", 0),
+            1,
+            None,
+            now,
+        );
     });
     assert_eq!(send(&mut driver, 1), 0);
     driver.offer(1, acme, Item::new(Event::new(2)));
@@ -240,7 +247,7 @@ fn t3_a_failure_from_before_the_fan_out_is_the_trunk_s_behind_it_too() {
     let places: Vec<_> = failures.iter().map(|(leg, it)| (*leg, it.branch)).collect();
     assert_eq!(places, [(2, BranchId::TRUNK), (2, acme)]);
     for (_, failed) in failures {
-        driver.call(|engine, _| engine.lose(failed));
+        driver.call(|engine, now| engine.lose(failed, now));
     }
     driver.end();
     assert!(driver.finished());
@@ -324,16 +331,13 @@ fn e8_once_aborted_no_operator_is_asked_and_all_has_failed() {
     let unheard = driver.call(|engine, _| engine.take_unheard());
     assert_eq!(unheard.len(), 1);
     for (branch, item) in unheard {
-        let failed = Failed {
+        let failed = Failed::new(
             branch,
-            error: Error::new("Oops", 0),
-            items: item.weight,
-            attempts: 1,
-            delay: Duration::ZERO,
-            history: Vec::new(),
-            gave_up: anabranch_core::retry::GaveUp::Cancelled,
-        };
-        driver.call(|engine, _| engine.lose(failed));
+            Error::new("Oops", 0),
+            item.weight,
+            GaveUp::Cancelled,
+        );
+        driver.call(|engine, now| engine.lose(failed, now));
     }
     assert_eq!(driver.undo_all(), [7]);
     assert!(on_their_way(&mut driver).is_empty());
@@ -403,232 +407,127 @@ fn r1_an_operator_may_be_tried_again() {
     assert_eq!(driver.engine().counts().dead_lettered, 1);
 }
 
-/// A row of legs with at least one that takes items, and where branches begin.
-fn rows() -> impl Strategy<Value = (Vec<LegOptions>, usize, RollbackOptions)> {
-    let item = (
-        prop::option::weighted(0.3, 1_usize..4),
-        1_u32..3,
-        any::<bool>(),
-    )
-        .prop_map(|(window, concurrency, ordered)| LegOptions {
-            window: window.map(size),
-            capacity: 3,
-            ..wide(concurrency, ordered)
+#[test]
+fn c11_what_outputs_stand_on_is_undone_though_the_failed_one_is_dead_lettered_and_the_run_good() {
+    let rollback = RollbackOptions {
+        commit_at_end: true,
+        ..RollbackOptions::default()
+    };
+    let mut driver = with([leg(), leg(), dead_letters()], 3, rollback);
+    let both = driver.give_and_take();
+    let outputs = Outcome::Done(vec![Event::new(2), Event::new(3)]);
+    driver.complete(both, outputs, Some(scope([10]).into()));
+    driver.forward(1);
+    let bad = unit(&mut driver);
+    driver.fail(bad, [11]);
+    assert_eq!(driver.undo_all(), [11]);
+    send(&mut driver, 4);
+    let good = unit(&mut driver);
+    driver.complete(good, Outcome::Done(Vec::new()), Some(scope([12]).into()));
+    assert_eq!(driver.undo_all(), [10], "its other output has failed");
+    let letter = unit(&mut driver);
+    driver.done(letter, []);
+    driver.end();
+    assert!(driver.finished());
+    assert_eq!(driver.engine().undone_counts().done, 2, "12 is committed");
+}
+
+/// One branch, whose failures come to an operator in front of its only handler.
+fn with_operator_in_front(kind: Operator, branches: BranchOptions) -> (Driver, BranchId) {
+    let mut driver = Driver::living(branches, 0, [operator(kind), narrow(1, false)]);
+    let branch = driver.open();
+    (driver, branch)
+}
+
+#[test]
+fn b4_what_waits_for_the_next_generation_does_not_hold_back_the_operators_of_this_one() {
+    let branches = BranchOptions {
+        on_full: OnFull::Fail,
+        ..BranchOptions::default()
+    };
+    let (mut driver, branch) = with_operator_in_front(Operator::Recover, branches);
+    let entry = |driver: &mut Driver, number| {
+        driver.call(|engine, _| engine.received(1));
+        driver.offer(1, branch, Item::new(Event::new(number)));
+    };
+    entry(&mut driver, 1);
+    assert_eq!(driver.obey(branch, Command::Drain), Ok(()));
+    entry(&mut driver, 2);
+    entry(&mut driver, 3);
+    assert_eq!(driver.refused(), [(branch, Why::Full, vec![3])]);
+    send(&mut driver, 4);
+    let mut units = driver.units();
+    units.sort_by_key(|unit| unit.leg);
+    let legs: Vec<_> = units.iter().map(|unit| unit.leg).collect();
+    assert_eq!(legs, [0, 1], "the operator's is among them");
+    for unit in units {
+        if unit.leg == 0 {
+            pass_on(&mut driver, unit, "Full");
+        } else {
+            driver.done(unit, []);
+        }
+    }
+    driver.poll();
+    assert_eq!(driver.engine().state(branch).0, State::Evicted);
+}
+
+#[test]
+fn e8_a_branch_that_may_not_restart_keeps_failures_that_wait_for_their_operator() {
+    for in_hand in [false, true] {
+        let branches = BranchOptions {
+            on_error: OnBranchError::Restart(Retry::new(2, Backoff::Fixed(ms(0)))),
+            ..BranchOptions::default()
+        };
+        // One that only looks: what may be recovered does not count before it is.
+        let (mut driver, branch) = with_operator_in_front(Operator::PassOn, branches);
+        driver.call(|engine, now| {
+            engine.received(1);
+            engine.fail_item(AT_THE_ENTRY, branch, Error::new("Early", 0), 1, None, now);
         });
-    let failure = prop_oneof![Just(Operator::Recover), Just(Operator::DeadLetter)];
-    let failure = (failure, 1_u32..3).prop_map(|(kind, concurrency)| LegOptions {
-        operator: Some(kind),
-        capacity: 3,
-        ..wide(concurrency, true)
+        send(&mut driver, 2);
+        driver.poll();
+        driver.poll();
+        assert_eq!(driver.engine().state(branch).0, State::Restarting);
+        let taken = in_hand.then(|| unit(&mut driver));
+        driver.call(|engine, now| engine.decline(branch, now));
+        driver.poll();
+        let failure = taken.unwrap_or_else(|| unit(&mut driver));
+        pass_on(&mut driver, failure, "Early");
+        driver.end();
+        assert!(driver.finished());
+        assert_eq!(driver.engine().counts().failed, 1);
+    }
+}
+
+#[test]
+fn t3_what_is_recovered_for_an_evicted_branch_goes_on_behind_its_operator() {
+    let mut driver = Driver::fanned(0, [leg(), recovers(), leg()]);
+    let branch = driver.open();
+    assert_eq!(driver.obey(branch, Command::Drain), Ok(()));
+    driver.poll();
+    driver.news();
+    assert_eq!(driver.engine().state(branch).0, State::Evicted);
+    driver.call(|engine, now| {
+        engine.received(1);
+        engine.fail_item(
+            AT_THE_ENTRY,
+            BranchId::TRUNK,
+            Error::new("Early", 0),
+            1,
+            None,
+            now,
+        );
     });
-    let legs = prop::collection::vec(prop_oneof![2 => item.clone(), 3 => failure], 0..5);
-    (
-        legs,
-        item,
-        any::<prop::sample::Index>(),
-        any::<prop::sample::Index>(),
-        any::<bool>(),
-    )
-        .prop_map(|(mut legs, item, at, fan, commit_at_end)| {
-            legs.insert(at.index(legs.len() + 1), item);
-            let rollback = RollbackOptions {
-                policy: Policy::Sequential,
-                deadline: None,
-                commit_at_end,
-            };
-            let fan = fan.index(legs.len() + 1);
-            (legs, fan, rollback)
-        })
-}
-
-/// Drives a row to its end by `choices`; an event's number says which item of the source it is,
-/// what it was made of included.
-struct Course {
-    driver: Driver,
-    legs: Vec<LegOptions>,
-    fan_leg: usize,
-    branches: Vec<BranchId>,
-    hand: Vec<Unit<Lab>>,
-    registered: u64,
-    /// How often each order was undone.
-    undone: BTreeMap<u64, u32>,
-}
-
-impl Course {
-    fn takes_items(&self, from: usize) -> Option<usize> {
-        (from..self.legs.len()).find(|leg| self.legs[*leg].operator.is_none())
+    send(&mut driver, 1);
+    let failure = unit(&mut driver);
+    driver.done(failure, [2]);
+    for (_, item) in driver.call(|engine, _| engine.take_arrivals(1)) {
+        driver.call(|engine, now| engine.offer_recovered(1, 2, branch, item, now));
     }
-
-    fn course(&self, leg: usize, choice: usize) -> BranchId {
-        if leg < self.fan_leg {
-            BranchId::TRUNK
-        } else {
-            self.branches[choice % self.branches.len()]
-        }
-    }
-
-    /// Moves all that is between the legs; `choice` lets an operator pass, or loses a failure.
-    fn forward(&mut self, choice: usize) {
-        for (leg, failed) in on_their_way(&mut self.driver) {
-            let leg = match choice % 4 {
-                0 => self.driver.engine().operator_from(leg + 1),
-                _ => Some(leg),
-            };
-            let branch = failed.branch;
-            let item = Item {
-                weight: failed.items,
-                ..Item::new(Event::new(0))
-            };
-            match leg {
-                Some(leg) => self
-                    .driver
-                    .call(|engine, now| engine.offer(leg, branch, item, now)),
-                None => self.driver.call(|engine, _| engine.lose(failed)),
-            }
-        }
-        for (branch, item) in self.driver.call(|engine, _| engine.take_unheard()) {
-            let failed = Failed {
-                branch,
-                error: Error::new("Unheard", 0),
-                items: item.weight,
-                attempts: 1,
-                delay: Duration::ZERO,
-                history: Vec::new(),
-                gave_up: anabranch_core::retry::GaveUp::Cancelled,
-            };
-            self.driver.call(|engine, _| engine.lose(failed));
-        }
-        for from in 0..self.legs.len() {
-            for (branch, item) in self.driver.call(|engine, _| engine.take_arrivals(from)) {
-                let Some(to) = self.takes_items(from) else {
-                    panic!("T3: leg {from} leads nowhere, and something has left it")
-                };
-                let parts = to >= self.fan_leg && branch == BranchId::TRUNK;
-                let branch = if parts {
-                    self.course(to, choice)
-                } else {
-                    branch
-                };
-                self.driver
-                    .call(|engine, now| engine.offer(to, branch, item, now));
-            }
-        }
-    }
-
-    /// Runs the undo actions whose turn has come, and takes a unit if there is one.
-    fn take(&mut self) {
-        loop {
-            match self.driver.call(|engine, now| engine.next(PORT, now)) {
-                Some(Work::Undo(turn)) => {
-                    *self.undone.entry(turn.step.undo.0).or_default() += 1;
-                    self.driver.undone(turn);
-                }
-                Some(Work::Unit(unit)) => {
-                    self.hand.push(unit);
-                    return;
-                }
-                None => return,
-            }
-        }
-    }
-
-    fn end_one(&mut self, choice: usize) {
-        let unit = self.hand.swap_remove(choice % self.hand.len());
-        self.registered += 1;
-        let registered = Some(Box::new(scope([self.registered])));
-        let outcome = match choice % 3 {
-            0 => Outcome::Failed {
-                error: Error::new("Oops", 0),
-                again: Again::No,
-            },
-            1 => Outcome::Done(vec![Event::new(0)]),
-            _ if self.legs[unit.leg].operator.is_some() => Outcome::Done(vec![Event::new(0)]),
-            _ => Outcome::Done((0..choice as u64 % 4).map(Event::new).collect()),
-        };
-        self.driver.complete(unit, outcome, registered);
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: if std::env::var_os("PROPTEST_CASES").is_some() {
-            ProptestConfig::default().cases
-        } else {
-            2000
-        },
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    })]
-
-    #[test]
-    fn e8_whatever_operators_there_are_nothing_is_lost_and_every_run_ends(
-        (legs, fan_leg, rollback) in rows(),
-        choices in prop::collection::vec(0_usize..24, 1..80),
-        finish in 0_usize..4,
-        at in 0_usize..80,
-    ) {
-        let mut course = Course {
-            driver: with(legs.clone(), fan_leg, rollback),
-            legs,
-            fan_leg,
-            branches: Vec::new(),
-            hand: Vec::new(),
-            registered: 0,
-            undone: BTreeMap::new(),
-        };
-        course.branches = (0..2).map(|_| course.driver.open()).collect();
-        let Some(entry) = course.takes_items(0) else {
-            panic!("there is a leg that takes items")
-        };
-        let mut ended = false;
-        let rest = std::iter::repeat_with(|| 1).take(4000);
-        for (step, choice) in choices.into_iter().chain(rest).enumerate() {
-            let room = course.driver.engine().room();
-            if !ended && room > 0 {
-                course.driver.call(|engine, _| engine.received(2));
-                let branch = course.course(entry, choice);
-                course.driver.offer(entry, branch, Item::new(Event::new(1)));
-                if choice % 5 == 0 {
-                    // It fails in a stage in front of the leg.
-                    let behind = choice % (course.legs.len() + 1);
-                    course.driver.call(|engine, now| {
-                        let error = Error::new("Early", 0);
-                        engine.fail_item(behind, BranchId::TRUNK, error, 1, None, now);
-                    });
-                } else {
-                    course.driver.offer(entry, branch, Item::new(Event::new(2)));
-                }
-            }
-            if step >= at && !ended {
-                ended = true;
-                match finish {
-                    0 | 1 => course.driver.end(),
-                    2 => course.driver.abort(),
-                    _ => course.driver.discard(),
-                }
-            }
-            course.forward(choice);
-            course.driver.poll();
-            if choice % 2 == 0 || course.hand.is_empty() {
-                course.take();
-            }
-            if choice % 3 != 0 && !course.hand.is_empty() {
-                course.end_one(choice);
-            }
-            let counts = course.driver.engine().counts();
-            prop_assert!(counts.balanced(), "E8: {counts:?}");
-            prop_assert_eq!(
-                course.driver.engine().codes().values().sum::<u64>(),
-                counts.failed,
-                "T6: codes are exact"
-            );
-            if course.hand.is_empty() && course.driver.finished() {
-                break;
-            }
-        }
-        prop_assert!(course.driver.finished(), "stuck: {:?}", course.driver.engine());
-        let counts = course.driver.engine().counts();
-        prop_assert!(counts.balanced() && (counts.left == 0 || finish > 1), "{counts:?}");
-        prop_assert!(course.undone.values().all(|times| *times == 1), "C5: once");
-    }
+    assert_eq!(driver.news(), [(branch, News::Wanted)]);
+    let sink = unit(&mut driver);
+    assert_eq!(sink.leg, 2, "not in front of the first handler once more");
+    driver.done(sink, []);
+    driver.end();
+    assert!(driver.finished());
 }

@@ -88,8 +88,8 @@ fn b5_what_waits_in_front_of_a_window_is_what_is_dropped() {
 fn b5_a_branch_may_have_a_mode_of_its_own() {
     let mut driver = living(OnFull::Wait, narrow(1, false));
     let a = driver.open_own(Own {
-        capacity: None,
         on_full: Some(OnFull::DropNewest),
+        ..Own::default()
     });
     let b = driver.open();
     driver.give_to(a, [1, 2]);

@@ -3,11 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anabranch_core::branch::{BranchId, WINDOW_OUTPUT};
-use anabranch_core::engine::{BranchOptions, Config, Engine, LegOptions, RollbackId, Unit};
+use anabranch_core::branch::{BranchId, State, WINDOW_OUTPUT};
+use anabranch_core::engine::{
+    Batch, BranchOptions, Config, Engine, LegOptions, Operator, Port, Unit,
+};
 
-use crate::driver::{Lab, Undo, numbers};
-use crate::held::{Held, Holding};
+use crate::deeds::Deeds;
+use crate::draws::MOST_BATCH;
+use crate::driver::{Lab, numbers};
+use crate::held::Held;
 
 pub(crate) type LaneId = (BranchId, usize);
 
@@ -19,6 +23,8 @@ struct Fact {
     weight: u64,
     /// Undo actions that travel with it.
     scope: Held,
+    /// The leg it was made at.
+    made_at: usize,
     /// Its parent's place in the order its lane handed units out, and its own among the outputs.
     born: (u64, usize),
 }
@@ -57,17 +63,18 @@ pub(crate) struct Ledger {
     in_flight: usize,
     /// Outputs made and not arrived at the next leg.
     between: usize,
-    /// Branches and weights of units in back-off or on their way there, by their first event.
-    backing_off: BTreeMap<u64, (BranchId, u64)>,
-    rollbacks: BTreeMap<RollbackId, (u32, u64)>,
-    registered: BTreeMap<u64, u32>,
-    holding: Holding,
-    ran: BTreeSet<u64>,
+    /// Branches, legs and weights of units in back-off or on their way there, by their first event.
+    backing_off: BTreeMap<u64, (BranchId, usize, u64)>,
+    pub(crate) deeds: Deeds,
+    /// Items whose failure is on its way to an operator.
+    heading: u64,
     /// Items, as the report must count them.
     pub(crate) routed: BTreeMap<BranchId, u64>,
     pub(crate) committed: u64,
     pub(crate) filtered: u64,
     pub(crate) failed: u64,
+    pub(crate) recovered: u64,
+    pub(crate) dead_lettered: u64,
     pub(crate) retried: u64,
     pub(crate) ended: bool,
     pub(crate) aborted: bool,
@@ -91,27 +98,67 @@ impl Ledger {
             in_flight: 0,
             between: 0,
             backing_off: BTreeMap::new(),
-            rollbacks: BTreeMap::new(),
-            registered: BTreeMap::new(),
-            holding: Holding::default(),
-            ran: BTreeSet::new(),
+            deeds: Deeds::new(config),
+            heading: 0,
             routed: BTreeMap::new(),
             committed: 0,
             filtered: 0,
             failed: 0,
+            recovered: 0,
+            dead_lettered: 0,
             retried: 0,
             ended: false,
             aborted: false,
             lively: config.branches != BranchOptions::default()
-                || config.legs.iter().any(|leg| leg.throttle.is_some()),
+                || config
+                    .legs
+                    .iter()
+                    .any(|leg| leg.throttle.is_some() || leg.operator.is_some()),
             broken: BTreeSet::new(),
             breaks: false,
         }
     }
 
-    /// A handler or a stage registers an action; `pass` is how many playbacks lie before it.
-    pub(crate) fn register(&mut self, order: u64, pass: u32) {
-        self.registered.insert(order, pass);
+    /// The first leg from `leg` on that takes items.
+    pub(crate) fn takes_items(&self, leg: usize) -> Option<usize> {
+        (leg..self.legs.len()).find(|leg| self.legs[*leg].operator.is_none())
+    }
+
+    /// Whether a port serves the sink alone, and so may ask for batches.
+    pub(crate) fn is_sink(&self, port: Port) -> bool {
+        let mut legs = self.legs.iter().enumerate();
+        legs.all(|(leg, options)| {
+            let sink = options.operator.is_none() && self.takes_items(leg + 1).is_none();
+            sink || options.port != port
+        })
+    }
+
+    /// So many items fail, and an operator from the leg `behind` on may take them.
+    fn fail(&mut self, behind: usize, weight: u64) {
+        if !self.aborted && self.legs[behind..].iter().any(|leg| leg.operator.is_some()) {
+            self.heading += weight;
+        } else {
+            self.failed += weight;
+        }
+    }
+
+    /// The driver has taken a failure on its way.
+    pub(crate) const fn taken(&mut self, weight: u64) {
+        self.heading -= weight;
+    }
+
+    /// No operator takes it: it has failed.
+    pub(crate) const fn lost(&mut self, weight: u64) {
+        self.failed += weight;
+    }
+
+    /// A failure becomes an event for its operator.
+    pub(crate) fn failure(&mut self, number: u64, weight: u64) {
+        let fact = Fact {
+            weight,
+            ..Fact::default()
+        };
+        self.events.insert(number, fact);
     }
 
     pub(crate) fn source_event(&mut self, number: u64, orders: Vec<u64>) {
@@ -131,17 +178,19 @@ impl Ledger {
         if let Some(fact) = self.events.get_mut(&number) {
             fact.offered = self.offers;
         }
-        self.lanes.entry(lane).or_default().waiting += 1;
+        if self.legs[lane.1].operator.is_none() {
+            self.lanes.entry(lane).or_default().waiting += 1;
+        }
     }
 
     /// A stage of the driver's takes an event out, or fails at it.
-    pub(crate) fn ended_outside(&mut self, number: u64, failed: bool) {
+    pub(crate) fn ended_outside(&mut self, number: u64, failed: Option<usize>) {
         let fact = self.events[&number].clone();
-        if failed {
-            self.failed += fact.weight;
+        if let Some(behind) = failed {
+            self.fail(behind, fact.weight);
         } else {
             self.filtered += fact.weight;
-            self.holding.release(fact.scope);
+            self.deeds.holding.release(fact.scope);
         }
     }
 
@@ -188,7 +237,12 @@ impl Ledger {
             .map(|number| self.events[number].weight)
             .sum();
         assert_eq!(u64::from(unit.weight), weight, "W18: weight");
-        if unit.attempt == 1 {
+        if unit.attempt == 1 && leg.operator.is_some() {
+            // Failures come in any order, some to the lanes of the trunk.
+            lane.handed += 1;
+            self.places.insert(numbers[0], lane.handed);
+            lane.latest.1 = numbers;
+        } else if unit.attempt == 1 {
             for number in &numbers {
                 let offered = self.events[number].offered;
                 assert!(offered > lane.latest.0, "W6, B3: order in is order out");
@@ -242,77 +296,138 @@ impl Ledger {
         let weight = u64::from(unit.weight);
         let mut scope = handed.scope.clone();
         scope.orders.extend(registered);
-        if unit.leg + 1 == self.legs.len() {
+        let operator = self.legs[unit.leg].operator;
+        if operator == Some(Operator::Recover) {
+            self.recovered += weight;
+        }
+        if operator == Some(Operator::DeadLetter) {
+            self.dead_lettered += weight;
+            self.deeds.holding.release(scope);
+            return;
+        }
+        if self.takes_items(unit.leg + 1).is_none() {
             self.committed += weight;
-            self.holding.release(scope);
+            self.deeds.holding.release(scope);
             return;
         }
         if outputs.is_empty() {
             self.filtered += weight;
-            self.holding.release(scope);
+            self.deeds.holding.release(scope);
             return;
         }
-        let scope = self.holding.share(scope, outputs.len());
+        let scope = self.deeds.holding.share(scope, outputs.len());
         self.between += outputs.len();
         for (index, number) in outputs.iter().enumerate() {
             let fact = Fact {
                 offered: 0,
                 weight: if index == 0 { weight } else { 1 },
                 scope: scope.clone(),
+                made_at: unit.leg,
                 born: (handed.place, index),
             };
             self.events.insert(*number, fact);
         }
     }
 
+    /// The engine hands out a batch.
+    pub(crate) fn batch_handed(&mut self, batch: &Batch<Lab>) {
+        let lane = self.lanes.entry((batch.branch, batch.leg)).or_default();
+        lane.with_handler += 1;
+        self.in_flight += 1;
+        assert!(self.in_flight <= self.max_in_flight, "T11: per pipeline");
+        for value in &batch.values {
+            let fact = &self.events[&value.0];
+            assert!(fact.scope.orders.is_empty(), "its actions would be lost");
+            assert!(
+                fact.offered > lane.latest.0,
+                "W6, B3: order in is order out"
+            );
+            lane.latest.0 = fact.offered;
+        }
+        lane.waiting -= batch.values.len();
+    }
+
+    /// A batch comes back; all has been handled, or what has, what is in hand and the rest.
+    pub(crate) fn batch_ended(
+        &mut self,
+        lane: LaneId,
+        (handled, filtered): (usize, usize),
+        broken: Option<(u64, usize)>,
+    ) {
+        self.committed += (handled - filtered) as u64;
+        self.filtered += filtered as u64;
+        let requeued = !self.aborted && !self.broken.contains(&lane.0);
+        let lane = self.lanes.entry(lane).or_default();
+        if let Some((current, rest)) = broken {
+            lane.handed += 1;
+            self.places.insert(current, lane.handed);
+            lane.latest = (self.events[&current].offered, vec![current]);
+            lane.waiting += if requeued { rest } else { 0 };
+        } else {
+            lane.with_handler -= 1;
+            self.in_flight -= 1;
+        }
+    }
+
     /// An attempt failed; says nothing about what upstream registered.
     pub(crate) fn failed(&mut self, unit: &Unit<Lab>, retryable: bool) {
-        let attempts = self.legs[unit.leg]
-            .retry
-            .as_ref()
-            .map_or(1, |retry| retry.attempts);
-        let over = self.aborted || self.broken.contains(&unit.branch);
+        let leg = &self.legs[unit.leg];
+        let attempts = leg.retry.as_ref().map_or(1, |retry| retry.attempts);
+        let broken = leg.operator.is_none() && self.broken.contains(&unit.branch);
+        let over = self.aborted || broken;
+        let weight = u64::from(unit.weight);
         if retryable && unit.attempt < attempts && !over {
-            let backs_off = (unit.branch, u64::from(unit.weight));
+            let backs_off = (unit.branch, unit.leg, weight);
             self.backing_off.insert(numbers(unit)[0], backs_off);
         } else {
-            self.failed += u64::from(unit.weight);
+            self.fail(unit.leg + 1, weight);
         }
     }
 
     pub(crate) fn abort(&mut self) {
         self.aborted = true;
         let backing_off = std::mem::take(&mut self.backing_off).into_values();
-        self.failed += backing_off.map(|(_, weight)| weight).sum::<u64>();
+        self.failed += backing_off.map(|(.., weight)| weight).sum::<u64>();
+        self.failed += std::mem::take(&mut self.heading);
     }
 
     /// What a branch is doing now.
-    pub(crate) fn branch_is(&mut self, branch: BranchId, failed: bool) {
-        if !failed {
+    ///
+    /// One that has failed gives up what was begun until its generation has ended, though it is told
+    /// to go or to open again meanwhile.
+    pub(crate) fn branch_is(&mut self, branch: BranchId, state: State) {
+        if !matches!(state, State::Failed | State::Removed | State::Draining) {
             self.broken.remove(&branch);
-        } else if self.broken.insert(branch) {
+        } else if state == State::Failed && self.broken.insert(branch) {
             self.breaks = true;
-            let failed = &mut self.failed;
-            self.backing_off.retain(|_, (of, weight)| {
-                *failed += if *of == branch { *weight } else { 0 };
-                *of != branch
-            });
+            for (number, unit) in std::mem::take(&mut self.backing_off) {
+                let (of, leg, weight) = unit;
+                if of == branch && self.legs[leg].operator.is_none() {
+                    self.fail(leg + 1, weight);
+                } else {
+                    self.backing_off.insert(number, unit);
+                }
+            }
         }
     }
 
-    /// Events were not let in.
-    pub(crate) fn refused(&mut self, numbers: &[u64]) {
+    /// Events were not let in: so many have failed, the others an operator may take.
+    pub(crate) fn refused(&mut self, numbers: &[u64], failed: u64) {
         let weights = numbers.iter().map(|number| self.events[number].weight);
-        self.failed += weights.sum::<u64>();
+        let weight: u64 = weights.sum();
+        assert!(failed == 0 || failed == weight, "E8: {failed} of {weight}");
+        self.failed += failed;
+        self.heading += weight - failed;
     }
 
-    /// An event arrives at the leg behind the one it was made at.
-    pub(crate) fn arrived(&mut self, lane: LaneId, number: u64) {
+    /// An event of `branch` arrives behind the leg it was made at, which is returned.
+    pub(crate) fn arrived(&mut self, branch: BranchId, number: u64) -> usize {
         self.between -= 1;
-        let born = self.events[&number].born;
-        let leg = &self.legs[lane.1];
-        if leg.ordered || leg.concurrency == 1 {
-            let fact = self.lanes.entry(lane).or_default();
+        let Fact { born, made_at, .. } = self.events[&number];
+        let leg = &self.legs[made_at];
+        // What is recovered comes when it comes.
+        if leg.operator.is_none() && (leg.ordered || leg.concurrency == 1) {
+            let fact = self.lanes.entry((branch, made_at)).or_default();
             assert!(
                 fact.passed < Some(born),
                 "T11: {born:?} after {:?}",
@@ -320,26 +435,7 @@ impl Ledger {
             );
             fact.passed = Some(born);
         }
-    }
-
-    /// The engine hands an action out; returns how many playbacks lie before what it registers.
-    pub(crate) fn undoing(&mut self, rollback: RollbackId, undo: &Undo) -> u32 {
-        let pass = self.registered[&undo.0];
-        assert!(self.ran.insert(undo.0), "C5: {} runs twice", undo.0);
-        assert!(
-            !self.holding.released.contains(&undo.0),
-            "C11: {} was committed",
-            undo.0
-        );
-        if let Some((last_pass, last)) = self.rollbacks.insert(rollback, (pass, undo.0)) {
-            let descends = pass > last_pass || (pass == last_pass && undo.0 < last);
-            assert!(
-                descends,
-                "C1: {} after {last}, passes {pass} and {last_pass}",
-                undo.0
-            );
-        }
-        pass + 1
+        made_at
     }
 
     /// What must hold whenever nothing is in the driver's hand but what was handed out. With
@@ -350,6 +446,8 @@ impl Ledger {
         assert_eq!(engine.in_flight(), self.in_flight);
         let certain = (counts.committed, counts.filtered, counts.retried);
         assert_eq!(certain, (self.committed, self.filtered, self.retried));
+        let taken = (counts.recovered, counts.dead_lettered);
+        assert_eq!(taken, (self.recovered, self.dead_lettered), "T3");
         // A unit whose attempt is being undone when the run is aborted, or its branch has failed,
         // fails once that is done.
         let later = self.aborted || self.breaks;
@@ -387,7 +485,7 @@ impl Ledger {
         for (branch, counts) in engine.branch_counts().skip(1) {
             let routed = self.routed.get(&branch).copied().unwrap_or(0);
             assert!(
-                counts.received == routed || !prompt,
+                counts.received == routed || !prompt || self.has_operators(),
                 "E8: {routed} routed to {counts:?}"
             );
             assert!(counts.balanced(), "E8: {counts:?}");
@@ -408,7 +506,8 @@ impl Ledger {
             None => 0,
         };
         let more = if leg.isolate { leg.capacity / 4 } else { 0 };
-        Some(leg.capacity + more + windows + under_way)
+        // What a broken batch gives back was let in before.
+        Some(leg.capacity + more + windows + under_way + MOST_BATCH)
     }
 
     /// How many outputs are between two legs; an abort may give them up.
@@ -416,9 +515,8 @@ impl Ledger {
         if self.aborted { 0 } else { self.between }
     }
 
-    /// How many actions ran.
-    pub(crate) fn undone(&self) -> u64 {
-        self.ran.len() as u64
+    pub(crate) fn has_operators(&self) -> bool {
+        self.legs.iter().any(|leg| leg.operator.is_some())
     }
 
     /// What must hold once all has ended.
@@ -426,14 +524,10 @@ impl Ledger {
         assert_eq!((engine.in_flight(), engine.timers()), (0, 0));
         assert_eq!(engine.counts().failed, self.failed);
         assert!(self.backing_off.is_empty());
-        let registered: BTreeSet<_> = self.registered.keys().copied().collect();
-        let expected: BTreeSet<_> = registered
-            .difference(&self.holding.released)
-            .copied()
-            .collect();
-        assert_eq!(
-            self.ran, expected,
-            "C9, C17: all that was not committed is undone"
-        );
+        for (branch, counts) in engine.branch_counts().skip(1) {
+            let routed = self.routed.get(&branch).copied().unwrap_or(0);
+            assert_eq!(counts.received, routed, "E8: of {branch:?}");
+        }
+        self.deeds.check_end(engine);
     }
 }

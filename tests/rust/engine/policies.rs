@@ -47,6 +47,24 @@ fn c8_a_rollback_gives_up_at_its_deadline_and_the_rest_is_stuck() {
 }
 
 #[test]
+fn c8_an_action_that_comes_back_late_is_the_last_though_nobody_has_looked_at_the_clock() {
+    let options = RollbackOptions {
+        deadline: Some(ms(100)),
+        ..RollbackOptions::default()
+    };
+    let mut driver = with(options, false);
+    let branch = driver.open();
+    let unit = in_hand(&mut driver, branch);
+    driver.fail(unit, [1, 2]);
+    let slow = driver.turn();
+    driver.pass(ms(100));
+    driver.undone(slow);
+    assert_eq!(driver.undo_all(), []);
+    let counts = driver.engine().undone_counts();
+    assert_eq!((counts.done, counts.failed), (1, 1));
+}
+
+#[test]
 fn c8_what_waits_for_its_port_at_the_deadline_is_stuck_too() {
     let options = RollbackOptions {
         deadline: Some(ms(100)),
@@ -234,4 +252,50 @@ fn e5_what_has_had_no_turn_when_the_run_is_left_is_stuck() {
     driver.end();
     assert!(driver.finished());
     assert_eq!(driver.engine().undone_counts().done, 1);
+}
+
+#[test]
+fn c15_a_finalizer_without_a_turn_is_stuck_though_the_policy_skips_the_others() {
+    let options = RollbackOptions {
+        deadline: Some(ms(100)),
+        policy: Policy::Skip,
+        ..RollbackOptions::default()
+    };
+    let mut driver = with(options, false);
+    let branch = driver.open();
+    let unit = in_hand(&mut driver, branch);
+    let mut registered = scope([1]);
+    registered.push(step(Kind::Finalizer, 2));
+    registered.push(step(Kind::Finalizer, 3));
+    let error = Error::new("Oops", 1);
+    let outcome = Outcome::Failed {
+        error,
+        again: Again::No,
+    };
+    driver.complete(unit, outcome, Some(registered.into()));
+    let slow = driver.turn();
+    driver.advance(ms(100));
+    driver.undone(slow);
+    let counts = driver.engine().undone_counts();
+    assert_eq!((counts.skipped, counts.failed), (1, 1));
+    assert_eq!(driver.engine().stuck()[0].step.order, 2);
+}
+
+#[test]
+fn c14_a_rollback_that_is_given_up_before_it_is_arranged_hides_no_other() {
+    let options = RollbackOptions {
+        deadline: Some(ms(100)),
+        policy: Policy::Custom,
+        ..RollbackOptions::default()
+    };
+    let mut driver = with(options, false);
+    let (a, b) = (driver.open(), driver.open());
+    let (early, late) = (in_hand(&mut driver, a), in_hand(&mut driver, b));
+    driver.fail(early, [1]);
+    driver.pass(ms(50));
+    driver.fail(late, [2]);
+    driver.advance(ms(50));
+    let next = driver.call(|engine, _| engine.next_unarranged());
+    let orders = next.map(|(_, steps)| steps.iter().map(|step| step.order).collect());
+    assert_eq!(orders, Some(vec![2]));
 }

@@ -2,14 +2,10 @@
 
 use anabranch_core::branch::BranchId;
 use anabranch_core::compensation::{Kind, Scope, Step};
-use anabranch_core::engine::{
-    Again, BranchOptions, Config, Item, Level, Outcome, PATIENCE, RollbackOptions, Work,
-};
-use anabranch_core::window::{Partial, WindowOptions};
+use anabranch_core::engine::{Again, BranchOptions, Config, Item, Outcome, RollbackOptions};
 
 use crate::driver::{Driver, EPOCH, Error, Event, PORT, Undo, scope};
 use crate::options::{leg, ms, retried, size, windowed};
-
 pub(crate) fn with(rollback: RollbackOptions, stop_on_error: bool) -> Driver {
     Driver::new(Config {
         legs: vec![leg()],
@@ -31,11 +27,6 @@ pub(crate) fn plain() -> Driver {
 pub(crate) fn step(kind: Kind, order: u64) -> Step<Undo> {
     let undo = Undo::new(order, PORT);
     Step { order, kind, undo }
-}
-
-fn register(driver: &mut Driver, level: Level, order: u64) {
-    let step = step(Kind::Compensation, order);
-    driver.call(|engine, _| engine.register(level, step));
 }
 
 /// A unit of a branch, in hand.
@@ -121,184 +112,6 @@ fn c17_outputs_in_two_windows_share_and_merge_in_the_order_of_registration() {
 }
 
 #[test]
-fn c2_when_the_run_stops_unit_branch_and_pipeline_are_undone_in_one_order() {
-    let mut driver = with(RollbackOptions::default(), true);
-    let branch = driver.open();
-    let unit = in_hand(&mut driver, branch);
-    register(&mut driver, Level::Pipeline, 1);
-    register(&mut driver, Level::Branch(branch), 3);
-    register(&mut driver, Level::Pipeline, 5);
-    driver.fail(unit, [2, 4, 6]);
-    assert_eq!(driver.undo_all(), [], "the run has not stopped yet");
-    driver.abort();
-    assert!(!driver.finished());
-    assert_eq!(driver.undo_all(), [6, 5, 4, 3, 2, 1]);
-    assert!(driver.finished());
-}
-
-#[test]
-fn c19_wide_actions_stay_when_a_unit_fails_and_are_released_at_a_good_end() {
-    let mut driver = plain();
-    let branch = driver.open();
-    let unit = in_hand(&mut driver, branch);
-    register(&mut driver, Level::Branch(branch), 1);
-    register(&mut driver, Level::Pipeline, 2);
-    driver.fail(unit, [3]);
-    assert_eq!(driver.undo_all(), [3]);
-    driver.end();
-    assert!(driver.finished());
-    assert_eq!(driver.undo_all(), []);
-    assert_eq!(driver.graveyard().undos.len(), 2);
-}
-
-#[test]
-fn c19_wide_actions_run_when_the_source_has_failed() {
-    let mut driver = plain();
-    register(&mut driver, Level::Pipeline, 1);
-    driver.call(|engine, _| engine.fail());
-    driver.drain();
-    assert!(!driver.finished());
-    assert_eq!(driver.undo_all(), [1]);
-    assert!(driver.finished());
-}
-
-#[test]
-fn c19_a_branch_that_fails_is_undone_by_itself() {
-    let mut driver = plain();
-    let (one, other) = (driver.open(), driver.open());
-    register(&mut driver, Level::Branch(one), 1);
-    register(&mut driver, Level::Branch(other), 2);
-    register(&mut driver, Level::Branch(one), 3);
-    driver.call(|engine, now| engine.undo_branch(one, now));
-    assert_eq!(driver.undo_all(), [3, 1]);
-    driver.call(|engine, now| engine.commit_branch(other, now));
-    driver.abort();
-    assert!(driver.finished());
-    assert_eq!(driver.undo_all(), []);
-}
-
-#[test]
-fn c2_the_rollback_of_an_aborted_run_waits_for_units_in_hand_but_not_for_ever() {
-    let mut driver = plain();
-    let branch = driver.open();
-    let (one, other) = {
-        let other = driver.open();
-        (in_hand(&mut driver, branch), in_hand(&mut driver, other))
-    };
-    register(&mut driver, Level::Pipeline, 2);
-    driver.abort();
-    driver.poll();
-    driver.fail(one, [1, 3]);
-    driver.poll();
-    assert_eq!(driver.undo_all(), [], "another unit may register yet");
-    assert_eq!(driver.engine().deadline(), Some(driver.now.after(PATIENCE)));
-    driver.advance(PATIENCE);
-    assert_eq!(driver.undo_all(), [3, 2, 1]);
-    driver.fail(other, [4]);
-    assert_eq!(driver.undo_all(), [4]);
-    assert!(driver.finished());
-}
-
-fn at_end() -> Driver {
-    let commit_at_end = true;
-    let options = RollbackOptions {
-        commit_at_end,
-        ..RollbackOptions::default()
-    };
-    with(options, false)
-}
-
-#[test]
-fn c11_commit_at_the_end_undoes_all_if_a_partial_window_is_dropped() {
-    for (drops, expected) in [(true, vec![2, 1]), (false, vec![])] {
-        let mut driver = Driver::new(Config {
-            legs: vec![windowed(WindowOptions {
-                on_cancel: drops.then_some(Partial::Drop),
-                ..size(2)
-            })],
-            fan_leg: 1,
-            ports: 1,
-            max_in_flight: 256,
-            stop_on_error: false,
-            seed: 7,
-            epoch: EPOCH,
-            rollback: RollbackOptions {
-                commit_at_end: true,
-                ..RollbackOptions::default()
-            },
-            branches: BranchOptions::default(),
-        });
-        driver.give([1, 2]);
-        let Some(unit) = driver.unit() else {
-            panic!("a full window leaves")
-        };
-        driver.complete(unit, Outcome::Done(Vec::new()), Some(scope([1, 2]).into()));
-        driver.give([3]);
-        driver.drain();
-        if let Some(unit) = driver.unit() {
-            driver.done(unit, []);
-        }
-        driver.poll();
-        assert_eq!(driver.undo_all(), expected);
-        assert!(driver.finished());
-    }
-}
-
-#[test]
-fn c11_commit_at_the_end_undoes_an_item_that_is_given_up_and_all_others_with_it() {
-    let mut driver = at_end();
-    let branch = driver.open();
-    let unit = in_hand(&mut driver, branch);
-    driver.complete(unit, Outcome::Done(Vec::new()), Some(scope([1]).into()));
-    let item = Item {
-        scope: Some(scope([2]).into()),
-        ..Item::new(Event::new(9))
-    };
-    driver.call(|engine, now| {
-        engine.received(1);
-        engine.leave(branch, item, now);
-    });
-    driver.end();
-    driver.poll();
-    assert_eq!(driver.undo_all(), [2, 1]);
-    assert!(driver.finished());
-}
-
-#[test]
-fn c11_commit_at_the_end_keeps_all_and_undoes_all_if_an_item_failed() {
-    let mut driver = at_end();
-    let branch = driver.open();
-    for order in [1, 2, 3] {
-        let unit = in_hand(&mut driver, branch);
-        if order == 2 {
-            driver.fail(unit, [order]);
-        } else {
-            driver.complete(unit, Outcome::Done(Vec::new()), Some(scope([order]).into()));
-        }
-        assert_eq!(driver.undo_all(), []);
-        assert_eq!(driver.graveyard().undos.len(), 0);
-    }
-    driver.end();
-    assert!(!driver.finished());
-    assert_eq!(driver.undo_all(), [3, 2, 1]);
-    assert!(driver.finished());
-}
-
-#[test]
-fn c11_commit_at_the_end_releases_all_if_nothing_failed() {
-    let mut driver = at_end();
-    let branch = driver.open();
-    for order in [1, 2] {
-        let unit = in_hand(&mut driver, branch);
-        driver.complete(unit, Outcome::Done(Vec::new()), Some(scope([order]).into()));
-    }
-    driver.end();
-    assert!(driver.finished());
-    assert_eq!(driver.undo_all(), []);
-    assert_eq!(driver.graveyard().undos.len(), 2);
-}
-
-#[test]
 fn c15_finalizers_run_however_the_unit_ends_and_its_lane_waits_for_them() {
     for fails in [false, true] {
         let mut driver = plain();
@@ -341,26 +154,6 @@ fn c15_finalizers_of_an_attempt_run_before_the_next_one() {
     assert_eq!(driver.undo_all(), [1, 2]);
     driver.poll();
     assert_eq!(driver.unit().expect("the next attempt").attempt, 2);
-}
-
-#[test]
-fn c5_actions_that_register_wide_ones_for_ever_are_stopped() {
-    let mut driver = plain();
-    register(&mut driver, Level::Pipeline, 0);
-    driver.abort();
-    let mut ran = 0;
-    loop {
-        driver.poll();
-        let Some(Work::Undo(turn)) = driver.call(|engine, now| engine.next(PORT, now)) else {
-            break;
-        };
-        ran += 1;
-        register(&mut driver, Level::Pipeline, ran);
-        driver.undone(turn);
-    }
-    assert_eq!(ran, 16);
-    assert!(driver.finished());
-    assert_eq!(driver.engine().undone_counts().failed, 1);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use anabranch_core::branch::{BranchId, WINDOW_OUTPUT};
 use anabranch_core::clock::Time;
-use anabranch_core::engine::{Item, LegOptions};
+use anabranch_core::engine::{Item, LegOptions, Spot};
 use anabranch_core::window::Reason::{self, Age, Bytes, Close, Idle, Size};
 use anabranch_core::window::WindowOptions;
 
@@ -298,7 +298,10 @@ fn w18_a_failed_item_enters_no_window_and_a_window_counts_its_items() {
     driver.call(|engine, now| {
         engine.received(1);
         engine.fail_item(
-            0,
+            Spot {
+                ahead_of: 0,
+                behind: 0,
+            },
             BranchId::TRUNK,
             Error::new("ValueError", 2),
             1,
