@@ -1,6 +1,8 @@
 """What every test run shares: the wheel under test is named, and property tests replay."""
 
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -28,3 +30,12 @@ def pytest_sessionstart() -> None:
     """The installed wheel is tested, never the checkout: that would hide what the wheel lacks."""
     if Path(anabranch.__file__).is_relative_to(REPOSITORY / "python"):
         raise pytest.UsageError("anabranch was imported from the checkout: run `make test`")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def runtime_directory() -> Iterator[Path]:
+    """Keep what the tests' processes leave apart from that of the user who runs them."""
+    # Short: the path of a socket has little room.
+    with tempfile.TemporaryDirectory(prefix="anabranch-tests-") as directory:
+        os.environ["ANABRANCH_RUNTIME_DIR"] = directory
+        yield Path(directory)

@@ -27,112 +27,249 @@ import importlib
 from typing import TYPE_CHECKING
 
 from anabranch import _process as _process  # first: it is to be the last to run at exit
-from anabranch._core import Context, RetryBudget, UndoAction, WindowInfo, __version__
+from anabranch._core import RetryBudget, UndoAction, WindowInfo, __version__
 from anabranch._stages import StageInfo
 from anabranch.branch import OVERFLOW, Branch, BranchPolicy, fail, restart
+from anabranch.cancel import Cancel
 from anabranch.channel import Channel, ChannelStats
 from anabranch.codes import CODES, Code
 from anabranch.compensation import Compensation
+from anabranch.context import Context
 from anabranch.errors import (
+    AllFailed,
     AnabranchError,
+    AttachError,
     BranchError,
     BranchRefused,
+    Cancelled,
     ChannelClosed,
     ChannelEmpty,
     ChannelFull,
     ClosedError,
+    CommandError,
     CompensationError,
     ConfigError,
     DeadLetterError,
+    DuplicateConflict,
     EnsureError,
     ForkedProcessError,
+    GroupFailed,
     HandlerError,
     HandlerTimeout,
+    LeaseLost,
+    OutboxError,
     PipelineFailed,
     RestoredError,
+    ResultError,
+    SchemaMismatch,
+    SelectDrained,
     SourceError,
+    StoreUnavailable,
 )
 from anabranch.failure import Failure
 from anabranch.keys import AttrKey, ItemKey, attr, item
 from anabranch.local import PerThread, per_thread
 from anabranch.pipeline import Pipeline
 from anabranch.policy import Retry
+from anabranch.priority import PriorityChannel
 from anabranch.report import Abandonment, BranchReport, ErrorSummary, Report
+from anabranch.source import Source
 from anabranch.sources import TcpLines, tcp_lines
+from anabranch.strategy import SourceState, Strategy
 
 if TYPE_CHECKING:
     from anabranch import testing
+    from anabranch._all_of import all_of
+    from anabranch._broadcast import Balance, Broadcast, balance, broadcast
+    from anabranch._fallback import fallback
+    from anabranch._fan_in import FanInReport, fan_in, fan_in_blocking
+    from anabranch._merge import Merge, merge
+    from anabranch._race import hedge, race
+    from anabranch._retry import retry
+    from anabranch._route import Branches, fan_out
     from anabranch._running import Running
+    from anabranch._select import Select, Selected, select
+    from anabranch._stats import Stats, stats
+    from anabranch._timeout import timeout
+    from anabranch._windowed import Windowed, window
+    from anabranch.child import Child
+    from anabranch.group import ErrGroup, WaitGroup
+    from anabranch.monitor import Attached, attach
+    from anabranch.outbox import Draft, Message, Outbox
+    from anabranch.result import Err, Ok, Result
+    from anabranch.saga import Saga
     from anabranch.scope import CompensationScope, RollbackReport
+    from anabranch.timers import Tick, Ticker, after, delay, ticker
 
 __all__ = [
     "CODES",
     "OVERFLOW",
     "Abandonment",
+    "AllFailed",
     "AnabranchError",
+    "AttachError",
+    "Attached",
     "AttrKey",
+    "Balance",
     "Branch",
     "BranchError",
     "BranchPolicy",
     "BranchRefused",
     "BranchReport",
+    "Branches",
+    "Broadcast",
+    "Cancel",
+    "Cancelled",
     "Channel",
     "ChannelClosed",
     "ChannelEmpty",
     "ChannelFull",
     "ChannelStats",
+    "Child",
     "ClosedError",
     "Code",
+    "CommandError",
     "Compensation",
     "CompensationError",
     "CompensationScope",
     "ConfigError",
     "Context",
     "DeadLetterError",
+    "Draft",
+    "DuplicateConflict",
     "EnsureError",
+    "Err",
+    "ErrGroup",
     "ErrorSummary",
     "Failure",
+    "FanInReport",
     "ForkedProcessError",
+    "GroupFailed",
     "HandlerError",
     "HandlerTimeout",
     "ItemKey",
+    "LeaseLost",
+    "Merge",
+    "Message",
+    "Ok",
+    "Outbox",
+    "OutboxError",
     "PerThread",
     "Pipeline",
     "PipelineFailed",
+    "PriorityChannel",
     "Report",
     "RestoredError",
+    "Result",
+    "ResultError",
     "Retry",
     "RetryBudget",
     "RollbackReport",
     "Running",
+    "Saga",
+    "SchemaMismatch",
+    "Select",
+    "SelectDrained",
+    "Selected",
+    "Source",
     "SourceError",
+    "SourceState",
     "StageInfo",
+    "Stats",
+    "StoreUnavailable",
+    "Strategy",
     "TcpLines",
+    "Tick",
+    "Ticker",
     "UndoAction",
+    "WaitGroup",
     "WindowInfo",
+    "Windowed",
     "__version__",
+    "after",
+    "all_of",
+    "attach",
     "attr",
+    "balance",
+    "broadcast",
+    "delay",
     "fail",
+    "fallback",
+    "fan_in",
+    "fan_in_blocking",
+    "fan_out",
+    "hedge",
     "item",
+    "merge",
     "per_thread",
+    "race",
     "restart",
+    "retry",
+    "select",
+    "stats",
     "tcp_lines",
     "testing",
+    "ticker",
+    "timeout",
+    "window",
 ]
 
 
+# What is needed only once something runs: these modules import asyncio.
+_LATER = {
+    "Attached": "monitor",
+    "Balance": "_broadcast",
+    "Branches": "_route",
+    "Broadcast": "_broadcast",
+    "Child": "child",
+    "CompensationScope": "scope",
+    "Draft": "outbox",
+    "Err": "result",
+    "ErrGroup": "group",
+    "FanInReport": "_fan_in",
+    "Merge": "_merge",
+    "Message": "outbox",
+    "Ok": "result",
+    "Outbox": "outbox",
+    "Result": "result",
+    "RollbackReport": "scope",
+    "Running": "_running",
+    "Saga": "saga",
+    "Select": "_select",
+    "Selected": "_select",
+    "Stats": "_stats",
+    "Tick": "timers",
+    "Ticker": "timers",
+    "WaitGroup": "group",
+    "Windowed": "_windowed",
+    "after": "timers",
+    "all_of": "_all_of",
+    "attach": "monitor",
+    "balance": "_broadcast",
+    "broadcast": "_broadcast",
+    "delay": "timers",
+    "fallback": "_fallback",
+    "fan_in": "_fan_in",
+    "fan_in_blocking": "_fan_in",
+    "fan_out": "_route",
+    "hedge": "_race",
+    "merge": "_merge",
+    "race": "_race",
+    "retry": "_retry",
+    "select": "_select",
+    "stats": "_stats",
+    "ticker": "timers",
+    "timeout": "_timeout",
+    "window": "_windowed",
+}
+
+
 def __getattr__(name: str) -> object:
-    # What is needed only once something runs: its module imports asyncio.
-    if name == "Running":
-        from anabranch._running import Running
-
-        return Running
+    # Not `from anabranch import`: that would ask here again.
     if name == "testing":
-        # Not `from anabranch import`: that would ask here again.
         return importlib.import_module("anabranch.testing")
-    if name in ("CompensationScope", "RollbackReport"):
-        from anabranch import scope
-
-        return getattr(scope, name)
-    message = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(message)
+    module = _LATER.get(name)
+    if module is None:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    return getattr(importlib.import_module(f"anabranch.{module}"), name)

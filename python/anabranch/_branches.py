@@ -14,14 +14,16 @@ if TYPE_CHECKING:
 
     from anabranch._legs import Policy
     from anabranch._stages import Stage
+    from anabranch.errors import ConfigError
 
-    # Returns a branch's own capacity and on_full; None for those of the stage.
-    Opening = Callable[[Any], tuple[int | None, str | None]]
+    # Returns a branch's own capacity, on_full and weight; None for those of the stage.
+    Opening = Callable[[Any], tuple[int | None, str | None, int | None]]
 
 # What a branch may do when it is full.
 MODES: Final = ("wait", "drop_newest", "drop_oldest", "fail", "dead_letter")
 # As the plan has it for a number.
 _MOST_CAPACITY: Final = 2**32 - 1
+_MOST_WEIGHT: Final = 1000
 
 _logger = logging.getLogger("anabranch")
 
@@ -41,6 +43,7 @@ class Branches:
     after: int = 1
     backoff: Policy | None = None
     stay_open: bool = False
+    weight: int = 1
 
 
 def living(
@@ -69,6 +72,7 @@ def living(
         after=on_error.after if isinstance(on_error, BranchPolicy) else 1,
         backoff=None if backoff is None else policy(backoff),
         stay_open=not options["close_branches"],
+        weight=1 if options["weight_of"] is not None else options["weight"],
     )
 
 
@@ -78,37 +82,57 @@ def _opening(pipeline: str, stage: Stage, modes: Sequence[str]) -> Opening | Non
     It raises what the user's callables raise, or ConfigError for what they may not return.
     """
     options = stage.options
-    capacity_of, mode_of, told = options["capacity_of"], options["mode_of"], options["new"]
-    lettered: set[object] = options["lettered"]
-    if capacity_of is None and mode_of is None and told is None:
+    capacity_of, mode_of, weight_of = (
+        options[of] for of in ("capacity_of", "mode_of", "weight_of")
+    )
+    told = options["new"]
+    if capacity_of is mode_of is weight_of is told is None:
         return None
+    answer = _Answer(pipeline, stage.name, modes)
+    lettered: set[object] = options["lettered"]
 
-    def opens(tenant: object) -> tuple[int | None, str | None]:
-        capacity = mode = None
+    def opens(tenant: object) -> tuple[int | None, str | None, int | None]:
+        capacity = mode = weight = None
         if capacity_of is not None:
-            capacity = capacity_of(tenant)
-            # A bool is an int, and surely a mistake.
-            if type(capacity) is not int or not 1 <= capacity <= _MOST_CAPACITY:
-                allowed = f"a callable that returns an int from 1 to {_MOST_CAPACITY}"
-                raise refused("capacity", capacity, allowed, pipeline=pipeline, stage=stage.name)
+            capacity = answer.number("capacity", capacity_of(tenant), _MOST_CAPACITY)
+        if weight_of is not None:
+            weight = answer.number("weight", weight_of(tenant), _MOST_WEIGHT)
         if mode_of is not None:
-            mode = mode_of(tenant)
-            if mode not in modes:
-                allowed = f"a callable that returns {_any_of(modes)}"
-                if mode == "dead_letter":
-                    allowed += " where the pipeline has no dead_letter=target"
-                raise refused("on_full", mode, allowed, pipeline=pipeline, stage=stage.name)
+            mode = answer.mode(mode_of(tenant))
             (lettered.add if mode == "dead_letter" else lettered.discard)(tenant)
         if told is not None:
             told(tenant)
-        return capacity, mode
+        return capacity, mode, weight
 
     return opens
 
 
-def _any_of(words: Iterable[str]) -> str:
-    *first, last = map(repr, words)
-    return f"{', '.join(first)} or {last}"
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """Checks what the user's callables say of a branch."""
+
+    pipeline: str
+    stage: str
+    modes: Sequence[str]
+
+    def number(self, argument: str, given: object, most: int) -> int:
+        # A bool is an int, and surely a mistake.
+        if type(given) is not int or not 1 <= given <= most:
+            raise self._refused(argument, given, f"an int from 1 to {most}")
+        return given
+
+    def mode(self, given: object) -> str:
+        if isinstance(given, str) and given in self.modes:
+            return given
+        *first, last = map(repr, self.modes)
+        allowed = f"{', '.join(first)} or {last}"
+        if given == "dead_letter":
+            allowed += " where the pipeline has no dead_letter=target"
+        raise self._refused("on_full", given, allowed)
+
+    def _refused(self, argument: str, given: object, allowed: str) -> ConfigError:
+        allowed = f"a callable that returns {allowed}"
+        return refused(argument, given, allowed, pipeline=self.pipeline, stage=self.stage)
 
 
 def closing(pipeline: str, stage: Stage) -> Callable[[Any], None] | None:

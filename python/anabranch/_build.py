@@ -8,13 +8,14 @@ import threading
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from anabranch import _branches, _failures, _pass
+from anabranch import _branches, _failures, _observe, _pass
 from anabranch._collecting import ErrorCollector
 from anabranch._legs import Legs, retry_policy
 from anabranch._letters import LetterFile
 from anabranch._playback import arranging
 from anabranch._stages import OPERATORS, Stage, sink_of
 from anabranch.channel import Channel
+from anabranch.errors import refused
 from anabranch.keys import AttrKey, ItemKey
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Spec:
     target: _core.Channel | None
     grow: Callable[[], None]
     put: Callable[[Any], None]
-    abandon: Callable[[Any], bool]
+    abandon: Callable[[Any, bool], bool]
     other_threads: Callable[[], int]
     stops: list[bool | None]
     rekey: _pass.Pass | None
@@ -62,6 +63,8 @@ class Spec:
     is_awaitable: Callable[[object], bool] = inspect.isawaitable
     callbacks: _failures.Callbacks = field(default_factory=_failures.Callbacks)
     time: _core.VirtualTime | None = None
+    monitor: _core.Monitor | None = None
+    control: bool = False
 
 
 def build(
@@ -71,7 +74,7 @@ def build(
     source: object,
     grow: Callable[[], None],
     put: Callable[[Any], None],
-    abandon: Callable[[Any], bool],
+    abandon: Callable[[Any, bool], bool],
     own_threads: Callable[[], int],
     clock: VirtualClock | None,
     now: Callable[[], float],
@@ -84,25 +87,35 @@ def build(
         source: The live source: a sequence, an iterator, or a native source's options.
         grow: Sees to it that the pool has a thread for one more job.
         put: Hands a job to the pool.
-        abandon: Replaces the thread that is stuck in a job; returns whether it did.
+        abandon: Replaces the thread that is stuck in a job, come what may if the run is ending;
+            returns whether it did.
         own_threads: How many threads the pool has started.
         clock: The clock of a test; None for the machine's.
         now: Tells the time of the run, in seconds.
 
     Raises:
-        OSError: A file for dead letters cannot be opened.
+        ConfigError: A file for dead letters cannot be opened; its cause is the OSError.
     """
     sink = sink_of(stages)
     stages = [*stages, *_last_letters(settings, stages)]
     letters: list[LetterFile] = []
     collectors: list[ErrorCollector] = []
+    # A test's time passes only when the test moves it: nobody looks at it from outside.
+    monitor, control = (None, False) if clock is not None else _observe.opened(settings.observe)
 
     def opened(stage: Stage) -> Callable[..., Any]:
         if stage.kind == "collect_errors":
             collectors.append(ErrorCollector(settings.name, stage, now))
             return collectors[-1]
         if "path" in stage.options:
-            letters.append(LetterFile(stage.options["path"]))
+            path = stage.options["path"]
+            try:
+                letters.append(LetterFile(path))
+            except (OSError, ValueError) as error:  # a path with a null byte is a ValueError
+                why = error.strerror if isinstance(error, OSError) else error
+                allowed = f"the path of a file that can be appended to ({why})"
+                name = settings.name
+                raise refused("target", path, allowed, pipeline=name, stage=stage.name) from error
             return letters[-1]
         assert stage.fn is not None  # noqa: S101 - for the type: the others have one
         return stage.fn
@@ -163,6 +176,8 @@ def build(
         letters=letters,
         collectors=collectors,
         time=None if clock is None else clock._time,  # noqa: SLF001 - for the package
+        monitor=monitor,
+        control=control,
     )
 
 

@@ -7,7 +7,7 @@ import inspect
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias, TypeVar
 
 from anabranch.channel import Channel
 from anabranch.errors import refused
@@ -16,7 +16,7 @@ from anabranch.sources import TcpLines
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from anabranch._core import Context
+    from anabranch.context import Context
 
     How: TypeAlias = Literal["sequence", "iterable", "async", "channel", "native"]
 
@@ -40,7 +40,13 @@ class Call:
 
 
 def examine(
-    fn: object, *, pipeline: str, stage: str, argument: str = "fn", generates: bool = False
+    fn: object,
+    *,
+    pipeline: str,
+    stage: str,
+    argument: str = "fn",
+    generates: bool = False,
+    takes: str = "the item",
 ) -> Call:
     """Find out how `fn` is to be called.
 
@@ -50,6 +56,7 @@ def examine(
         stage: The stage's name, for the error.
         argument: The argument's name, for the error.
         generates: Whether it may be a generator function: one call, any number of results.
+        takes: What it is called with, for the error.
 
     Raises:
         ConfigError: It cannot be called with one item, and perhaps `ctx`; or it is a generator
@@ -57,14 +64,14 @@ def examine(
     """
     refuse = functools.partial(refused, argument, fn, pipeline=pipeline, stage=stage)
     if not callable(fn):
-        raise refuse("a callable that takes the item")
+        raise refuse(f"a callable that takes {takes}")
     if not generates and (_is(inspect.isgeneratorfunction, fn) or is_async_generator(fn)):
         allowed = "a function that returns (only flat_map takes one that yields)"
         raise refuse(allowed, shown=_shown(fn))
     try:
         takes_ctx = _takes_ctx(fn)
     except TypeError as error:
-        allowed = f"a callable that takes the item, then perhaps ctx ({error})"
+        allowed = f"a callable that takes {takes}, then perhaps ctx ({error})"
         raise refuse(allowed, shown=_shown(fn)) from None
     call = _by_position(fn) if takes_ctx and not _binds(fn, ctx=None) else fn
     if is_async_generator(fn):
@@ -86,12 +93,16 @@ def is_async_generator(fn: object) -> bool:
     return _is(inspect.isasyncgenfunction, fn)
 
 
+# What is not looked into. A tuple: a union would be made anew at each call.
+_OPAQUE: Final = (types.BuiltinFunctionType, types.MethodWrapperType, type)
+
+
 def examine_undo(fn: Callable[..., Any]) -> tuple[str, bool, bool]:
     """Return an undo action's name, whether it is async, and whether it takes `ctx`.
 
     Called once per registration, so a plain function, or a method, is only looked at.
     """
-    if isinstance(fn, types.BuiltinFunctionType | types.MethodWrapperType | type):
+    if isinstance(fn, _OPAQUE):
         return fn.__name__, False, False
     if isinstance(fn, functools.partial):
         label, awaits, takes_ctx = examine_undo(fn.func)
@@ -103,8 +114,9 @@ def examine_undo(fn: Callable[..., Any]) -> tuple[str, bool, bool]:
         ctx = None if named is None else named.parameters.get("ctx")
         by_name = ctx is not None and ctx.kind in (ctx.POSITIONAL_OR_KEYWORD, ctx.KEYWORD_ONLY)
         return name_of(fn), is_async(fn), by_name and not _has_own(fn)
-    names = code.co_varnames[code.co_posonlyargcount : code.co_argcount + code.co_kwonlyargcount]
-    return name_of(plain), bool(code.co_flags & inspect.CO_COROUTINE), "ctx" in names
+    first, last = code.co_posonlyargcount, code.co_argcount + code.co_kwonlyargcount
+    takes_ctx = first < last and "ctx" in code.co_varnames[first:last]
+    return name_of(plain), bool(code.co_flags & inspect.CO_COROUTINE), takes_ctx
 
 
 def name_of(fn: object, *, otherwise: str | None = None) -> str:

@@ -1,83 +1,64 @@
-"""The extension module. Private, but for `Context`, `RetryBudget` and `WindowInfo`."""
+"""The extension module. Private, but for `RetryBudget`, `UndoAction` and `WindowInfo`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, final
 
 from anabranch._build import Spec
+from anabranch._legs import Policy
+from anabranch.context import Context as _Context
+from anabranch.failure import GaveUp
 
 __all__ = [
+    "Attempts",
     "Channel",
     "Context",
     "Contexts",
     "Feed",
     "Job",
+    "Monitor",
+    "OutboxMemory",
     "Plan",
     "Playback",
+    "Readers",
     "RetryBudget",
     "Run",
     "Scope",
     "UndoAction",
     "VirtualTime",
+    "Window",
     "WindowInfo",
     "__version__",
     "check_channel",
     "check_retry",
     "check_tcp",
+    "check_window",
+    "command",
     "has_zone",
+    "inherited",
+    "outbox_back_off",
+    "outbox_sql",
+    "processes",
+    "stats",
 ]
 
 __version__: str
 
 @final
-class Context:
-    """One attempt of one unit, as its handler sees it.
+class Attempts:
+    """A retry policy at work outside a run."""
 
-    A callable with a parameter named `ctx` is given one. It is valid during the call.
-
-    Example:
-        >>> import anabranch as ab
-        >>> ledger = []
-        >>> def store(n: int, ctx: ab.Context) -> None:
-        ...     ledger.append(n)
-        ...     ctx.compensate(ledger.remove, n)
-        ...     if n == 2:
-        ...         raise ValueError(n)
-        >>> pipeline = ab.Pipeline("p").source([1, 2]).for_each(store, inline=True)
-        >>> pipeline.run_blocking().compensated, ledger
-        (1, [1])
-    """
-
+    def __new__(cls, policy: Policy, seed: int) -> Attempts: ...
+    def failed(
+        self, since_first: float, wall: float, asked: float | None
+    ) -> tuple[float | None, GaveUp | None]: ...
     @property
-    def tenant(self) -> Any:  # noqa: ANN401 - a key can be anything hashable
-        """The key of the branch; None before `fan_out`."""
+    def delay(self) -> float: ...
 
-    @property
-    def pipeline(self) -> str:
-        """The pipeline's name."""
+@final
+class Context(_Context):
+    """The context of one attempt of one unit in a run."""
 
-    @property
-    def stage(self) -> str:
-        """The stage's name."""
-
-    @property
-    def attempt(self) -> int:
-        """The number of the attempt, from 1."""
-
-    @property
-    def deadline(self) -> float | None:
-        """When the attempt must have ended, in seconds since the start of the run; None: never."""
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether the run is being aborted, or the attempt has timed out.
-
-        A long `def` handler looks at it now and then.
-        """
-
-    @property
-    def window(self) -> WindowInfo | None:
-        """The window, if the unit is one."""
-
+    # What the base tells is told by properties and methods of the same names.
     def compensate(
         self,
         fn: Callable[..., object],
@@ -88,38 +69,7 @@ class Context:
         name: str | None = None,
         retries: int = 0,
         timeout: float | None = 30.0,
-    ) -> None:
-        """Register how to undo what the handler did, or is about to do.
-
-        If the unit fails, here or in a later stage, or is cut short, its undo actions run in
-        strict reverse order of registration, those of each failed attempt before the next one.
-        If it succeeds they are released. Register before the effect: an undo of something that
-        did not happen is usually harmless, a missing one is not.
-
-        What a unit with several outputs registered belongs to all of them: it runs once all have
-        ended, if one of them has failed, and after what they registered themselves.
-
-        Args:
-            fn: The undo action, `def` or `async def`. A `def` runs where the handler runs: on
-                the pool, or inline. One with a parameter `ctx` is given a Context, and what its
-                tries register there, failed ones included, runs in a next pass (at most 16).
-            args: What to call it with; keywords go through `functools.partial`.
-            level: "unit"; "branch": it stays when the unit has ended, and runs if the branch
-                fails, or the run fails or is aborted (before `fan_out`: the run); "pipeline": if
-                the run fails or is aborted.
-            when: False: check the arguments, and register nothing.
-            name: What reports call it; the callable's name by default.
-            retries: Further tries if it raises.
-            timeout: Seconds each try of an `async def` may take, None for no limit; a `def`
-                cannot be stopped. One that is still running at the rollback's deadline is stuck:
-                on the pool its thread is left behind, and the run goes on; inline it holds the
-                run up.
-
-        Raises:
-            ConfigError: An argument is not allowed.
-            ClosedError: The unit has ended.
-        """
-
+    ) -> None: ...
     def finalize(
         self,
         fn: Callable[..., object],
@@ -130,39 +80,10 @@ class Context:
         name: str | None = None,
         retries: int = 0,
         timeout: float | None = 30.0,
-    ) -> None:
-        """Register what closes or releases something when the unit has ended, however it ends.
-
-        Finalizers run after the undo actions, which may still need what they close; the last one
-        registered runs first. Those of a failed attempt run before the next one.
-
-        Args:
-            fn: The finalizer, `def` or `async def`; as for `compensate`.
-            args: What to call it with; keywords go through `functools.partial`.
-            level: "unit"; "branch": it runs when the branch ends; "pipeline": when the run ends.
-            when: False: check the arguments, and register nothing.
-            name: What reports call it; the callable's name by default.
-            retries: Further tries if it raises.
-            timeout: Seconds each try of an `async def` may take, None for no limit; a `def`
-                cannot be stopped. One that is still running at the rollback's deadline is stuck:
-                on the pool its thread is left behind, and the run goes on; inline it holds the
-                run up.
-
-        Raises:
-            ConfigError: An argument is not allowed.
-            ClosedError: The unit has ended.
-
-        Example:
-            >>> import anabranch as ab
-            >>> log = []
-            >>> def store(n: int, ctx: ab.Context) -> None:
-            ...     ctx.finalize(log.append, "closed")
-            ...     ctx.compensate(log.append, "undone")
-            ...     raise ValueError(n)
-            >>> report = ab.Pipeline("p").source([1]).for_each(store, inline=True).run_blocking()
-            >>> log, report.compensated, report.finalized
-            (['undone', 'closed'], 1, 1)
-        """
+    ) -> None: ...
+    @property
+    def _time(self) -> VirtualTime | None: ...
+    def _absorb(self, scope: Scope) -> None: ...
 
 @final
 class WindowInfo:
@@ -184,7 +105,15 @@ class WindowInfo:
 class Channel:
     """A bounded channel of objects: what `anabranch.Channel` is made of. Nothing here waits."""
 
-    def __new__(cls, name: str, capacity: int, on_full: str) -> Channel: ...
+    def __new__(
+        cls,
+        name: str,
+        capacity: int,
+        on_full: str,
+        lanes: int = 1,
+        aging: float | None = None,
+        time: VirtualTime | None = None,
+    ) -> Channel: ...
     @property
     def name(self) -> str: ...
     @property
@@ -194,17 +123,73 @@ class Channel:
     @property
     def failed(self) -> bool: ...
     @property
+    def depth(self) -> int: ...
+    @property
+    def depths(self) -> list[int]: ...
+    @property
+    def blocked(self) -> float: ...
+    @property
+    def waits(self) -> bool: ...
+    @property
     def whole(self) -> bool: ...
     def stats(self) -> dict[str, Any]: ...
-    def send(self, item: object, turn: int | None = None) -> bool: ...
-    def send_many(self, items: list[Any], turn: int | None = None) -> bool: ...
+    def send(self, item: object, turn: int | None = None, lane: int | None = None) -> bool: ...
+    def send_many(
+        self, items: list[Any], turn: int | None = None, lane: int | None = None
+    ) -> bool: ...
     def receive(self, nothing: object, turn: int | None = None) -> Any: ...  # noqa: ANN401 - an item
     def receive_many(self, most: int | None, turn: int | None = None) -> list[Any]: ...
     def ticket(self) -> int: ...
-    def join_senders(self, ticket: int, items: int, wake: Callable[[], None]) -> None: ...
+    def join_senders(
+        self, ticket: int, items: int, wake: Callable[[], None], lane: int | None = None
+    ) -> None: ...
     def join_receivers(self, ticket: int, wake: Callable[[], None]) -> None: ...
+    def called(self, ticket: int) -> bool: ...
+    def put_back(self, item: object) -> None: ...
     def leave(self, ticket: int) -> None: ...
     def close(self, error: BaseException | None = None) -> None: ...
+
+@final
+class Readers:
+    """Channels read by one: what merges, fan-ins and selects are made of. Nothing here waits."""
+
+    def __new__(
+        cls,
+        channels: list[Channel],
+        strategy: str,
+        *,
+        levels: list[int] | None = None,
+        aging: float | None = None,
+        weights: list[float] | None = None,
+        call: Callable[[Any], Any] | None = None,
+        time: VirtualTime | None = None,
+    ) -> Readers: ...
+    def take(
+        self, nothing: object, done: int | None = None
+    ) -> tuple[int, Any, Exception | None, bool] | None: ...
+    def done(self, number: int) -> None: ...
+    def poll(self, first: int = 0) -> tuple[int, Any] | None: ...
+    def sleep(self, wake: Callable[[], None]) -> bool: ...
+    def awake(self) -> None: ...
+    def leave(self) -> None: ...
+
+@final
+class Window:
+    """One window: what `anabranch.window` is made of. The time is handed in."""
+
+    def __new__(
+        cls,
+        *,
+        max_items: int | None,
+        max_age: float | None,
+        idle: float | None,
+        max_bytes: int | None,
+    ) -> Window: ...
+    def push(self, item: object, size: int, now: float) -> bool: ...
+    def due(self, now: float) -> bool: ...
+    def deadline(self) -> float | None: ...
+    def cut(self, now: float) -> tuple[list[Any], str, float]: ...
+    def __len__(self) -> int: ...
 
 @final
 class RetryBudget:
@@ -293,6 +278,8 @@ class Run:
     def aborting(self) -> bool: ...
     @property
     def address(self) -> tuple[str, int] | None: ...
+    @property
+    def number(self) -> int | None: ...
     def waiting(self, port: int) -> bool: ...
     def ports(self) -> list[int]: ...
     def take_overdue(self) -> list[tuple[int | None, int, bool]]: ...
@@ -302,6 +289,7 @@ class Run:
     def push(self, item: object) -> int: ...
     def has_room(self) -> bool: ...
     def source_ended(self, error: BaseException | None = None) -> None: ...
+    def forsake(self, jobs: list[Job], error: BaseException, seconds: float) -> None: ...
     def abandon(self) -> None: ...
     def report(self) -> dict[str, Any]: ...
     def close(self) -> None: ...
@@ -345,8 +333,6 @@ class Job:
     def timeout(self) -> float | None: ...
     @property
     def undo(self) -> bool: ...
-    @property
-    def timed(self) -> bool: ...
     def expire(self, attempt: int) -> bool: ...
     def abandon(self, attempt: int) -> bool: ...
     def was_cancelled(self) -> bool: ...
@@ -457,4 +443,49 @@ class Contexts:
 def check_channel(options: dict[str, object]) -> dict[str, object]: ...
 def check_retry(options: dict[str, object]) -> dict[str, object]: ...
 def check_tcp(options: dict[str, object]) -> dict[str, object]: ...
+def check_window(options: dict[str, object]) -> dict[str, object]: ...
 def has_zone(name: str) -> bool: ...
+
+@final
+class Monitor:
+    def __new__(cls, name: str, *, path: str | None, tcp: str | None, control: bool) -> Monitor: ...
+    @property
+    def at(self) -> str | None: ...
+    def picture(self, number: int, *, branches: bool) -> bytes: ...
+    def close(self) -> None: ...
+
+def inherited() -> list[int]: ...
+def processes() -> list[tuple[int, str, int, str, str | None]]: ...
+def stats() -> dict[str, Any]: ...
+def command(arguments: list[str]) -> int: ...
+def outbox_sql(dialect: str, prefix: str) -> tuple[list[tuple[int, list[str]]], dict[str, str]]: ...
+def outbox_back_off(attempt: int, random: float) -> float: ...
+
+@final
+class OutboxMemory:
+    def __new__(cls) -> OutboxMemory: ...
+    def reserve(self) -> int: ...
+    def owner(self) -> int: ...
+    def dedupe(self, key: str, now: int) -> tuple[int, bytes] | None: ...
+    def insert(
+        self, given: Sequence[tuple[int, Mapping[str, object], tuple[bytes, int] | None]], now: int
+    ) -> None: ...
+    def retract(self, message: int, now: int) -> bool: ...
+    def peek(self, limit: int, skip: bool, now: int) -> list[tuple[Any, ...]]: ...
+    def claim(
+        self, owner: int, limit: int, lease: int, skip: bool, now: int
+    ) -> list[tuple[Any, ...]]: ...
+    def ack(self, given: Sequence[tuple[int, int, int]], archive: bool, now: int) -> list[int]: ...
+    def abandon(
+        self, given: Sequence[tuple[int, int, int, int, str | None]], now: int
+    ) -> list[int]: ...
+    def fail(self, given: Sequence[tuple[int, int, int, str]], now: int) -> list[int]: ...
+    def release(self, given: Sequence[tuple[int, int, int]], now: int) -> list[int]: ...
+    def extend(self, given: Sequence[tuple[int, int, int]], lease: int, now: int) -> list[int]: ...
+    def reap(self, now: int) -> tuple[int, int]: ...
+    def rows(
+        self, name: str | None, topic: str | None, after: int, limit: int, now: int
+    ) -> list[tuple[Any, ...]]: ...
+    def counts(self, now: int) -> list[tuple[str, str, int]]: ...
+    def requeue(self, ids: list[int] | None, topic: str | None, now: int) -> int: ...
+    def purge(self, name: str, topic: str | None, ended_by: int, limit: int, now: int) -> int: ...

@@ -20,6 +20,7 @@ from anabranch import _branches, _build, _core, _process
 from anabranch._clock import RunClock
 from anabranch._signals import steering
 from anabranch._stages import sink_of
+from anabranch._stateful import fresh
 from anabranch._tasks import Tasks
 from anabranch.errors import BranchError, ClosedError, ConfigError, ForkedProcessError
 from anabranch.report import Report
@@ -37,6 +38,8 @@ _logger = logging.getLogger("anabranch")
 
 _IDLE: Final = 0
 _FINISHED: Final = 2
+# Seconds that callables have to end once the run is aborted, before they are left behind.
+_ABORT_GRACE: Final = 5.0
 # How long closing waits for a `def` handler that is still at work.
 _POOL_CLOSE: Final = 2.0
 
@@ -47,9 +50,11 @@ class Session(Generic[T]):
     def __init__(self, pipeline: Pipeline[T]) -> None:
         self._pipeline = pipeline
         self._settings = pipeline._settings  # noqa: SLF001 - the session is the pipeline's
-        self._stages = pipeline._stages  # noqa: SLF001 - as above
+        self._stages = fresh(pipeline._stages)  # noqa: SLF001 - as above
         self._process = os.getpid()
         self._run: _core.Run | None = None
+        # The run, which may be looked at after its end for a while, and by whom.
+        self._seen: tuple[_core.Run | None, _core.Monitor | None] = (None, None)
         self._clock = RunClock(self._settings.clock, self._settings.name)
         self._pool: Pool | InlinePool | None = None
         self._spec: _build.Spec | None = None
@@ -57,6 +62,10 @@ class Session(Generic[T]):
         self._iterator: Any = None
         # When what is inside must be out, once a drain has been asked for.
         self._deadline: float | None = None
+        # Whether the run is known to drain.
+        self._draining = False
+        # When what does not end is left behind, once the run is aborted.
+        self._patience: float | None = None
         # What was asked for before there was a run, by a signal for instance.
         self._asked: Callable[[_core.Run], None] | None = None
         self._crews: Tasks | None = None
@@ -73,6 +82,10 @@ class Session(Generic[T]):
     def name(self) -> str:
         """The pipeline's name."""
         return self._settings.name
+
+    def watched(self) -> tuple[_core.Run | None, _core.Monitor | None]:
+        """Return the run, and where it can be looked at."""
+        return self._seen
 
     @property
     def address(self) -> tuple[str, int] | None:
@@ -94,6 +107,11 @@ class Session(Generic[T]):
             self._run.abort()
         else:
             self._asked = _core.Run.abort
+
+    @property
+    def fans_out(self) -> bool:
+        """Whether the pipeline has branches."""
+        return any(stage.kind == "fan_out" for stage in self._pipeline.stages)
 
     def leave(self) -> None:
         """End as it stands: wait neither for handlers nor for the rollback."""
@@ -187,7 +205,7 @@ class Session(Generic[T]):
             try:
                 if _process.late(self):
                     _process.park(self)
-                state = run.step(in_loop=False)
+                state = self._step(run, in_loop=False)
                 if run.has_job():
                     return False
                 if state == _FINISHED:
@@ -279,7 +297,7 @@ class Session(Generic[T]):
         """Step once, and let the loop go on; return whether the run is over."""
         if _process.late(self):
             await _process.rest(self, loop)
-        state = run.step(in_loop=True)
+        state = self._step(run, in_loop=True)
         if state == _FINISHED and not tasks.at_work:
             return True
         busy = tasks.turn()
@@ -320,7 +338,7 @@ class Session(Generic[T]):
             "pipeline %r: its event loop was closed while it ran; it was aborted",
             self._settings.name,
         )
-        tasks.forsake()
+        tasks.end_without_loop()
         run.abort()
         until = time.monotonic() + _POOL_CLOSE
         while run.step(in_loop=False) != _FINISHED and (left := until - time.monotonic()) > 0:
@@ -379,6 +397,8 @@ class Session(Generic[T]):
             loop,
             run,
             () if self._spec is None else self._spec.legs,
+            pipeline=self._settings.name,
+            stages=() if self._spec is None else self._spec.stages,
             source=options["source"] if options["how"] == "async" else None,
             most=self._settings.max_in_flight,
             kick=self._kick,
@@ -387,12 +407,18 @@ class Session(Generic[T]):
 
     # Both.
 
+    def _step(self, run: _core.Run, *, in_loop: bool) -> int:
+        state = run.step(in_loop=in_loop)
+        if self._patience is None and run.aborting:
+            self._patience = self._clock.now() + _ABORT_GRACE
+        return state
+
     def _until_due(self, run: _core.Run) -> float | None:
-        """Return the seconds until a timer, or the end of the grace, is due; None for never."""
+        """Return the seconds until a timer, or the end of a grace, is due; None for never."""
         timeout = run.timeout()
         due = min((it.due for it in self._collectors), default=math.inf)
-        if self._deadline is not None:
-            due = min(due, self._deadline)
+        for until in (self._deadline, self._patience):
+            due = due if until is None else min(due, until)
         if due == math.inf:
             return timeout
         left = max(0.0, due - self._clock.now())
@@ -436,6 +462,7 @@ class Session(Generic[T]):
         )
         self._collectors = self._spec.collectors
         self._run = _core.Run(self._spec)
+        self._seen = (self._run, self._spec.monitor)
         self._address = self._run.address
         if self._asked is not None:
             self._asked(self._run)
@@ -455,9 +482,27 @@ class Session(Generic[T]):
         for collector in self._collectors:
             if self._clock.now() >= collector.due:
                 collector.tell(loop, self._kick)
+        if run.stopping and not run.aborting and not self._draining:
+            # Asked for by an operator, perhaps: the grace is the same.
+            self._draining = True
+            if self._deadline is None:
+                self._deadline = self._clock.now() + self._settings.grace
         if self._deadline is not None and self._clock.now() >= self._deadline:
             self._deadline = None
             run.abort()
+        if self._patience is not None and self._clock.now() >= self._patience:
+            self._patience = math.inf
+            self._forsake(run)
+
+    def _forsake(self, run: _core.Run) -> None:
+        """Leave the callables behind that do not end though the run was aborted."""
+        error = asyncio.CancelledError(
+            f"it had not ended {_ABORT_GRACE:g} s after the run was aborted, and was left behind"
+        )
+        if self._pool is not None:
+            run.forsake(self._pool.busy(), error, _ABORT_GRACE)
+        if self._crews is not None:
+            self._crews.forsake(error, _ABORT_GRACE)
 
     def _end(self, run: _core.Run) -> Report[T]:
         report = self._end_quietly(run)

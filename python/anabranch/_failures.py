@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from anabranch._callables import examine_undo
 from anabranch.codes import CODES
 from anabranch.errors import AnabranchError, HandlerTimeout
-from anabranch.failure import Failure, text
+from anabranch.failure import Failure, own_code, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,17 +50,24 @@ def code_of(error: BaseException) -> str:
     """Return the code of an exception.
 
     The name of its type; an error of ours that has a code keeps it, and a cancellation is
-    `cancelled`. No other type's name is taken for one of these.
+    `cancelled`. No other type's name, and no code of a type derived from ours, is taken for one of
+    these.
     """
     if isinstance(error, asyncio.CancelledError):
         return "cancelled"
     kind = type(error)
+    code: object = kind.__name__
     if isinstance(error, AnabranchError):
-        code = getattr(error, "code", None)
-        return code if isinstance(code, str) and code else kind.__name__
-    if kind.__name__ in CODES:
-        return f"{kind.__module__}.{kind.__qualname__}"
-    return kind.__name__
+        code = getattr(error, "code", None) or code
+        if kind.__module__ == AnabranchError.__module__:
+            return code if isinstance(code, str) else kind.__name__
+    if not isinstance(code, str) or code in CODES:
+        return _full_name(kind)
+    return code
+
+
+def _full_name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def timed_out(pipeline: str, stage: str, timeout: float) -> HandlerTimeout:
@@ -135,16 +142,21 @@ def mapped(failure: Failure, result: object) -> Failure:
 
     Raises:
         TypeError: It has returned something else than a Failure or an exception.
+        ValueError: The code of the Failure is one of the library's own.
     """
     if isinstance(result, Failure):
         # Where it arose, and what failed with it, is not the callable's to say.
-        return replace(failure, code=result.code, message=result.message, metadata=result.metadata)
+        code = own_code(result.code, failure.code)
+        return replace(failure, code=code, message=result.message, metadata=result.metadata)
     if not isinstance(result, Exception):
         message = f"map_error must return a Failure or an exception, got {type(result).__name__}"
         raise TypeError(message)
     if result.__cause__ is None and result is not failure.error:
         result.__cause__ = failure.error
-    fresh = Failure(code=code_of(result), stage=failure.stage, error=result)
+    code = code_of(result)
+    if code in CODES and code != failure.code:
+        code = _full_name(type(result))
+    fresh = Failure(code=code, stage=failure.stage, error=result)
     return replace(
         failure,
         code=fresh.code,

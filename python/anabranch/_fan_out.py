@@ -51,23 +51,24 @@ def fan_out_options(
     for argument in _HOOKS:
         value = given[argument]
         options[argument] = None if value is None else hook(argument, value)
-    capacity, on_full = given["capacity"], given["on_full"]
-    if isinstance(capacity, str):  # as which the plan knows a callable
-        allowed = "an int >= 1 or a def that takes the tenant"
-        raise refused("capacity", capacity, allowed, pipeline=pipeline, stage=stage)
-    if isinstance(on_full, str) and on_full not in MODES:
-        words = ", ".join(map(repr, MODES[:-1]))
-        allowed = f"{words} or {MODES[-1]!r} or a def that takes the tenant"
-        raise refused("on_full", on_full, allowed, pipeline=pipeline, stage=stage)
-    for argument, value in (("capacity", capacity), ("on_full", on_full)):
-        if callable(value):
-            options[argument] = hook(argument, value)
+    capacity, on_full, weight = given["capacity"], given["on_full"], given["weight"]
+    _check_texts(given, pipeline=pipeline, stage=stage)
+    for argument in ("capacity", "on_full", "weight"):
+        if callable(given[argument]):
+            options[argument] = hook(argument, given[argument])
+    waits = callable(on_full) or on_full == "wait"
+    if given["branch_timeout"] is not None and not waits:
+        allowed = f"None where on_full is {on_full!r}: only a branch that waits holds others up"
+        raise refused(
+            "branch_timeout", given["branch_timeout"], allowed, pipeline=pipeline, stage=stage
+        )
     on_error = given["on_branch_error"]
     options["on_branch_error"] = _policy(on_error, pipeline=pipeline, stage=stage)
     live = {
         "by": by,
         "capacity_of": capacity if callable(capacity) else None,
         "mode_of": on_full if callable(on_full) else None,
+        "weight_of": weight if callable(weight) else None,
         "new": given["on_new_branch"],
         "closed": given["on_branch_closed"],
         "branch_policy": on_error,
@@ -75,6 +76,20 @@ def fan_out_options(
         "lettered": set[object](),
     }
     return call, options, live
+
+
+def _check_texts(given: Mapping[str, Any], *, pipeline: str, stage: str) -> None:
+    """Refuse texts where a callable may stand: as a text the plan knows a callable."""
+    words = ", ".join(map(repr, MODES[:-1]))
+    for argument, texts, allowed in (
+        ("capacity", (), "an int >= 1"),
+        ("weight", (), "an int from 1 to 1000"),
+        ("on_full", MODES, f"{words} or {MODES[-1]!r}"),
+    ):
+        value = given[argument]
+        if isinstance(value, str) and value not in texts:
+            either = f"{allowed} or a def that takes the tenant"
+            raise refused(argument, value, either, pipeline=pipeline, stage=stage)
 
 
 def _policy(on_error: object, *, pipeline: str, stage: str) -> str:

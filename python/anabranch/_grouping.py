@@ -47,6 +47,7 @@ class Grouping(Builder[T]):
         capacity: int | Callable[[Any], int] = 1000,
         on_full: OnFull | Callable[[Any], OnFull] = "wait",
         isolate: bool = True,
+        weight: int | Callable[[Any], int] = 1,
         branch_timeout: float | timedelta | None = None,
         idle_ttl: float | timedelta | None = 300.0,
         on_branch_error: Literal["continue", "stop_pipeline"] | BranchPolicy = "continue",
@@ -62,8 +63,10 @@ class Grouping(Builder[T]):
         Keys are the same if they are equal; a str, of a subclass, too, is compared by its text. An
         item whose key is missing or cannot be hashed becomes a failure. A pipeline fans out once.
         While it runs, `running.branch(tenant)` pauses, drains, removes or restarts a branch. An
-        inline `def` stage right behind this one runs in front of the branch: it is called whatever
-        state the branch is in, also where `on_branch_error` has closed it.
+        inline `def` stage right behind this one runs in front of the branch: it is called for what
+        will wait in a branch that is paused, drains or is full, but not for what is refused because
+        the branch has failed or was removed, or because there are `max_branches`. (For the rest of
+        a chunk of at most 256 items in which that has come about it still is.)
 
         Args:
             by: The key. A str is the name of an entry of the items (`item["tenant"]`);
@@ -81,17 +84,24 @@ class Grouping(Builder[T]):
                 loss, bounded and never held up at once.
             isolate: With "wait": whether a full branch may take in a quarter of its capacity more
                 before it holds back the source, and so the other branches.
-            branch_timeout: With "wait": seconds a full branch may hold the source back; from then
-                on what comes for it while it is full fails with the code `branch.timeout`, until
-                half of its capacity is free. None: as long as it takes. `report.blocked` and
+            weight: How often a branch has its turn, from 1 to 1000; or a `def` that takes the
+                tenant and returns that, called before its branch opens. Branches that wait for
+                their handler take turns, so that one with a thousand items waiting does not
+                hold up one with a single item: each hands out one unit a turn (an item, or a
+                window), or `weight` of them. (Items that a handler is done with at once it is
+                given up to 64 at a time.)
+            branch_timeout: Only with "wait": seconds a full branch may hold the source back; from
+                then on what comes for it while it is full fails with the code `branch.timeout`,
+                until half of its capacity is free. None: as long as it takes. `report.blocked` and
                 each branch's `blocked` tell how long it was in all.
             idle_ttl: Seconds after its last unit that an empty branch is closed; its next item
                 opens it again. Of a closed branch only its key and its counts are kept. None:
                 branches stay open.
-            on_branch_error: What follows when a unit of a branch has failed for good and was
-                rolled back: "continue": the branch goes on; `ab.fail(after=n)`: it fails after n
-                in a row; `ab.restart(backoff)`: it rests, and opens again; "stop_pipeline": the
-                pipeline takes nothing more in, undoes what is inside and ends as "failed".
+            on_branch_error: What follows when a unit of a branch has failed for good, was rolled
+                back and is recovered by nobody: "continue": the branch goes on; `ab.fail(after=n)`:
+                it fails once one of its stages has failed n times in a row; `ab.restart(backoff)`:
+                it rests, and opens again; "stop_pipeline": the pipeline takes nothing more in,
+                undoes what is inside and ends as "failed".
             max_branches: How many branches may be open at once. With "overflow", a tenant that had
                 a branch of its own gets it back beyond that.
             on_max_branches: What becomes of an item that would need one more: "reject" makes it a
@@ -99,9 +109,9 @@ class Grouping(Builder[T]):
                 one branch for all of these, whose tenant is `ab.OVERFLOW`.
             close_branches: Whether branches close when the source ends. If not, they go on, and
                 what is inside leaves by age or size, until the pipeline is drained.
-            on_new_branch: A `def` told of each tenant before its branch opens. If it raises, or
-                `capacity` does, the item that came has failed, and the tenant's next one asks
-                again.
+            on_new_branch: A `def` told of each tenant before its branch opens, for the first time
+                or again. If it raises, or `capacity` does, the item that came, and whatever has
+                waited for that, has failed with its code, and the tenant's next one asks again.
             on_branch_closed: A `def` told of each tenant when its branch has closed; what it
                 raises is logged.
 
@@ -120,6 +130,7 @@ class Grouping(Builder[T]):
             "capacity": capacity,
             "on_full": on_full,
             "isolate": isolate,
+            "weight": weight,
             "branch_timeout": branch_timeout,
             "idle_ttl": idle_ttl,
             "on_branch_error": on_branch_error,

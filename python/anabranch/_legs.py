@@ -225,7 +225,7 @@ class Legs:
         handled = any(leg.role not in OPERATORS for leg in self.legs)
         tracked = handled or any(it.takes_ctx for _, it in self.fused)
         self._rest(stage)
-        generated = _pass.generate(self.pipeline, self.fused, tracked=tracked, last_stage=stage)
+        generated = self._generate(self.fused, tracked=tracked, last_stage=stage)
         self.legs.append(
             Leg(
                 generated=generated,
@@ -257,8 +257,21 @@ class Legs:
             if leg.role not in OPERATORS:
                 return
             behind = [(number, stage) for number, stage in self.fused if number > leg.stage]
-            rest = _pass.generate(self.pipeline, behind, tracked=True, last_stage=last)
+            rest = self._generate(behind, tracked=True, last_stage=last)
             self.legs[at] = replace(leg, rest=rest)
+
+    def _generate(
+        self, stages: list[tuple[int, Stage]], *, tracked: bool, last_stage: int
+    ) -> _pass.Pass | None:
+        fan_out = self.fan_out
+        return _pass.generate(
+            self.pipeline,
+            stages,
+            tracked=tracked,
+            last_stage=last_stage,
+            counted=fan_out is not None and fan_out.options["branch_policy"] != "continue",
+            behind=fan_out is not None and all(stage is not fan_out for _, stage in stages),
+        )
 
     def key_leg(self) -> Leg | None:
         """Return the leg in front of which items part by their keys."""

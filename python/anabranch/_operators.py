@@ -227,7 +227,7 @@ class Operators(Builder[T]):
 
         Raises:
             ConfigError: An argument is not allowed, or the stage cannot stand here.
-            OSError: Of the run: the file cannot be opened.
+            ConfigError: Of the run: the file cannot be opened; its cause is the OSError.
 
         Example:
             >>> import anabranch as ab
@@ -320,7 +320,7 @@ class Operators(Builder[T]):
         **options: object,
     ) -> Pipeline[Any]:
         label = name_of(fn, otherwise=kind) if name is None else name
-        call = examine(fn, pipeline=self.name, stage=label)
+        call = examine(fn, pipeline=self.name, stage=label, takes="a Failure")
         options |= {"retry": retry, "concurrency": concurrency}
         return self._takes(kind, call, label, only, {}, options)
 
@@ -368,7 +368,8 @@ def letters(target: object, *, pipeline: str, stage: str) -> tuple[str, Call, di
     if not callable(target):
         allowed = "a callable that takes a Failure, the path of a file, or a Channel"
         raise refused("target", target, allowed, pipeline=pipeline, stage=label)
-    return label, examine(target, pipeline=pipeline, stage=label, argument="target"), {}
+    call = examine(target, pipeline=pipeline, stage=label, argument="target", takes="a Failure")
+    return label, call, {}
 
 
 def last_letters(call: Call, live: Mapping[str, object]) -> Stage:
@@ -407,7 +408,9 @@ class _Only:
         if self.codes is None and self.types is None:
             return None, None
         codes = _several(self.codes)
-        if self.codes is not None and not (codes and all(isinstance(it, str) for it in codes)):
+        if self.codes is not None and not (
+            codes and all(isinstance(it, str) and it for it in codes)
+        ):
             allowed = "a code, or several of them"
             raise refused("codes", self.codes, allowed, pipeline=pipeline, stage=stage)
         types = _several(self.types)

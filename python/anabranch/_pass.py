@@ -9,7 +9,11 @@ rules it is written by:
 - the iterator is held by the caller: after an exception the loop goes on with the next item;
 - what is behind a `flat_map` has a `try` of its own: a failing child does not cost its siblings;
 - the `tracked` form also says which input each output came from, at some 30 ns per item: it is
-  made only where somebody asks.
+  made only where somebody asks;
+- the `guarded` form asks of each key whether its branch refuses what comes, before the stages
+  behind the fan-out are called. It is used only while some branch does;
+- a `counted` pass also notes what a stage behind the fan-out took out, once something has failed:
+  for a branch's streak of failures that is a success.
 """
 
 from __future__ import annotations
@@ -29,11 +33,37 @@ if TYPE_CHECKING:
 
     from anabranch._stages import Stage
 
-_PARAMETERS = ("chunk", "out", "at", "keys", "failed", "tally", "context")
+_PARAMETERS = (
+    "chunk",
+    "out",
+    "at",
+    "keys",
+    "failed",
+    "tally",
+    "context",
+    "refusing",
+    "taken",
+    "watched",
+)
 # Sources kept for tracebacks: those of the latest pipelines, however many a process makes.
 _MOST_SOURCES = 256
 _sources: OrderedDict[str, None] = OrderedDict()
-_LOCALS = frozenset({*_PARAMETERS, "error", "index", "key", "filtered"})
+_LOCALS = frozenset({*_PARAMETERS, "error", "index", "key", "filtered", "len"})
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """One form of a generated pass.
+
+    Attributes:
+        function: The loop; called with the parameters in the order of `_PARAMETERS`.
+        lines: The stage number behind each line of the source.
+        source: The source, for people.
+    """
+
+    function: Callable[..., None]
+    lines: list[tuple[int, int]]
+    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,26 +71,29 @@ class Pass:
     """A generated pass, as the extension takes it.
 
     Attributes:
-        function: The loop; called with the parameters in the order of `_PARAMETERS`.
+        loop: What runs.
+        guarded: What runs instead while some branch refuses what comes: it lists such items among
+            the failures, with None as their error. None where no stage stands behind the fan-out.
         tracked: Whether it fills `at` with the input of each output; it is then given an
             `enumerate` of the chunk.
         keyed: Whether it fills `keys` with the key of each output.
         grows: Whether it counts the items made beyond one for one: in `tally[0]`, or, tracked, as
             a list of (input, count).
-        lines: The stage number behind each line of the source.
+        counted: Whether it fills `taken` with what its stages behind the fan-out took out: the
+            number of failures before it, its key and its input. It does so from the first failure
+            on, and from the start if it is `watched`.
         routed_from: The first stage number behind the fan-out.
         inputs: Which of the values listed with a failure each stage was given.
-        source: The source, for people.
     """
 
-    function: Callable[..., None]
+    loop: Loop
+    guarded: Loop | None
     tracked: bool
     keyed: bool
     grows: bool
-    lines: list[tuple[int, int]]
+    counted: bool
     routed_from: int
     inputs: list[tuple[int, int]]
-    source: str
 
 
 @dataclass(slots=True)
@@ -76,6 +109,9 @@ class Writer:
         values: The variables that hold what stages were given.
         inputs: Which of them each stage was given.
         depth: How many `flat_map`s enclose the next line.
+        behind: Whether the fan-out comes before these stages.
+        guards: Whether it is the guarded form.
+        counts: Whether it notes what stages take out.
     """
 
     names: dict[str, object]
@@ -86,6 +122,9 @@ class Writer:
     inputs: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
     routed: bool = False
     depth: int = 0
+    behind: bool = False
+    guards: bool = False
+    counts: bool = False
 
     def line(self, indent: int, text: str, stage: int | None = None) -> None:
         """Add a line, which may be a stage's."""
@@ -112,6 +151,8 @@ def generate(
     tracked: bool,
     last_stage: int,
     natively: bool = True,
+    counted: bool = False,
+    behind: bool = False,
 ) -> Pass | None:
     """Generate the pass for these stages; None if there is nothing to call.
 
@@ -121,18 +162,45 @@ def generate(
         tracked: Whether outputs must know their inputs.
         last_stage: The number of the stage the pass leads to.
         natively: Whether keys that need no Python are left to the extension, where they can be.
+        counted: Whether branches count their failures.
+        behind: Whether the fan-out comes before these stages.
     """
     position = next((at for at, (_, it) in enumerate(stages) if it.kind == "fan_out"), None)
+    routed_from = last_stage + 1 if position is None else stages[position][0] + 1
     native = natively and position == len(stages) - 1 and stages[-1][1].fn is None
     if native:
         stages = stages[:-1]
     if not stages:
         return None
     keyed = position is not None and not native
-    routed_from = last_stage + 1 if position is None else stages[0][0] + position + 1
-    # What makes a value gives it a variable of its own: a failure lists them all.
-    made = [f"v{number}" for number, stage in stages if stage.kind in ("map", "flat_map")]
-    writer = Writer({}, tracked, values=("v", *made))
+    follows = position is not None and position < len(stages) - 1
+    counted = counted and (behind or follows)
+
+    def loop(*, guards: bool) -> tuple[Loop, Writer]:
+        # What makes a value gives it a variable of its own: a failure lists them all.
+        made = [f"v{number}" for number, stage in stages if stage.kind in ("map", "flat_map")]
+        writer = Writer(
+            {}, tracked, values=("v", *made), behind=behind, guards=guards, counts=counted
+        )
+        return _written(pipeline, stages, writer, keyed=keyed), writer
+
+    plain, writer = loop(guards=False)
+    return Pass(
+        loop=plain,
+        guarded=loop(guards=True)[0] if follows else None,
+        tracked=tracked,
+        keyed=keyed,
+        grows=any(stage.kind == "flat_map" for _, stage in stages),
+        counted=counted,
+        routed_from=routed_from,
+        inputs=writer.inputs,
+    )
+
+
+def _written(
+    pipeline: str, stages: Sequence[tuple[int, Stage]], writer: Writer, *, keyed: bool
+) -> Loop:
+    tracked = writer.tracked
     writer.line(0, f"def {function_name(pipeline)}({', '.join(_PARAMETERS)}):")
     writer.line(1, f"{' = '.join(('key', *writer.values))} = None")
     counters = sum(1 for _, stage in stages if stage.kind == "flat_map")
@@ -146,16 +214,8 @@ def generate(
     writer.line(2, "except Exception as error:")
     _caught(writer, 3, open_counter=0 if counters else None)
     source = "\n".join(writer.lines) + "\n"
-    return Pass(
-        function=compiled(pipeline, source, writer.names),
-        tracked=tracked,
-        keyed=keyed,
-        grows=counters > 0,
-        lines=writer.stages,
-        routed_from=routed_from,
-        inputs=writer.inputs,
-        source=source,
-    )
+    function = compiled(pipeline, source, writer.names)
+    return Loop(function=function, lines=writer.stages, source=source)
 
 
 def _body(
@@ -166,13 +226,21 @@ def _body(
         if stage.kind == "fan_out":
             writer.line(indent, f"key = {_key(writer, stage, value, number)}", number)
             writer.routed = True
+            if writer.guards:
+                refused = _fail(writer, "None")
+                writer.line(indent, f"if key in refusing: {refused}; continue", number)
             continue
         call = f"{writer.bind(stage.fn, stage.name)}({value}{_context(writer, stage, number)})"
         if stage.kind == "map":
             value = f"v{number}"
             writer.line(indent, f"{value} = {call}", number)
         elif stage.kind == "filter":
-            writer.line(indent, f"if not {call}: continue", number)
+            if _notes(writer):
+                writer.line(indent, f"if not {call}:", number)
+                _note(writer, indent + 1)
+                writer.line(indent + 1, "continue")
+            else:
+                writer.line(indent, f"if not {call}: continue", number)
         elif stage.kind == "tap":
             writer.line(indent, call, number)
         elif stage.kind == "ensure":
@@ -184,7 +252,11 @@ def _body(
             value = f"v{number}"
             writer.line(indent, f"for {value} in {call}:", number)
             writer.line(indent + 1, f"{counter} += 1")
+            noted = _notes(writer)
             _children(writer, stages[at + 1 :], value, indent + 1, keyed=keyed)
+            if noted:
+                writer.line(indent, f"if not {counter}:")
+                _note(writer, indent + 1)
             _grow(writer, indent, counter, f"({counter} or 1) - 1")
             return
     _emit(writer, value, indent, keyed=keyed)
@@ -204,12 +276,30 @@ def _children(
 
 
 def _caught(writer: Writer, indent: int, *, open_counter: int | None) -> None:
-    index = "index" if writer.tracked else "None"
-    values = f"({', '.join(writer.values)},)"
-    writer.line(indent, f"failed.append((error, key, {index}, {values}))")
+    writer.line(indent, _fail(writer, "error"))
     if open_counter is not None:
         # The children that came before the exception are items without a parent.
         _grow(writer, indent, f"n{open_counter}", f"n{open_counter}")
+
+
+def _index(writer: Writer) -> str:
+    return "index" if writer.tracked else "None"
+
+
+def _fail(writer: Writer, error: str) -> str:
+    """Return what lists an item among the failures, with what came out before it."""
+    values = f"({', '.join(writer.values)},)"
+    return f"failed.append(({error}, key, {_index(writer)}, {values}, len(out)))"
+
+
+def _notes(writer: Writer) -> bool:
+    """Return whether what a stage takes out here is a branch's success."""
+    return writer.counts and (writer.routed or writer.behind)
+
+
+def _note(writer: Writer, indent: int) -> None:
+    note = f"taken.append((len(failed), key, {_index(writer)}))"
+    writer.line(indent, f"if failed or watched: {note}")
 
 
 def _grow(writer: Writer, indent: int, counter: str, made: str) -> None:

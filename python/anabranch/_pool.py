@@ -36,9 +36,9 @@ class Pool:
         self._size = size
         self._feed: SimpleQueue[Job | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
-        # Who runs which job that has a deadline. A dict, because taking an entry out is one step:
-        # either its thread does, or who abandons it.
-        self._timed: dict[Job, threading.Thread] = {}
+        # Who runs which job. A dict, because taking an entry out is one step: either its thread
+        # does, or who abandons it.
+        self._busy: dict[Job, threading.Thread] = {}
         self._abandoned: list[threading.Thread] = []
         self._context = contextvars.copy_context()
 
@@ -58,7 +58,7 @@ class Pool:
         # Each thread has a context of its own, copied from the one the pipeline runs in.
         thread = threading.Thread(
             target=self._context.copy().run,
-            args=(_serve, self._feed, self._timed),
+            args=(_serve, self._feed, self._busy),
             name=f"anabranch-{self._name}-{self.started()}",
             daemon=True,
         )
@@ -74,17 +74,26 @@ class Pool:
         """Return how many threads there are."""
         return len(self._threads) + len(self._abandoned)
 
-    def abandon(self, job: Job) -> bool:
+    def busy(self) -> list[Job]:
+        """Return the jobs that threads are at, but for those that were abandoned."""
+        return list(self._busy)
+
+    def abandon(self, job: Job, ending: bool) -> bool:  # noqa: FBT001 - as the extension calls it
         """Give the place of the thread that is stuck in `job` to another one.
+
+        Args:
+            job: The job.
+            ending: Whether the run is being aborted. Then it does not matter how many threads are
+                stuck: it must end, and calls no more handlers.
 
         Returns:
             Whether that is so. If the job has just ended, or too many threads are stuck already,
             the thread keeps its place.
         """
         self._abandoned = [thread for thread in self._abandoned if thread.is_alive()]
-        if len(self._abandoned) >= _MOST_ABANDONED:
+        if len(self._abandoned) >= _MOST_ABANDONED and not ending:
             return False
-        thread = self._timed.pop(job, None)
+        thread = self._busy.pop(job, None)
         if thread is None:
             return False
         self._threads.remove(thread)
@@ -118,9 +127,13 @@ class InlinePool:
         """Return how many threads there are: none."""
         return 0
 
-    def abandon(self, job: Job) -> bool:
+    def busy(self) -> list[Job]:
+        """Return the jobs that threads are at: there are none."""
+        return []
+
+    def abandon(self, job: Job, ending: bool) -> bool:  # noqa: FBT001 - as the extension calls it
         """Return whether the job's thread is replaced: there is none."""
-        del job
+        del job, ending
         return False
 
     def close(self, within: float) -> int:
@@ -129,16 +142,13 @@ class InlinePool:
         return 0
 
 
-def _serve(feed: SimpleQueue[Job | None], timed: dict[Job, threading.Thread]) -> None:
-    process = os.getpid()
+def _serve(feed: SimpleQueue[Job | None], busy: dict[Job, threading.Thread]) -> None:
+    process, me = os.getpid(), threading.current_thread()
     while (job := feed.get()) is not None:
-        if job.timed:
-            timed[job] = threading.current_thread()
-            _call(job)
-            if timed.pop(job, None) is None:
-                return  # abandoned meanwhile: another thread has this one's place
-        else:
-            _call(job)
+        busy[job] = me
+        _call(job)
+        if busy.pop(job, None) is None:
+            return  # abandoned meanwhile: another thread has this one's place
         if os.getpid() != process:
             # The handler has forked: in the child nobody will ever feed this thread.
             return

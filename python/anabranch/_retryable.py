@@ -6,7 +6,7 @@ import sys
 from typing import cast
 
 from anabranch._callables import is_async
-from anabranch.errors import refused
+from anabranch.errors import Cancelled, refused
 
 # A second attempt meets the same mistake in the program.
 _PROGRAMMING_ERRORS = (
@@ -46,7 +46,7 @@ def is_hopeless(error: BaseException) -> bool:
 
 
 def _is_cancelled(error: BaseException) -> bool:
-    if not isinstance(error, Exception):
+    if not isinstance(error, Exception) or isinstance(error, Cancelled):
         return True
     # An Exception, unlike asyncio's. Nobody raises it who has not imported its module.
     futures = sys.modules.get("concurrent.futures")

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from anabranch import _core
 from anabranch._signals import steering
 from anabranch.branch import Branch
-from anabranch.errors import ClosedError
+from anabranch.errors import AttachError, ClosedError, ConfigError, refused
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from anabranch._driver import Session
+    from anabranch._snapshot import PipelineRow
+    from anabranch.monitor import Attached
     from anabranch.report import Report
 
 T = TypeVar("T")
@@ -91,12 +94,91 @@ class Running(Generic[T]):
         """The report; None before the end."""
         return self._session._pipeline.last_report  # noqa: SLF001 - both are the pipeline's
 
+    def attach(self) -> Attached:
+        """Look at this pipeline as others may: its branches, rollbacks, errors, and the log.
+
+        What answers is a thread beside the pipeline, which takes none of its locks. In the event
+        loop's thread use `look`, not `look_blocking`, which would hold up the pipeline meanwhile.
+
+        Raises:
+            AttachError: Nobody may look: `observe="off"`, in virtual time, or before the start.
+        """
+        from anabranch.monitor import Attached
+
+        run, monitor = self._session.watched()
+        at = None if monitor is None else monitor.at
+        if run is None or at is None:
+            raise self._unseen()
+        token = next((it[4] for it in _core.processes() if it[3] == at), None)
+        return Attached(at, token=token, pipeline=run.number)
+
+    def metrics(self, *, branches: bool = False) -> str:
+        """Return the numbers of this pipeline as text that Prometheus reads.
+
+        They are as old as the last sweep over the branches, a second at most in general; to ask
+        costs the pipeline nothing.
+
+        Args:
+            branches: Whether there are lines for each tenant, too: with many of them it is much.
+
+        Raises:
+            AttachError: Nobody may look: `observe="off"`, in virtual time, or before the start.
+
+        Example:
+            >>> import asyncio
+            >>> import anabranch as ab
+            >>> async def main() -> str:
+            ...     async with ab.Pipeline("p").source(range(10)).collect().start() as running:
+            ...         await running.wait()
+            ...         return running.metrics()
+            >>> print(asyncio.run(main()).splitlines()[2])
+            anabranch_received_total{pipeline="p"} 10
+        """
+        from anabranch._metrics import exposition
+
+        return exposition(self.snapshot(branches=branches), branches=branches)
+
+    def snapshot(self, *, branches: bool = True) -> PipelineRow:
+        """Return the numbers of this pipeline, as old as the last sweep over its branches.
+
+        There are no rollbacks, windows and log in it: `attach` shows them.
+
+        Args:
+            branches: Whether there are rows of the branches.
+
+        Raises:
+            AttachError: Nobody may look: `observe="off"`, in virtual time, or before the start.
+        """
+        from anabranch._snapshot import View
+
+        run, monitor = self._session.watched()
+        number = None if run is None else run.number
+        if monitor is None or number is None:
+            raise self._unseen()
+        view = View()
+        view.hear_all(monitor.picture(number, branches=branches))
+        found = view.snapshot().pipelines
+        if not found:
+            raise self._unseen()
+        return found[0]
+
+    def _unseen(self) -> AttachError:
+        return AttachError(
+            f"pipeline {self._session.name!r} cannot be looked at: it has not begun, its observe "
+            "is 'off', or its time is virtual",
+            reason="off",
+        )
+
     def branch(self, tenant: object) -> Branch:
         """Return a handle of a tenant's branch, to look at it and to command it.
 
         Args:
             tenant: The branch's key; there need not be a branch yet.
+
+        Raises:
+            ConfigError: The tenant cannot be hashed, or the pipeline has no `fan_out`.
         """
+        self._check_key(tenant)
         return Branch(self._session, tenant)
 
     def add_branch(self, tenant: object) -> Branch:
@@ -108,14 +190,27 @@ class Running(Generic[T]):
             tenant: The branch's key.
 
         Raises:
+            ConfigError: The tenant cannot be hashed, or the pipeline has no `fan_out`.
             BranchError: The branch is open, or has failed (`restart` opens it then).
-            BranchRefused: There are `max_branches` already.
+            BranchRefused: There are `max_branches` already, whatever `on_max_branches` says: the
+                tenant gets no branch of its own, and no handle.
             Exception: What `on_new_branch`, or another callable that is asked first, raises.
             ClosedError: The run has not begun, or is over.
             ForkedProcessError: In a fork of the process that runs the pipeline.
         """
+        self._check_key(tenant)
         self._session.ask("add", tenant)
         return Branch(self._session, tenant)
+
+    def _check_key(self, tenant: object) -> None:
+        if not self._session.fans_out:
+            name = self._session.name
+            raise ConfigError(f"pipeline {name!r}: there are no branches without a fan_out")
+        try:
+            hash(tenant)
+        except TypeError as error:
+            name = self._session.name
+            raise refused("tenant", tenant, f"a key ({error})", pipeline=name) from None
 
     @property
     def blocking(self) -> tuple[Any, ...]:

@@ -87,6 +87,7 @@ class FanOutOptions(TypedDict, total=False):
     capacity: int | Callable[[Any], int]
     on_full: OnFull | Callable[[Any], OnFull]
     isolate: bool
+    weight: int | Callable[[Any], int]
     branch_timeout: float | timedelta | None
     idle_ttl: float | timedelta | None
     on_branch_error: Literal["continue", "stop_pipeline"] | BranchPolicy
@@ -171,6 +172,7 @@ class Settings:
     clock: VirtualClock | None
     policy: Policy | None = None
     letters: Stage | None = None
+    observe: str = "auto"
 
 
 def extend(

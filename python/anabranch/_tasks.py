@@ -7,21 +7,20 @@ import contextlib
 import functools
 import inspect
 import logging
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from anabranch._pump import Pump
 from anabranch._workers import Crew
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable, Sequence
+    from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 
     from anabranch import _core
     from anabranch._legs import Leg
 
 _logger = logging.getLogger("anabranch")
 
-# Seconds that coroutines have to end once the run is aborted, before they are left behind.
-_ABORT_GRACE: Final = 5.0
 # Seconds that closing waits for coroutines which were left behind.
 _LAST_CHANCE: Final = 0.5
 
@@ -33,6 +32,8 @@ class Tasks:
         loop: The running loop.
         run: The run.
         legs: Its legs.
+        pipeline: The pipeline's name.
+        stages: The names of its stages.
         source: The user's async iterable, if that is the source.
         most: How many workers a crew may have.
         kick: Tells the driver that there may be something to do.
@@ -45,6 +46,8 @@ class Tasks:
         run: _core.Run,
         legs: Sequence[Leg],
         *,
+        pipeline: str,
+        stages: Sequence[str],
         source: AsyncIterable[Any] | None,
         most: int,
         kick: Callable[[], None],
@@ -52,10 +55,12 @@ class Tasks:
     ) -> None:
         self._loop = loop
         self._run = run
+        self._legs = legs
+        self._pipeline = pipeline
+        self._stages = stages
         self._kick = kick
         self._interrupted = interrupted
         self._cancelled = False
-        self._patience: asyncio.TimerHandle | None = None
         # Coroutines that `def` callables have returned; and undo actions, which are not cancelled.
         self._jobs: dict[asyncio.Task[None], _core.Job] = {}
         self._undoing: dict[asyncio.Task[None], _core.Job] = {}
@@ -107,7 +112,6 @@ class Tasks:
             self._cancel_crews()
             for task in self._jobs:
                 task.cancel()
-            self._patience = self._loop.call_later(_ABORT_GRACE, self._forsake)
         if self._pump is not None:
             self._pump.tend()
         busy = False
@@ -117,8 +121,6 @@ class Tasks:
 
     async def dismiss(self) -> None:
         """Cancel crews and pump and wait for them, whatever happens to the caller meanwhile."""
-        if self._patience is not None:
-            self._patience.cancel()
         self._cancel_crews()
         tasks = {task for crew in self._crews for task in crew.tasks}
         if self._pump is not None:
@@ -147,7 +149,20 @@ class Tasks:
             for task in stuck:
                 _hide(task)
             if stuck:
-                _logger.error("%d tasks are still busy and were left behind", len(stuck))
+                _logger.error(
+                    "pipeline %r: tasks are still busy and were left behind: %s",
+                    self._pipeline,
+                    ", ".join(f"{number} of {of}" for of, number in self._whose(stuck).items()),
+                )
+
+    def _whose(self, tasks: Iterable[asyncio.Task[None]]) -> Counter[str]:
+        """Return how many of the tasks are whose."""
+        stages = {
+            task: f"stage {self._stages[self._legs[crew.leg].stage]!r}"
+            for crew in self._crews
+            for task in (*crew.tasks, *crew.abandoned)
+        }
+        return Counter(stages.get(task, "other coroutines") for task in tasks)
 
     def _time_out(self, leg: int | None, attempt: int, *, abandoned: bool) -> None:
         for crew in self._crews:
@@ -171,23 +186,25 @@ class Tasks:
         self._abandoned.add(task)
         task.add_done_callback(self._abandoned.discard)
 
-    def _forsake(self) -> None:
-        """Leave the coroutines behind that do not end though the run was aborted."""
-        message = f"it had not ended {_ABORT_GRACE:g} s after it was cancelled, and was left behind"
-        error = asyncio.CancelledError(message)
+    def forsake(self, error: BaseException, seconds: float) -> None:
+        """Leave the coroutines behind that do not end though the run was aborted.
+
+        Args:
+            error: What their units fail with.
+            seconds: How long ago they were cancelled.
+        """
         for crew in self._crews:
-            crew.forsake(error, _ABORT_GRACE)
+            crew.forsake(error, seconds)
         for task, job in tuple(self._jobs.items()):
-            if job.forsake(error, _ABORT_GRACE):
+            if job.forsake(error, seconds):
                 self._abandon(self._jobs, task)
-        self._kick()
 
     def copied(self) -> None:
         """This process is a fork: what the workers have in hand is the parent's."""
         for crew in self._crews:
             crew.copied()
 
-    def forsake(self) -> None:
+    def end_without_loop(self) -> None:
         """End all tasks of a loop that was closed: their coroutines, where they stand."""
         tasks = {task for crew in self._crews for task in (*crew.tasks, *crew.abandoned)}
         tasks |= {*self._jobs, *self._undoing, *self._abandoned}

@@ -30,7 +30,12 @@ class Overflow(enum.Enum):
 
 
 OVERFLOW: Final = Overflow.OVERFLOW
-"""The tenant of the branch that takes the items of all tenants beyond `max_branches`."""
+"""The tenant of the branch that takes the items of all tenants beyond `max_branches`.
+
+It opens when that is first reached, beside the others, and counts as one of them while it is open:
+there may be `max_branches` and one. As long as it is open, one more of the others has to close
+before a new tenant gets a branch of its own.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +58,21 @@ class BranchPolicy:
 
 
 def fail(*, after: int = 1) -> BranchPolicy:
-    """Let a branch fail once so many of its units, or items, have failed with none committed.
+    """Let a branch fail once one of its stages has failed so often in a row.
 
-    What it has not begun, and what comes for it, then fails at once with the code
-    `branch.failed`, instead of waiting for what is not going to work. `Branch.restart` opens it
-    again.
+    In a row: with nothing that succeeded at that stage in between. Each handler counts by itself,
+    and so do the inline stages in front of it, which count as one: items that pass them, or that a
+    `filter` takes out, say nothing of the handler, and what the handler makes of other items says
+    nothing of them. A failure counts where it ends, as failed or as a dead letter; one that
+    `recover` turns into an item neither counts nor ends the row. An attempt that is followed by
+    another one does not count, and neither does an item that the branch has refused.
+
+    What the branch has not begun, and what comes for it, then fails at once with the code
+    `branch.failed`, instead of waiting for what is not going to work; inline stages are not called
+    for it. `Branch.restart` opens it again.
 
     Args:
-        after: How many failures in a row.
+        after: How many failures in a row: of units, which are items or windows.
 
     Raises:
         ConfigError: It is no int of at least 1.
@@ -88,11 +100,16 @@ def restart(backoff: Retry) -> BranchPolicy:
 
     What was registered for the branch is undone, and `on_branch_closed` told; what waits, and what
     comes, stays until the back-off is over. Then `on_new_branch` is told, and the branch goes on.
+    If that raises, what waits fails with its code, as the first item of a tenant does, and the
+    next item asks again.
+
+    A failure that `recover` turns into an item lets nothing rest. What fails while the branch
+    rests belongs to the failure that it rests for.
 
     Args:
-        backoff: How long it rests, and how often: with `attempts` failures in a row, none
-            committed in between, the branch has failed, as for `fail`. Its `retry_on`, `total`
-            and `budget` have no meaning here.
+        backoff: How long it rests, and how often: after `attempts` failures of one stage in a row,
+            as `fail` counts them, the branch has failed. Its `retry_on`, `total` and `budget` have
+            no meaning here.
 
     Raises:
         ConfigError: It is no Retry, or a `Retry.custom`.
@@ -117,11 +134,46 @@ class Branch:
     May be used from any thread. In the event loop of the pipeline nothing here waits; another
     thread waits until the pipeline's own has carried out what it asks, which takes about a
     millisecond. Called from a callable that runs in the pipeline's own thread (a `def` in `map`,
-    a key, a sink with `inline=True`), a command is carried out once that callable has returned,
-    and a misfit is logged instead of raised.
+    a key, a sink with `inline=True`), a command is carried out when the chunk of items under way
+    has gone its course (at most 256 items, about a millisecond's worth if the callables are
+    quick): until then nothing of it is felt. A misfit is then logged instead of raised.
 
     Every command raises BranchError if it does not fit the branch's state, ClosedError once the
-    run is over, and ForkedProcessError in a fork of the process that runs it.
+    run is over, and ForkedProcessError in a fork of the process that runs it. What each of them
+    does in each state ("-": BranchError):
+
+    | | open, paused | draining | restarting | failed | evicted | removed |
+    |---|---|---|---|---|---|---|
+    | `pause`, `resume` | the other | - | - | - | - | - |
+    | `drain` | drains, is evicted | - | - | - | - | - |
+    | `remove` | drains, is removed | is then removed | - | removed | removed | - |
+    | `restart` | drains, opens | opens then (1) | opens (2) | opens (3) | opens | opens |
+    | `fail` | failed | failed | failed | - | - | - |
+    | `throttle` | yes | yes | yes | (4) | - | - |
+    | `Running.add_branch` | - | opens then (1) | - | - | opens | opens |
+
+    (1) If it was to be removed. (2) The rest of its back-off is spared. (3) It is draining while
+    something that was begun is under way. (4) Only while something that was begun is under way.
+
+    Of commands in a row the later one wins: after `fail()` and `restart()` what was inside has
+    failed, and what comes behind them waits until the branch is open again.
+
+    What comes for a branch: waits in it while it is paused or rests; waits for the next opening
+    while it drains or is evicted; fails at once while it is failed, removed or about to be. Inline
+    stages right behind `fan_out` run in front of the branch: they are called for what will wait,
+    and not for what fails at once (but for the rest of a chunk in which the state has changed).
+
+    The pipeline's grace bounds the draining of the run, not of a branch: a branch drains for as
+    long as its handlers take. If the run is drained and its grace ends while something waits or is
+    under way in a branch, that is rolled back, and the run's outcome is "aborted".
+
+    Failures of a branch are told by the report (`codes`, `failures`, `branch(tenant).state`), not
+    logged one by one. The logger "anabranch" has, at level WARNING, the codes of a run that ended
+    with failures; at ERROR, what `on_branch_closed` has raised, and a command from within a
+    callable that did not fit.
+
+    A branch that is closed keeps its key, its counts and its state for the rest of the run, some
+    350 bytes beside the key itself: `max_branches` bounds those that are open, not those ever seen.
 
     Example:
         >>> import asyncio
@@ -195,6 +247,7 @@ class Branch:
         """Finish what is inside, partial windows too, and close; the next item opens it again.
 
         What comes meanwhile waits for that. What was registered with `level="branch"` is released.
+        It takes as long as its handlers do: the pipeline's grace is for a run that is drained.
         """
         self._ask("drain")
 
@@ -218,11 +271,19 @@ class Branch:
         """Give up what no handler has begun, and whatever comes: code `branch.failed`.
 
         What was begun goes to its end, but is not tried again; then what was registered with
-        `level="branch"` is undone. `restart` opens it again.
+        `level="branch"` is undone, and what was committed stays counted so. `restart` opens it
+        again.
 
         Args:
             reason: For the failures: a text, or an exception to be their cause.
+
+        Raises:
+            ConfigError: The reason is neither.
+            BranchError: It does not fit the branch's state.
         """
+        if not _is_reason(reason):
+            subject = f"pipeline {self._session.name!r}, branch {self._tenant!r}, fail"
+            raise refused("reason", reason, "a text or an exception", subject=subject)
         message = f"branch {self._tenant!r}: {reason}"
         error = BranchRefused(message, code="branch.failed")
         if isinstance(reason, BaseException):
@@ -242,7 +303,13 @@ class Branch:
             ConfigError: An argument is not allowed.
             BranchError: The branch is closed.
         """
-        self._ask("throttle", None if rate is None else pace(rate, burst))
+        subject = f"pipeline {self._session.name!r}, branch {self._tenant!r}, throttle"
+        if rate is not None:
+            self._ask("throttle", pace(rate, burst, subject=subject))
+        elif burst is not None:
+            raise refused("burst", burst, "None where rate is None", subject=subject)
+        else:
+            self._ask("throttle")
 
     def __repr__(self) -> str:
         return f"<Branch {self._tenant!r} of pipeline {self._session.name!r}>"
@@ -252,18 +319,27 @@ class Branch:
         return answer
 
 
-def pace(rate: object, burst: object) -> tuple[float, int]:
+def _is_reason(value: object) -> bool:
+    return isinstance(value, str | BaseException)
+
+
+def pace(rate: object, burst: object, *, subject: str = "throttle") -> tuple[float, int]:
     """Return a rate and a burst as the extension takes them.
+
+    Args:
+        rate: Items per second.
+        burst: How many at once; None: what comes in within a second.
+        subject: What is throttled, for the error.
 
     Raises:
         ConfigError: One of them is not allowed.
     """
     number = type(rate) in (int, float)
     if not number or not 0 < rate < float("inf"):  # type: ignore[operator]  # a number
-        raise refused("rate", rate, "a finite number > 0", subject="throttle")
+        raise refused("rate", rate, "a finite number > 0", subject=subject)
     assert isinstance(rate, int | float)  # noqa: S101 - for the type: looked at above
     if burst is None:
         return float(rate), max(1, min(int(rate), _MOST))
     if type(burst) is not int or not 1 <= burst <= _MOST:
-        raise refused("burst", burst, f"an int from 1 to {_MOST}, or None", subject="throttle")
+        raise refused("burst", burst, f"an int from 1 to {_MOST}, or None", subject=subject)
     return float(rate), burst

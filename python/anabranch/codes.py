@@ -39,9 +39,7 @@ _ALL: Final = (
     Code("source.truncated", "A client left in the middle of a line."),
     Code("source.line_too_long", "A line was longer than max_line."),
     Code("source.invalid_utf8", "A line was not UTF-8."),
-    Code(
-        "branch.failed", "The item's branch has failed, or its hooks would not let it open again."
-    ),
+    Code("branch.failed", "The item's branch has failed."),
     Code("branch.removed", "The item's branch was removed."),
     Code("branch.full", "The item's branch was full, and its on_full is 'fail'."),
     Code("branch.timeout", "The item's branch was full for longer than its branch_timeout."),
@@ -49,6 +47,16 @@ _ALL: Final = (
     Code("channel.closed", "The channel at the end was closed while the pipeline ran."),
     Code("channel.full", "The channel at the end was full, and its on_full is 'fail'."),
     Code("channel.empty", "Nothing was there to be received from a channel."),
+    Code("select.drained", "All channels of a select were closed and empty."),
+    Code("all.failed", "None of the alternatives of a race, a fallback or a hedge succeeded."),
+    Code("group.failed", "Children of a WaitGroup failed."),
+    Code("attach.failed", "A process could not be looked at, or not any more."),
+    Code("command.refused", "A command to a process that is looked at was not carried out."),
+    Code("outbox.unavailable", "An outbox's database could not be reached, or refused to work."),
+    Code("outbox.schema", "An outbox's tables were missing, or of another version."),
+    Code("outbox.lease_lost", "A message of an outbox was not its claimer's any more."),
+    Code("outbox.duplicate", "A dedupe key was given again, with another topic or payload."),
+    Code("ResultError", "An Err without a code of its own was unwrapped."),
     Code("ConfigError", "A callable, or a hook, gave what is not allowed."),
     Code("BranchError", "A callable asked of a branch what does not fit its state."),
     Code("ClosedError", "A callable used something of anabranch's after its end."),
@@ -57,6 +65,7 @@ _ALL: Final = (
     Code("PipelineFailed", "A pipeline that was run inside a callable failed."),
     Code("HandlerError", "A callable raised a HandlerError, of another pipeline's report."),
     Code("StandstillError", "In virtual time, all that was left waited for what cannot happen."),
+    Code("OutboxError", "A callable raised a plain OutboxError."),
     Code("AnabranchError", "A callable raised a plain AnabranchError."),
 )
 

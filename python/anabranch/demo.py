@@ -3,19 +3,24 @@
 A gateway and its clients run in one event loop; the windows are stored by the pipeline's threads.
 One tenant is refused after each of its windows was written, so all of them are undone; some
 tenants lose their connection now and then and are saved by the retry. In the end the database is
-counted from outside and compared with what was sent.
+counted from outside and compared with what was sent. Meanwhile the gateway is looked at as any
+other process with pipelines would be: by the dashboard where there is a terminal, else by a printed
+picture.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sqlite3
+import subprocess
+import sys
 import tempfile
 import threading
 import time
 from collections import Counter
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
@@ -25,7 +30,7 @@ import anabranch as ab
 from anabranch.traffic import Entry, entries, parse, tenant_names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     Say = Callable[[str], None]
@@ -50,6 +55,9 @@ class Options:
         seed: The same seed gives the same lines.
         database: The SQLite file to make; None for a temporary one.
         port: The gateway's port; 0 picks a free one.
+        rate: Lines per second that are sent; None for as many as the gateway takes.
+        until: A file descriptor of which the end ends the traffic, too: then somebody else shows
+            how it goes, and nothing is said of it. None if nobody does.
     """
 
     seconds: float = 3.0
@@ -57,6 +65,8 @@ class Options:
     seed: int = 1
     database: Path | None = None
     port: int = 0
+    rate: float | None = None
+    until: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,17 +225,65 @@ async def _main(
             shares = [roles.names[first::_CONNECTIONS] for first in range(_CONNECTIONS)]
             shares = [share for share in shares if share]
             writers = [(await asyncio.open_connection(host, port))[1] for _ in shares]
-            progress = asyncio.create_task(_tell(store, sent, say))
-            clock = asyncio.get_running_loop().call_later(options.seconds, stop.set)
+            loop = asyncio.get_running_loop()
+            clock = loop.call_later(options.seconds, stop.set)
+            pause = 0.0 if options.rate is None else _BURST * len(shares) / options.rate
             clients = [
-                _send(writer, entries(share, seed=options.seed + place), sent, stop)
+                _send(writer, entries(share, seed=options.seed + place), sent, stop, pause)
                 for place, (writer, share) in enumerate(zip(writers, shares, strict=True))
             ]
-            await asyncio.gather(*clients)
-            clock.cancel()
-            await running.wait()
-            progress.cancel()
+            async with _told(store, sent, options, stop, say):
+                await asyncio.gather(*clients)
+                clock.cancel()
+                await running.wait()
     return sent
+
+
+@asynccontextmanager
+async def _told(
+    store: Store, sent: Mapping[str, int], options: Options, stop: asyncio.Event, say: Say
+) -> AsyncGenerator[None]:
+    """Say how it goes meanwhile, unless somebody else shows it: they say when it is enough."""
+    if options.until is not None:
+        loop = asyncio.get_running_loop()
+        loop.add_reader(options.until, stop.set)
+        try:
+            yield
+        finally:
+            loop.remove_reader(options.until)
+        return
+    progress = asyncio.create_task(_tell(store, sent, say))
+    picture = asyncio.create_task(_picture(options.seconds / 2, stop, say))
+    try:
+        yield
+        progress.cancel()
+        # Of a pipeline that is over the monitor still tells.
+        await picture
+    finally:
+        progress.cancel()
+        picture.cancel()
+
+
+async def _picture(seconds: float, stop: asyncio.Event, say: Say) -> None:
+    """Say after some time what others see of this process, unless it has been stopped."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+            return
+    options = ("--once", "--interval", "200ms", "--rows", "6")
+    command = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "anabranch.cli", "top", str(os.getpid()), *options),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        told, _ = await command.communicate()
+    except asyncio.CancelledError:
+        command.kill()
+        await command.wait()
+        raise
+    say(f"\n$ anabranch top {os.getpid()} {' '.join(options)}\n{told.decode().rstrip()}\n")
 
 
 async def _send(
@@ -233,8 +291,9 @@ async def _send(
     traffic: Iterator[Entry],
     sent: dict[str, int],
     stop: asyncio.Event,
+    pause: float,
 ) -> None:
-    """Send lines as fast as the gateway takes them, until told to stop."""
+    """Send lines, some at once, with pauses of so many seconds, until told to stop."""
     try:
         while not stop.is_set():
             burst = list(islice(traffic, _BURST))
@@ -243,7 +302,7 @@ async def _send(
                 sent[entry.tenant] += 1
             await writer.drain()
             # `drain` does not wait where there is room.
-            await asyncio.sleep(0)
+            await asyncio.sleep(pause)
         writer.close()
         await writer.wait_closed()
     except ConnectionError:

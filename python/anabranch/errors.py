@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import reprlib
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     ExcT = TypeVar("ExcT", bound=Exception)
 
@@ -80,6 +81,16 @@ class ChannelFull(AnabranchError):
     code: Final = "channel.full"
 
 
+class SelectDrained(ClosedError):
+    """All channels of a `select` are closed and empty, and it has no default.
+
+    Attributes:
+        code: `select.drained`.
+    """
+
+    code: Final = "select.drained"
+
+
 class BranchError(AnabranchError):
     """What was asked of a branch does not fit: it is in another state, or there is none.
 
@@ -100,7 +111,7 @@ class BranchRefused(AnabranchError):
     Attributes:
         code: Why: `branch.failed`, `branch.removed`, `branch.full` (its `on_full` is "fail"),
             `branch.timeout` (it was full for longer than `branch_timeout`) or `branch.limit`
-            (there are `max_branches` already).
+            (there are `max_branches` already; `Running.add_branch` raises that, too).
     """
 
     def __init__(self, message: str, *, code: str = "branch.failed") -> None:
@@ -176,6 +187,43 @@ class HandlerTimeout(AnabranchError, TimeoutError):
         return {"timeout": self.timeout, "late": self.late, "abandoned": self.abandoned}
 
 
+class Cancelled(AnabranchError):
+    """A call by hand was cut short by its `ab.Cancel`; what it did has been undone.
+
+    Attributes:
+        code: `cancelled`.
+        reason: Why, as told to `Cancel.cancel`.
+    """
+
+    code: Final = "cancelled"
+
+    def __init__(self, message: str, *, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class ResultError(AnabranchError):
+    """An `ab.Err` that was not made of an exception of its own was unwrapped.
+
+    Its cause is the exception it was made of, if there is one.
+
+    Attributes:
+        code: The code of the `Err`.
+        metadata: Its metadata.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str = "",
+        metadata: Mapping[str, object] = MappingProxyType({}),
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.metadata: dict[str, object] = dict(metadata)
+
+
 class EnsureError(AnabranchError):
     """The predicate of an `ensure` was false for an item.
 
@@ -242,6 +290,91 @@ class SourceError(AnabranchError):
         return {} if self.peer is None else {"peer": self.peer}
 
 
+class OutboxError(AnabranchError):
+    """The base of what goes wrong with an outbox.
+
+    Attributes:
+        store: The outbox: its URL without the password, or "memory".
+    """
+
+    def __init__(self, message: str, *, store: str | None = None) -> None:
+        super().__init__(message)
+        self.store = store
+
+
+class StoreUnavailable(OutboxError):
+    """The outbox's database cannot be reached, or refuses to work; its cause tells why.
+
+    Attributes:
+        code: `outbox.unavailable`.
+    """
+
+    code: Final = "outbox.unavailable"
+
+
+class SchemaMismatch(OutboxError):
+    """The outbox's tables are missing, or of another version than this anabranch works on.
+
+    Attributes:
+        code: `outbox.schema`.
+        found: The version of the tables there; None: unknown, 0: there are none.
+        needed: The version this anabranch works on.
+    """
+
+    code: Final = "outbox.schema"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        store: str | None = None,
+        found: int | None = None,
+        needed: int | None = None,
+    ) -> None:
+        super().__init__(message, store=store)
+        self.found = found
+        self.needed = needed
+
+
+class LeaseLost(OutboxError):
+    """The message is not yours any more: its lease was over, or it was ended already.
+
+    Attributes:
+        code: `outbox.lease_lost`.
+        id: The message's id.
+    """
+
+    code: Final = "outbox.lease_lost"
+
+    def __init__(self, message: str, *, store: str | None = None, id: int | None = None) -> None:  # noqa: A002 - as it is called everywhere
+        super().__init__(message, store=store)
+        self.id = id
+
+
+class DuplicateConflict(OutboxError):
+    """A dedupe key was given again, with another topic or payload.
+
+    Attributes:
+        code: `outbox.duplicate`.
+        dedupe_key: The key.
+        id: The message that was enqueued with it.
+    """
+
+    code: Final = "outbox.duplicate"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        store: str | None = None,
+        dedupe_key: str | None = None,
+        id: int | None = None,  # noqa: A002 - as it is called everywhere
+    ) -> None:
+        super().__init__(message, store=store)
+        self.dedupe_key = dedupe_key
+        self.id = id
+
+
 class StandstillError(AnabranchError):
     """In virtual time: all that is left waits for what can never happen.
 
@@ -267,12 +400,81 @@ class CompensationError(AnabranchError, ExceptionGroup[Exception]):
         return CompensationError(self.message, excs)
 
 
+class AllFailed(AnabranchError, ExceptionGroup[Exception]):
+    """None of the alternatives of a `race`, a `fallback` or a `hedge` succeeded.
+
+    It holds one error for each that was tried, in the order they were given in.
+
+    Attributes:
+        code: `all.failed`.
+    """
+
+    code: Final = "all.failed"
+
+    def derive(self, excs: Sequence[ExcT], /) -> AllFailed:  # type: ignore[override]  # typeshed's is generic
+        """Make the group that `split` and `except*` hand on."""
+        return AllFailed(self.message, excs)
+
+
+class AttachError(AnabranchError):
+    """A process cannot be looked at, or not any more.
+
+    Attributes:
+        code: `attach.failed`.
+        reason: Why, in a word: `not_found`, `ambiguous`, `lost`, `timeout`, `off`, or what the
+            process has refused with (`auth`, `busy`, `proto`).
+    """
+
+    code: Final = "attach.failed"
+
+    def __init__(self, message: str, *, reason: str = "lost") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class CommandError(AnabranchError):
+    """A command to a pipeline that is looked at was not carried out.
+
+    Attributes:
+        code: `command.refused`.
+        reason: Why, in a word: `readonly`, `not_found`, `ambiguous`, `conflict` (the branch has
+            changed since it was looked at), `state`, `unsupported`, `invalid`, `timeout`, `busy`,
+            `ended` or `failed`.
+    """
+
+    code: Final = "command.refused"
+
+    def __init__(self, message: str, *, reason: str = "failed") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class GroupFailed(AnabranchError, ExceptionGroup[Exception]):
+    """Children of a `WaitGroup` failed: one error for each, in the order they were begun in.
+
+    Attributes:
+        code: `group.failed`.
+    """
+
+    code: Final = "group.failed"
+
+    def derive(self, excs: Sequence[ExcT], /) -> GroupFailed:  # type: ignore[override]  # typeshed's is generic
+        """Make the group that `split` and `except*` hand on."""
+        return GroupFailed(self.message, excs)
+
+
 class PipelineFailed(AnabranchError, ExceptionGroup[Exception]):
     """A run failed in whole or in part: one error for each failure its report has kept."""
 
     def derive(self, excs: Sequence[ExcT], /) -> PipelineFailed:  # type: ignore[override]  # typeshed's is generic
         """Make the group that `split` and `except*` hand on."""
         return PipelineFailed(self.message, excs)
+
+
+def check_name(name: object, subject: str, *, argument: str = "name") -> None:
+    """Raise a ConfigError unless `name` is a str that is not empty."""
+    if not isinstance(name, str) or not name:
+        raise refused(argument, name, "a str that is not empty", subject=subject)
 
 
 def refused(

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from anabranch.codes import CODES
-from anabranch.errors import RestoredError
+from anabranch.errors import HandlerTimeout, RestoredError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +31,7 @@ _PLAIN: Final = ("code", "message", "stage", "items", "attempts", "delay", "gave
 _OF_THE_GROUP: Final[Sequence[Failure]] = []
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Failure:
     """One unit, an item or a window, that failed for good. It cannot be changed.
 
@@ -96,6 +96,45 @@ class Failure:
         be("children", tuple(self.children))
         be("metadata", MappingProxyType(dict(self.metadata)))
 
+    @classmethod
+    def of(
+        cls, error: BaseException, *, stage: str = "", tenant: object = None, item: object = None
+    ) -> Failure:
+        """Make the failure that an exception is, with what a call by hand has kept with it.
+
+        Args:
+            error: The exception.
+            stage: Where it arose.
+            tenant: Whose work failed.
+            item: What it failed with.
+
+        Example:
+            >>> import anabranch as ab
+            >>> def ask() -> None:
+            ...     raise OSError("busy")
+            >>> try:
+            ...     ab.retry(ask, ab.Retry.fixed(0.001, attempts=3))
+            ... except OSError as error:
+            ...     failure = ab.Failure.of(error)
+            >>> failure.code, failure.attempts, len(failure.history), failure.gave_up
+            ('OSError', 3, 3, 'attempts')
+        """
+        from anabranch._failures import code_of  # it imports asyncio
+        from anabranch._record import record_of
+
+        known = record_of(error)
+        return cls(
+            code=code_of(error),
+            stage=stage,
+            tenant=tenant,
+            attempts=known.attempts,
+            delay=known.delay,
+            error=error,
+            history=(*known.earlier, error),
+            gave_up=known.gave_up,
+            item=item,
+        )
+
     @property
     def cause(self) -> BaseException:
         """The exception that the failure was made of: `error`."""
@@ -111,7 +150,8 @@ class Failure:
         """Return the same failure with another code, message or metadata, for `map_error`.
 
         Raises:
-            ValueError: The code is one of the library's own, all of which are in `ab.CODES`.
+            ValueError: The code is no text, is empty, or is one of the library's own, all of which
+                are in `ab.CODES`.
 
         Example:
             >>> import anabranch as ab
@@ -123,9 +163,7 @@ class Failure:
         """
         changes: dict[str, Any] = {}
         if code is not None:
-            if code in CODES and code != self.code:
-                raise ValueError(f"the code {code!r} is one of anabranch's own: choose another")
-            changes["code"] = code
+            changes["code"] = own_code(code, self.code)
         if message is not None:
             changes["message"] = message
         if metadata is not None:
@@ -182,9 +220,41 @@ class Failure:
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return _again, ({**values, "metadata": dict(self.metadata)},)
 
+    def __repr__(self) -> str:
+        return f"<Failure {self}>"
+
     def __str__(self) -> str:
         tenant = "" if self.tenant is None else f", tenant {text(self.tenant)!r}"
         return f"stage {self.stage!r}{tenant}: {self.code}: {self.message}"
+
+
+def by_now(failure: Failure) -> Failure:
+    """Return a failure with what has become known of its timeout since it was made.
+
+    What a call raises after its timeout comes when operators have been told of the failure.
+    Metadata that a `map_error` gave it stays.
+    """
+    error = failure.error
+    if not isinstance(error, HandlerTimeout) or failure.metadata.keys() != error.metadata.keys():
+        return failure
+    return dataclasses.replace(failure, metadata=error.metadata)
+
+
+def own_code(code: object, before: str) -> str:
+    """Return a code that a user has given a failure.
+
+    Args:
+        code: What was given.
+        before: The code that the failure has.
+
+    Raises:
+        ValueError: It is no code, or one of the library's own.
+    """
+    if not isinstance(code, str) or not code:
+        raise ValueError(f"a code must be a text of at least one character, got {code!r}")
+    if code in CODES and code != before:
+        raise ValueError(f"the code {code!r} is one of anabranch's own: choose another")
+    return code
 
 
 def _again(values: dict[str, Any]) -> Failure:

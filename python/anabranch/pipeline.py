@@ -5,34 +5,45 @@ Here are its beginning and its running; the stages stand in files by subject, se
 
 from __future__ import annotations
 
+import inspect
+import weakref
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from anabranch import _core
 from anabranch._callables import name_of, source_kind
 from anabranch._grouping import Grouping
+from anabranch._observe import checked
 from anabranch._operators import Operators, last_letters, letters
 from anabranch._sinks import Sinks
 from anabranch._stages import Settings
+from anabranch._stateful import Stateful
 from anabranch._transforms import Transforms
 from anabranch.errors import ClosedError, refused
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Iterable
     from datetime import timedelta
+    from pathlib import PurePath
 
     from anabranch._driver import Session
     from anabranch._operators import Target
+    from anabranch._readers import OnFault
     from anabranch._running import Running
+    from anabranch._stages import Stage
     from anabranch._virtual import VirtualClock
+    from anabranch.channel import Channel
     from anabranch.report import Report
     from anabranch.scope import Policy
+    from anabranch.source import Source as MergeSource
     from anabranch.sources import TcpLines
+    from anabranch.strategy import Chooser, Strategy
 
 T = TypeVar("T")
 U = TypeVar("U")
 
 
-class Pipeline(Transforms[T], Grouping[T], Operators[T], Sinks[T]):
+class Pipeline(Transforms[T], Stateful[T], Grouping[T], Operators[T], Sinks[T]):
     """A course for items: from a source through stages, per tenant after `fan_out`, to a sink.
 
     Each method returns a new Pipeline with one more stage and leaves the old one as it was, so
@@ -57,9 +68,11 @@ class Pipeline(Transforms[T], Grouping[T], Operators[T], Sinks[T]):
             what the stage `dead_letter` takes as its target.
         grace: Seconds that what is inside has to reach its end when the pipeline is drained.
         commit: "unit" releases what undoes a unit as soon as the unit has succeeded; "end" keeps
-            it to the end of the run, which then commits as a whole, or, if an item has failed or
-            was given up, or the run is aborted, is undone as a whole, last action first. Memory
-            grows with the number of undo actions.
+            it to the end of the run, which then commits as a whole if every item was committed,
+            filtered or dead-lettered. If one has failed, was dropped or is left, if a branch or the
+            source has failed, or the run is aborted, all is undone, last action first. What is
+            undone earlier, as a failure that was recovered, stays so. Memory grows with the number
+            of undo actions.
         rollback: How the undo actions of one rollback follow each other: "sequential" runs them
             one after the other, the last registered first; "parallel" all at once; "none" runs
             none of them. Or a function that is called once per rollback with the actions, the
@@ -71,6 +84,13 @@ class Pipeline(Transforms[T], Grouping[T], Operators[T], Sinks[T]):
         clock: What windows, retries and deadlines go by, for tests. None: the virtual clock of
             the event loop the pipeline runs in, if it is one of `anabranch.testing`; otherwise the
             machine's monotonic clock.
+        observe: Who may look at the pipeline while it runs, with `anabranch top`, `anabranch ls` or
+            `anabranch.attach`, and steer it. "auto": this user, unless the environment variable
+            `ANABRANCH_OBSERVE` says otherwise; "ro": this user, and only look; "off": nobody. A
+            path: this user, at a socket there. "tcp:127.0.0.1:0": whoever has the token, which
+            stands in a file that only this user can read, and only look; see the README. What goes
+            wrong with it is logged, once, and the pipeline runs all the same. With a virtual clock
+            nobody looks.
 
     Raises:
         ConfigError: An argument is not allowed.
@@ -109,6 +129,7 @@ class Pipeline(Transforms[T], Grouping[T], Operators[T], Sinks[T]):
         rollback_deadline: float | timedelta | None = 30.0,
         seed: int | None = None,
         clock: VirtualClock | None = None,
+        observe: str | PurePath = "auto",
     ) -> None:
         if clock is not None:
             _check_clock(clock, pipeline=name)
@@ -130,7 +151,12 @@ class Pipeline(Transforms[T], Grouping[T], Operators[T], Sinks[T]):
         )
         settings: dict[str, Any] = plan.settings()
         stage = None if target is None else last_letters(*target[1:])
-        self._become(Settings(**settings, clock=clock, policy=policy, letters=stage), plan, ())
+        observed = checked(observe, pipeline=name)
+        self._become(
+            Settings(**settings, clock=clock, policy=policy, letters=stage, observe=observed),
+            plan,
+            (),
+        )
 
     @overload
     def source(self, src: TcpLines[U], *, name: str | None = ...) -> Pipeline[U]: ...
@@ -164,12 +190,57 @@ class Pipeline(Transforms[T], Grouping[T], Operators[T], Sinks[T]):
         options = {"how": how, "label": name_of(src)}
         return self._extended("source", label, options, live={"source": src})
 
+    def merge(
+        self,
+        readers: Iterable[Channel[U] | MergeSource[U]],
+        *,
+        strategy: str | Strategy | Chooser = "round_robin",
+        on_fault: OnFault = "fail_fast",
+        name: str | None = None,
+    ) -> Pipeline[U]:
+        """Take items from many channels, read as one; comes first, in the place of `source`.
+
+        Args:
+            readers: The channels, each once. What was not taken stays in them.
+            strategy: Which of those that have something is read next: see `ab.Strategy`.
+            on_fault: What the error of a channel does; see `ab.merge`.
+            name: The stage's name; "merge" by default.
+
+        Raises:
+            ConfigError: An argument is not allowed, or it is not the first stage.
+
+        Example:
+            >>> import anabranch as ab
+            >>> one, two = ab.Channel(10), ab.Channel(10)
+            >>> one.send_many_nowait([1, 2])
+            >>> two.send_many_nowait([10, 20])
+            >>> one.close()
+            >>> two.close()
+            >>> ab.Pipeline("p").merge([one, two]).collect().run_blocking().items
+            [1, 10, 2, 20]
+        """
+        from anabranch._merge import Merge
+
+        given = list(readers) if hasattr(readers, "__iter__") else readers
+
+        def begin() -> Merge[U]:
+            return Merge(given, strategy, on_fault)
+
+        def fresh(stage: Stage) -> Stage:
+            return replace(stage, options={**stage.options, "source": begin()})
+
+        begin()  # checks the arguments
+        label = "merge" if name is None else name
+        options = {"how": "async", "label": "merge"}
+        live = {"source": None, "fresh": fresh}
+        return self._extended("source", label, options, live=live)
+
     async def run(self) -> Report[T]:
         """Run the pipeline in the running event loop, to its end.
 
         A cancelled call aborts the run, and waits for its rollback. A handler that swallows its
-        own cancellation is left behind after 5 s, and listed in the report; one that never
-        suspends blocks the loop, and nothing can end it.
+        own cancellation, or is stuck in a thread, is left behind after 5 s, and listed in the
+        report; one that never suspends blocks the loop, and nothing can end it.
 
         Returns:
             The report. Failures are in it, not raised; `report.raise_for_failure()` raises them.
@@ -192,7 +263,9 @@ class Pipeline(Transforms[T], Grouping[T], Operators[T], Sinks[T]):
         """Run the pipeline in this thread, to its end.
 
         An event loop is opened only if something is asynchronous. On the main thread the first
-        Ctrl-C drains, the second rolls back at once, and the third leaves.
+        Ctrl-C drains, the second rolls back at once, and the third leaves. A handler that is stuck
+        in a thread is left behind 5 s after the second, and listed in the report; one that runs
+        inline cannot be.
 
         Returns:
             The report. Failures are in it, not raised; `report.raise_for_failure()` raises them.
@@ -251,15 +324,40 @@ class Pipeline(Transforms[T], Grouping[T], Operators[T], Sinks[T]):
 
     def _begin(self) -> Session[T]:
         self._plan.validate()
+        self._check_source()
         if not self._turn.acquire(blocking=False):
             raise ClosedError(
                 f"pipeline {self.name!r} has been run already: a Pipeline object runs once, "
                 "so build one for each run, for instance in a function that returns it"
             )
+        self._take_source()
         # Here, not above: it needs asyncio, which a program that only builds does not.
         from anabranch._driver import Session
 
         return Session(self)
+
+    def _check_source(self) -> None:
+        """Raise if the source is a generator that has been used up, or that another run uses."""
+        source = self._stages[0].options["source"]
+        if _is_generator(source) and source in _taken:
+            raise ClosedError(
+                f"pipeline {self.name!r}: its source {name_of(source)!r} is a generator that "
+                "another run has taken its items from, and a generator gives each once: make a "
+                "new one for each pipeline, or give several the same items by ab.broadcast"
+            )
+
+    def _take_source(self) -> None:
+        source = self._stages[0].options["source"]
+        if _is_generator(source):
+            _taken.add(source)
+
+
+def _is_generator(source: object) -> bool:
+    return inspect.isgenerator(source) or inspect.isasyncgen(source)
+
+
+# The generators that some run has taken items from.
+_taken: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def _check_clock(clock: object, *, pipeline: object) -> None:

@@ -16,7 +16,7 @@ from anabranch.errors import (
     HandlerTimeout,
     PipelineFailed,
 )
-from anabranch.failure import Failure, plain_key
+from anabranch.failure import Failure, by_now, plain_key
 from anabranch.failure import text as _text
 
 if TYPE_CHECKING:
@@ -37,7 +37,9 @@ class Counts:
     Attributes:
         received: Items taken from the source; for a branch: routed to it.
         produced: Items that stages made beyond those they took (`flat_map`).
-        committed: Items handled to the end.
+        committed: Items handled to the end. They stay committed if what they registered with
+            `level="branch"` or `"pipeline"` is undone later, with their branch or the run: items
+            count as they ended, and `Report.compensations` tells of the undo actions.
         filtered: Items taken out by a stage on purpose.
         failed: Items failed for good, and taken by no operator.
         dropped: Items given up by policy: a partial window when the pipeline is aborted.
@@ -175,7 +177,7 @@ class ErrorSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Abandonment:
-    """One call that did not end when it was cancelled, and was left behind.
+    """One call that did not end when it should have, and was left behind.
 
     It had run into its timeout, or the run was aborted.
 
@@ -212,14 +214,15 @@ class Report(Counts, Generic[T]):
         codes: How many items failed, by code; exact.
         failures: The first failures that nobody took; a sample where there are many.
         errors: What each `collect_errors` has seen in the whole run, by the stage's name.
-        compensated: How many undo actions were run and succeeded.
+        compensated: How many undo actions were run and succeeded: those of units, of branches and
+            of the run as a whole.
         stuck: How many undo actions and finalizers failed, or had no turn before the rollback's
             deadline; see `retry_stuck`.
         skipped: How many undo actions the rollback policy left out.
         finalized: How many finalizers were run and succeeded.
         compensations: The first undo actions; a sample where there are many. Those that are stuck
             are all there, up to 10,000.
-        abandoned: How many calls did not end when they were cancelled, and were left behind.
+        abandoned: How many calls did not end when they should have, and were left behind.
         abandonments: The first of these; a sample where there are many.
         late: How many calls gave a result after their timeout, which was dropped.
         items: What `collect()` collected, in order.
@@ -263,7 +266,7 @@ class Report(Counts, Generic[T]):
             **data["counts"],
             branches=BranchReports(data["columns"], data["branches"]),
             codes=dict(data["codes"]),
-            failures=tuple(data["failures"]),
+            failures=tuple(map(by_now, data["failures"])),
             errors=data.get("errors", {}),
             compensated=undone["done"],
             stuck=undone["failed"],
@@ -280,8 +283,8 @@ class Report(Counts, Generic[T]):
     def ok(self) -> bool:
         """Whether the run came to its end, no item failed and no undo action got stuck.
 
-        Items filtered, dropped or dead-lettered by policy, and items left by a drain that ran out
-        of time, do not count against it.
+        Items filtered, dropped or dead-lettered by policy do not count against it. A drain that
+        ran out of time has not come to its end.
         """
         return self.outcome in ("completed", "drained") and self.failed == 0 and self.stuck == 0
 
@@ -297,7 +300,7 @@ class Report(Counts, Generic[T]):
             tenant: The branch's key.
 
         Raises:
-            KeyError: No item had this key.
+            KeyError: There is no such branch.
         """
         branches = self.branches
         if isinstance(branches, BranchReports):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, Self, TypeAlias, cast
 
 from anabranch._core import UndoAction
 from anabranch._playback import Played, arranging, new_scope, play, play_blocking, seconds
+from anabranch._record import note, record, record_of
 from anabranch.compensation import Compensation, compensation_of
 from anabranch.errors import ClosedError, refused
 
@@ -33,6 +34,24 @@ class RollbackReport:
     """
 
     actions: tuple[Compensation, ...] = ()
+
+    @staticmethod
+    def of(error: BaseException) -> RollbackReport:
+        """Return what was undone because of `error`, by all scopes and calls it has passed.
+
+        Example:
+            >>> import anabranch as ab
+            >>> def store(ctx: ab.Context) -> None:
+            ...     ctx.compensate(print, "undone", name="remove")
+            ...     raise OSError("disk full")
+            >>> try:
+            ...     ab.retry(store, ab.Retry.fixed(0.0, attempts=1))
+            ... except OSError as error:
+            ...     print([action.name for action in ab.RollbackReport.of(error).actions])
+            undone
+            ['remove']
+        """
+        return RollbackReport(actions=record_of(error).undone)
 
     @property
     def ok(self) -> bool:
@@ -253,7 +272,7 @@ class CompensationScope:
         if error is None:
             self.commit_blocking()
         else:
-            self._note(error, self.rollback_blocking())
+            tell(error, self.rollback_blocking())
 
     async def __aenter__(self) -> Self:
         """Begin the block."""
@@ -270,7 +289,7 @@ class CompensationScope:
         if error is None:
             await self.commit()
         else:
-            self._note(error, await self.rollback())
+            tell(error, await self.rollback())
 
     def _register(
         self,
@@ -300,12 +319,10 @@ class CompensationScope:
             chosen = arranging(cast("Policy", policy))(tuple(actions)) if actions else []
             skipped = [action for action in actions if action not in chosen]
             playback.arranged(chosen)
-        elif policy in _POLICIES:
+        else:
+            check_policy(policy, subject="rollback")
             playback = self._core.end(False, str(policy))  # noqa: FBT003 - private
             skipped = playback.abandoned()
-        else:
-            allowed = "'sequential', 'parallel', 'none' or a callable"
-            raise refused("policy", policy, allowed, subject="rollback")
         played = [Played(action, "skipped", 0.0, None) for action in skipped]
         return playback, played, policy == "parallel"
 
@@ -333,10 +350,22 @@ class CompensationScope:
         self._report = RollbackReport(actions=tuple(actions))
         return self._report
 
-    def _note(self, error: BaseException, report: RollbackReport) -> None:
-        if not report.ok:
-            stuck = ", ".join(it.name for it in report.actions if it.outcome == "failed")
-            error.add_note(f"anabranch: undo actions are stuck: {stuck}")
+
+def tell(error: BaseException, report: RollbackReport | None) -> None:
+    """Tell on `error` what was undone because of it."""
+    if report is None or not report.actions:
+        return
+    record(error, undone=(*record_of(error).undone, *report.actions))
+    stuck = ", ".join(it.name for it in report.actions if it.outcome == "failed")
+    if stuck:
+        note(error, f"undo actions are stuck: {stuck}")
+
+
+def check_policy(policy: object, *, subject: str, argument: str = "policy") -> None:
+    """Raise a ConfigError unless `policy` tells how undo actions follow each other."""
+    if not callable(policy) and policy not in _POLICIES:
+        allowed = "'sequential', 'parallel', 'none' or a callable"
+        raise refused(argument, policy, allowed, subject=subject)
 
 
 def _core_of(other: object) -> _core.Scope:

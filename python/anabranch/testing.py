@@ -1,9 +1,12 @@
-"""For tests of code that uses anabranch: virtual time, and whether memory grows.
+"""For tests of code that uses anabranch: virtual time, interleavings, and whether memory grows.
 
 Time: run the code under test by `run`, or decorate an async test with `virtual_time`. All that
 waits by the event loop (`asyncio.sleep`, `asyncio.timeout`, windows, retries, deadlines) then waits
 no real time, at exact instants and in the same order each time; the code stays as it is. What
 waits by other means (`time.sleep`, a lock of a thread) still does.
+
+Interleavings: `explore` runs a test again and again, and each time draws anew which of the tasks
+that are ready goes on.
 
 Memory: `memory_growth` for what is called over and over, `MemoryWatch` for what runs long.
 
@@ -36,6 +39,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from anabranch._explore import Explored, explore
 from anabranch._virtual import PATIENCE, VirtualClock, VirtualLoop
 from anabranch.errors import StandstillError, refused
 
@@ -44,11 +48,13 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
 __all__ = [
+    "Explored",
     "MemoryGrowth",
     "MemoryWatch",
     "StandstillError",
     "VirtualClock",
     "VirtualLoop",
+    "explore",
     "memory_growth",
     "run",
     "virtual_time",

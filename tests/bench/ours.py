@@ -50,6 +50,15 @@ async def per_event(events: Iterable[Event], handler: Handler, concurrency: int)
     report.raise_for_failure()
 
 
+async def children(events: Iterable[Event], handler: Handler) -> None:
+    """Give each event a child of one ErrGroup, all at once."""
+    async with ab.ErrGroup("bench") as group:
+        for event in events:
+            mapped = double(event)
+            if keep(mapped):
+                group.go(handler, mapped)
+
+
 def route(events: Iterable[Event], sink: Sink) -> None:
     """Fan out by name and window; no Python callable but the sink."""
     (

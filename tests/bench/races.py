@@ -95,6 +95,12 @@ def _ours_concurrent(events: Sequence[Event]) -> Sums:
     return totals.sums()
 
 
+def _ours_children(events: Sequence[Event]) -> Sums:
+    totals = Totals()
+    asyncio.run(ours.children(events, totals.handle))
+    return totals.sums()
+
+
 def _ours_route(events: Sequence[Event]) -> Sums:
     edges = Edges()
     ours.route(events, edges.store)
@@ -132,6 +138,12 @@ def _task_group(events: Sequence[Event]) -> Sums:
     return totals.sums()
 
 
+def _children(events: Sequence[Event]) -> Sums:
+    totals = Totals()
+    asyncio.run(per_event.children(events, totals.handle))
+    return totals.sums()
+
+
 def _route(events: Sequence[Event]) -> Sums:
     edges = Edges()
     route.run(events, edges.store)
@@ -156,6 +168,7 @@ RACES = {
     "async-sleep": Race(
         3.0, "TaskGroup and semaphore", _ours_concurrent, _task_group, events=200_000
     ),
+    "children": Race(1.0, "TaskGroup", _ours_children, _children, events=10_000),
     "route": Race(1.8, "routing loop", _ours_route, _route, expected_edges),
     "peer-bytewax": _against_peer("bytewax"),
     "peer-asyncio": _against_peer("asyncio_queues"),

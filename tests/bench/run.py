@@ -35,6 +35,7 @@ NAMES = (
     "async-sink",
     "async-handler",
     "async-sleep",
+    "children",
     "route",
     "push",
     "ticker",
@@ -42,10 +43,36 @@ NAMES = (
     "tcp",
     "memory",
     "memory-undo",
+    "undo-window",
+    "undo-event",
     "tenants",
     "tenants-idle",
     "throttle",
     "failing-tenant",
+    "fair",
+    "fan-in-100",
+    "fan-in-10000",
+    "channel-hop",
+    "select-2",
+    "select-16",
+    "select-256",
+    "watched",
+    "unwatched",
+    "hung-client",
+    "sampler",
+    "asleep",
+    "branch-bytes",
+    "first-picture",
+    "top-frame",
+    "top-frame-small",
+    "top-frame-large",
+    "top-rate",
+    "top-idle",
+    "top-first-frame",
+    "top-shell",
+    "top-key",
+    "top-memory",
+    "ls",
     "peer-bytewax",
     "peer-asyncio",
     "peer-anyio",
@@ -76,14 +103,22 @@ def arguments() -> argparse.Namespace:
 def find(name: str) -> Callable[[Settings], Outcome]:
     """Return the case called `name`."""
     # Imported here: the parent, which only starts workers, stays small and needs no anabranch.
+    import dashboard
+    import fair
     import latency
     import memory
+    import observer
     import races
     import tenants
+    import toolkit
+    import undo
+    import watched
     import wire
 
     cases = {name: race.run for name, race in races.RACES.items()}
-    return (cases | latency.CASES | wire.CASES | memory.CASES | tenants.CASES)[name]
+    cases |= latency.CASES | wire.CASES | memory.CASES
+    cases |= tenants.CASES | undo.CASES | fair.CASES | toolkit.CASES
+    return (cases | watched.CASES | observer.CASES | dashboard.CASES)[name]
 
 
 def work(name: str, *, pairs: int, quick: bool) -> None:

@@ -20,7 +20,7 @@ def drained(channel):
     while True:
         try:
             items.append(channel.receive_nowait())
-        except (ab.ChannelEmpty, ab.ChannelClosed, ValueError):
+        except (ab.ChannelEmpty, ab.ClosedError, ab.Cancelled, ValueError):
             return items
 
 

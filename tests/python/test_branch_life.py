@@ -200,7 +200,7 @@ async def test_b4_a_command_that_does_not_fit_is_refused_and_says_why(clock):
     async with started(told) as (running, source):
         stranger = running.branch("x")
         for ask in (stranger.pause, stranger.remove, lambda: stranger.state):
-            with pytest.raises(ab.BranchError, match="branch 'x': has no branch: add_branch"):
+            with pytest.raises(ab.BranchError, match="branch 'x': there is no such branch; add"):
                 ask()
         source.put("a1")
         await clock.advance(0.0)
@@ -323,7 +323,7 @@ async def test_b4_a_command_from_within_a_callable_is_carried_out_behind_it(cloc
         source.put("a2")
         await clock.advance(0.0)
         assert running.branch("a").state == "paused"
-        assert "was not carried out: pipeline 'p', branch 'x': has no branch" in caplog.text
+        assert "not carried out: pipeline 'p', branch 'x': there is no such branch" in caplog.text
         running.branch("a").resume()
         source.end()
         balanced(await running.wait())

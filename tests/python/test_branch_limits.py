@@ -205,7 +205,8 @@ def test_b10_beyond_max_branches_items_fail_and_name_their_key():
     assert (report.items, report.codes) == (["a1", "b1", "a2"], {"branch.limit": 2})
     assert [branch.tenant for branch in report.branches] == ["a", "b"]
     assert str(report.failures[0].error) == (
-        "pipeline 'p': no branch for tenant 'c': there are max_branches=2 already"
+        "pipeline 'p': no branch for tenant 'c': there are max_branches=2 already; raise "
+        "max_branches, or drain a branch or let idle_ttl close it"
     )
     assert report.failures[0].tenant is None
 

@@ -72,6 +72,7 @@ def test_v2_stages_tell_what_was_found_and_filled_in():
         "capacity": 1000,
         "on_full": "wait",
         "isolate": True,
+        "weight": 1,
         "branch_timeout": None,
         "idle_ttl": 300.0,
         "on_branch_error": "continue",

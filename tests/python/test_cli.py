@@ -21,20 +21,32 @@ def run(*arguments):
     )
 
 
-def refused(arguments, capsys):
+def refused(arguments, capfd):
     """Return what is said about wrong arguments: one line, on stderr alone."""
-    with pytest.raises(SystemExit) as caught:
-        main(arguments)
-    assert caught.value.code == 2
-    said = capsys.readouterr()
+    try:
+        code = main(arguments)
+    except SystemExit as caught:
+        code = caught.code
+    assert code == 2
+    said = capfd.readouterr()
     assert said.out == ""
     assert said.err.count("\n") == 1
     return said.err
 
 
-def test_the_console_script_is_installed():
+def test_the_console_script_needs_the_extension_alone():
     (script,) = entry_points(group="console_scripts", name="anabranch")
-    assert script.load() is main
+    assert script.value == "anabranch_command:main"
+    check = """
+import sys
+from anabranch_command import main
+sys.argv[1:] = ["--version"]
+sys.exit(main() or bool({"anabranch", "asyncio", "typing", "logging"} & set(sys.modules)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", check], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, f"anabranch {anabranch.__version__}\n")
 
 
 def test_version_is_told_without_loading_what_runs_pipelines():
@@ -48,24 +60,28 @@ def test_version_is_told_without_loading_what_runs_pipelines():
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 
 
-def test_help_names_the_commands_and_their_options(capsys):
-    for arguments, told in (["--help"], "demo"), (["demo", "--help"], "--seconds"):
-        with pytest.raises(SystemExit) as caught:
-            main(arguments)
-        assert caught.value.code == 0
-        assert told in capsys.readouterr().out
-
-
-def test_without_a_command_the_help_is_shown_on_stderr(capsys):
-    assert main([]) == 2
-    out, err = capsys.readouterr()
-    assert (out, "demo" in err, "--version" in err) == ("", True, True)
+def test_help_names_the_commands_and_their_options(capfd):
+    assert main(["--help"]) == 0
+    told = capfd.readouterr().out
+    for command in ("ls", "top", "doctor", "demo"):
+        assert f"\n  {command} " in told
+    assert main(["top", "--help"]) == 0
+    assert "--once" in capfd.readouterr().out
+    with pytest.raises(SystemExit) as caught:
+        main(["demo", "--help"])
+    assert caught.value.code == 0
+    assert "--seconds" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
+        ([], "no command given"),
         (["dmeo"], "dmeo"),
+        (["ls", "--jsn"], "--jsn"),
+        (["top", "--interval", "1h"], 'must be a time from 50ms to 60s, got "1h"'),
+        (["top", "--batch", "0"], "0"),
+        (["top", "--connect", "pipe:7"], "neither unix:PATH nor tcp:ADDRESS:PORT"),
         (["demo", "--second", "1"], "--second"),
         (["demo", "--seconds", "0"], "--seconds: must be seconds > 0, got '0'"),
         (["demo", "--seconds", "nan"], "--seconds: must be seconds > 0, got 'nan'"),
@@ -75,8 +91,8 @@ def test_without_a_command_the_help_is_shown_on_stderr(capsys):
         (["demo", "--port", "70000"], "--port: must be an int from 0 to 65535, got '70000'"),
     ],
 )
-def test_wrong_arguments_are_told_in_one_line(arguments, told, capsys):
-    error = refused(arguments, capsys)
+def test_wrong_arguments_are_told_in_one_line(arguments, told, capfd):
+    error = refused(arguments, capfd)
     assert error.startswith("anabranch")
     assert told in error
 

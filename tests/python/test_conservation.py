@@ -48,6 +48,8 @@ class Course:
         self.sink_failed, self.sink_undone, self.sink_retries = [], [], False
         self.waiting = {}
         self.running = None
+        # Whether there is a fan_out, so that there are branches to command.
+        self.parted = False
         self.stops = False
         self.taken = 0
 
@@ -135,7 +137,7 @@ class Course:
         def command(value):
             self.taken += 1
             for after, words, tenant in commands:
-                if self.taken == after and self.running is not None:
+                if self.taken == after and self.running is not None and self.parted:
                     branch = self.running.branch(tenant)
                     for word in words:
                         getattr(branch, word)()
@@ -241,6 +243,7 @@ def courses(draw):
     for kind, flavour in draw(stages):
         kinds.append(kind)
         pipeline = add_stage(draw, course, pipeline, kinds, flavour)
+    course.parted = "fan_out" in kinds
     pipeline = add_sink(draw, course, pipeline)
     return course, pipeline, end if course.stops else draw(st.sampled_from(DRIVERS))
 

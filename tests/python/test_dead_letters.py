@@ -93,8 +93,13 @@ def test_t1_a_letter_is_in_the_file_while_the_run_goes_on(driver, tmp_path):
 @every_driver
 def test_t1_a_dead_letter_file_that_cannot_be_opened_is_found_at_the_start(driver, tmp_path):
     pipeline = ab.Pipeline("p").source(["1"]).collect().dead_letter(tmp_path / "no" / "such.jsonl")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(ab.ConfigError) as refused:
         go(pipeline, driver)
+    assert str(refused.value).startswith(
+        "pipeline 'p', stage 'dead_letter': target must be the path of a file that can be appended "
+        "to (No such file or directory), got '"
+    )
+    assert isinstance(refused.value.__cause__, FileNotFoundError)
 
 
 @every_driver

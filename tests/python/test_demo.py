@@ -6,9 +6,12 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import closing
 
 import pytest
+from looker import runtime_directory, sockets
+from terminal import Terminal
 
 from anabranch import demo
 
@@ -53,6 +56,50 @@ def test_a_temporary_database_is_named_and_removed():
 def test_progress_is_told_while_it_runs():
     _, said = play(seconds=2.0)
     assert any(" s  sent " in line for line in said.splitlines())
+
+
+def test_without_a_terminal_a_picture_of_the_running_job_is_printed():
+    _, said = play(seconds=0.6)
+    begin = said.index(f"$ anabranch top {os.getpid()} --once")
+    picture = said[begin : said.index("completed in")]
+    assert "PROCESS" in picture
+    assert " gateway " in picture
+    assert "TENANT" in picture
+
+
+def test_on_a_terminal_the_dashboard_shows_the_running_job_and_leaves_its_report():
+    with Terminal("demo", "--tenants", "6", "--seed", "3") as terminal:
+        terminal.shows("gateway", "LIVE")
+        terminal.press("\r")
+        terminal.shows("branches 6/6")
+        terminal.press("q")
+        assert terminal.ended() == 0
+        assert terminal.is_restored()
+        told = terminal.written.rpartition(b"\x1b[?1049l")[2].decode()
+        assert "stopping" not in told
+        assert "completed in" in told
+        assert "OK: every line of the others is there, once" in told
+
+
+def test_the_job_under_the_dashboard_ends_in_good_order_if_the_terminal_is_gone():
+    with runtime_directory() as directory, Terminal("demo", "--tenants", "6") as terminal:
+        terminal.shows("gateway", "LIVE")
+        assert len(sockets(directory)) == 1
+        terminal.process.send_signal(signal.SIGHUP)
+        assert terminal.ended() == -signal.SIGHUP
+        assert terminal.is_restored()
+        end = time.monotonic() + DEADLINE
+        # A process takes its files with it only if it ends by itself.
+        while sockets(directory) and time.monotonic() < end:
+            os.sched_yield()
+        assert list(directory.iterdir()) == []
+
+
+def test_plain_is_plain_even_on_a_terminal():
+    with Terminal("demo", "--plain", "--seconds", "0.2", "--tenants", "4") as terminal:
+        assert terminal.ended() == 0
+        assert b"\x1b[?1049h" not in terminal.written
+        assert b"\nOK: " in terminal.written
 
 
 def test_a_full_disk_is_a_failure_that_the_verdict_tells(monkeypatch):

@@ -66,15 +66,26 @@ def test_e6_a_handler_that_forks_leaves_the_rest_to_the_parent(kind):
     parent = os.getpid()
     read, write = os.pipe()
 
+    def source():
+        # More than is taken before the first is handled: the fork has it half-way.
+        try:
+            yield from range(2000)
+        finally:
+            if os.getpid() != parent:
+                os.write(write, b"closed ")
+
     def fork(n):
         if n == 3 and os.fork() == 0:
             return
-        os.write(write, b"%d " % n if os.getpid() == parent else b"doubled ")
+        if os.getpid() != parent:
+            os.write(write, b"doubled ")
+        elif n < 6:
+            os.write(write, b"%d " % n)
 
     async def fork_async(n):
         fork(n)
 
-    pipeline = ab.Pipeline("p").source(range(6))
+    pipeline = ab.Pipeline("p").source(source())
     pipeline = {
         "inline": lambda: pipeline.for_each(fork, inline=True),
         "pool": lambda: pipeline.for_each(fork),
@@ -95,7 +106,33 @@ def test_e6_a_handler_that_forks_leaves_the_rest_to_the_parent(kind):
     refused = 0 if kind == "pool" else 1
     process = child(script, arguments=[kind])
     said = ["0", "1", "2", "3", "4", "5"]
-    assert finish(process) == (0, f"6 {said}\n{refused}\n", "")
+    assert finish(process) == (0, f"2000 {said}\n{refused}\n", "")
+
+
+def test_e6_a_fork_does_not_tell_of_its_parents_failures():
+    script = """
+    import os, warnings
+    import anabranch as ab
+
+    warnings.simplefilter("ignore", DeprecationWarning)
+
+    def undo():
+        os.fork()
+
+    def sink(n, ctx):
+        ctx.compensate(undo)
+        raise ValueError
+
+    pipeline = ab.Pipeline("p", on_error="stop").source([1]).for_each(sink, inline=True)
+    try:
+        report = pipeline.run_blocking()
+    except ab.ForkedProcessError:
+        os._exit(0)
+    os.wait()
+    print(report.outcome)
+    """
+    told = "pipeline 'p' failed with failures: ValueError x1\n"
+    assert finish(child(script)) == (0, "failed\n", told)
 
 
 def test_e6_a_pipeline_run_before_a_fork_tells_so():

@@ -104,6 +104,26 @@ def test_c11_memory_is_flat_over_many_committed_units():
 
 
 @every_driver
+def test_t6_blocks_are_flat_however_many_errors_are_collected(driver):
+    watch = ab.testing.MemoryWatch()
+    counted = 0
+
+    def handler(n):
+        if n % 10_000 == 5000:
+            watch.look()
+        raise OSError(n)
+
+    def tell(summary):
+        nonlocal counted
+        counted += summary.codes["OSError"]
+
+    pipeline = ab.Pipeline("p").source(iter(range(60_000))).for_each(handler, inline=True)
+    report = go(pipeline.collect_errors(every=0.01, to=tell), driver)
+    assert report.failed == counted == report.errors["collect_errors"].codes["OSError"] == 60_000
+    assert watch.growth.blocks < 3000
+
+
+@every_driver
 def test_c20_blocks_are_flat_where_nothing_is_registered(driver):
     watch = ab.testing.MemoryWatch()
 

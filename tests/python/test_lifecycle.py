@@ -52,6 +52,7 @@ RUN_IN_LOOP = (
 STOPPED = """
     report = pipeline.last_report
     assert report.balanced, report
+    # A handler may be cancelled; what it had in hand is undone.
     assert set(report.codes) <= {"cancelled"}, report.codes
     assert report.committed == len(done), (report, len(done))
     assert len(done) + len(undone) == report.received, (report, len(done), len(undone))
@@ -76,8 +77,10 @@ SCENARIOS = {
         ENDLESS
         + """
     threading.Thread(target=pipeline.run_blocking, daemon=True).start()
+    until = time.monotonic() + 30.0
     while not done:
         time.sleep(0.001)
+        assert time.monotonic() < until, "the run has handled nothing in 30 s"
     leaving()
     sys.exit(5)
 """,
@@ -155,10 +158,74 @@ SCENARIOS = {
         out="ready\ndrained\n",
         signals=(signal.SIGINT,),
     ),
-    "SIGTERM": Scenario(
+    "one SIGTERM": Scenario(
+        ENDLESS + "    pipeline.run_blocking()" + STOPPED,
+        out="ready\ndrained\n",
+        signals=(signal.SIGTERM,),
+    ),
+    "one SIGTERM in a loop": Scenario(
         ENDLESS + "    asyncio.run(pipeline.run())" + STOPPED,
         out="ready\ndrained\n",
         signals=(signal.SIGTERM,),
+    ),
+    "one SIGTERM for two in a loop": Scenario(
+        """
+    import asyncio, itertools
+    import anabranch as ab
+    begun = set()
+
+    async def events(name):
+        for n in itertools.count():
+            await asyncio.sleep(0.001)
+            yield n
+            if name not in begun:
+                begun.add(name)
+                if len(begun) == 2:
+                    print("ready", flush=True)
+
+    async def store(n):
+        await asyncio.sleep(0)
+
+    async def main():
+        pipelines = [ab.Pipeline(name).source(events(name)).for_each(store) for name in "ab"]
+        for report in await asyncio.gather(*(pipeline.run() for pipeline in pipelines)):
+            assert report.balanced, report
+            print(report.outcome)
+
+    asyncio.run(main())
+    import signal
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+""",
+        out="ready\ndrained\ndrained\n",
+        signals=(signal.SIGTERM,),
+        by_sink=False,
+    ),
+    "two SIGTERMs for two in a loop": Scenario(
+        """
+    import asyncio, itertools, signal
+    import anabranch as ab
+    begun, undone = set(), []
+
+    async def store(n, ctx):
+        ctx.compensate(undone.append, ctx.pipeline)
+        begun.add(ctx.pipeline)
+        if len(begun) == 2 and n == 0:
+            print("ready", flush=True)
+            signal.raise_signal(signal.SIGTERM)
+        await asyncio.sleep(3600)
+
+    async def main():
+        pipelines = [ab.Pipeline(name).source([0]).for_each(store) for name in "ab"]
+        for report in await asyncio.gather(*(pipeline.run() for pipeline in pipelines)):
+            assert report.balanced, report
+            print(report.outcome)
+        print(sorted(undone))
+
+    asyncio.run(main())
+""",
+        out="ready\naborted\naborted\n['a', 'b']\n",
+        signals=(signal.SIGTERM,),
+        by_sink=False,
     ),
     "one Ctrl-C in a loop": Scenario(
         ENDLESS

@@ -1,12 +1,29 @@
-"""Coroutines that swallow every cancellation: they are left behind, and the program goes on."""
+"""What no abort ends is left behind, and the program goes on.
+
+Coroutines that swallow every cancellation, and threads, which nothing can interrupt.
+"""
 
 import asyncio
+import contextlib
+import signal
+import threading
 
 import pytest
-from support import DRIVERS, balanced, every_driver, go
+from support import DRIVERS, Live, Seen, balanced, child, every_driver, finish, go, wait_for, within
 
 import anabranch as ab
+from anabranch import _driver, _legs
 from anabranch.testing import VirtualClock
+
+# Real time: for what is stuck in a thread there is no other.
+SHORT = 0.02
+
+
+@pytest.fixture
+def no_grace(monkeypatch):
+    """Leave behind soon what does not end after an abort; closing would wait for it for ever."""
+    monkeypatch.setattr(_driver, "_ABORT_GRACE", SHORT)
+    monkeypatch.setattr(_driver, "_POOL_CLOSE", 3600.0)
 
 
 class Stubborn:
@@ -109,3 +126,167 @@ def test_e5_a_cancelled_run_ends_though_its_sink_does_not(driver):
     assert ab.testing.run(main(), clock=clock) == 5.5
     report = balanced(pipeline.last_report)
     assert (report.outcome, report.abandoned, report.left) == ("aborted", 1, 1)
+
+
+class Stuck:
+    """A `def` handler that does not end before the test lets it, whatever is asked of it."""
+
+    def __init__(self):
+        self.begun = Seen()
+        self.release = threading.Event()
+        self.undone = []
+        self.threads = []
+        self.refused = []
+
+    def handler(self, n, ctx):
+        self.threads.append(threading.current_thread())
+        ctx.compensate(self.undone.append, n)
+        self.begun(n)
+        wait_for(self.release)
+        try:
+            ctx.compensate(self.undone.append, "too late")
+        except ab.ClosedError as error:
+            self.refused.append(error)
+
+    def end(self):
+        """Let the threads go, once the run has ended without them."""
+        assert all(thread.is_alive() for thread in self.threads)
+        self.release.set()
+        for thread in self.threads:
+            thread.join(20)
+            assert not thread.is_alive(), "it takes no more jobs"
+
+
+@every_driver
+def test_e5_r8_a_thread_that_is_stuck_at_an_abort_is_left_behind(driver, no_grace, caplog):
+    stuck, begun = Stuck(), threading.Event()
+
+    def sink(n, ctx):
+        if n:
+            wait_for(begun)
+            raise ValueError
+        begun.set()
+        stuck.handler(n, ctx)
+
+    pipeline = ab.Pipeline("p", threads=2, on_error="stop").source([0, 1]).fan_out(by=abs)
+    report = balanced(go(pipeline.for_each(sink), driver))
+    assert (report.outcome, report.codes) == ("failed", {"ValueError": 1, "cancelled": 1})
+    assert (report.abandoned, report.late, stuck.undone) == (1, 0, [0])
+    (row,) = report.abandonments
+    assert (row.stage, row.tenant, row.attempt, row.seconds) == ("sink", 0, 1, SHORT)
+    (message,) = (it.message for it in report.failures if it.code == "cancelled")
+    assert message == "it had not ended 0.02 s after the run was aborted, and was left behind"
+    assert "1 threads are still busy in their handlers and were left behind" in caplog.text
+    stuck.end()
+    assert (len(stuck.refused), stuck.undone) == (1, [0])
+
+
+@pytest.mark.parametrize("how", ["abort", "cancel", "error"])
+@within
+async def test_c8_its_actions_run_in_the_thread_that_replaces_it(how, no_grace):
+    stuck = Stuck()
+    pipeline = ab.Pipeline("p", threads=1).source(Live(1, 2)).for_each(stuck.handler)
+
+    async def started():
+        with contextlib.suppress(LookupError):
+            async with pipeline.start() as running:
+                await stuck.begun.reach(1)
+                if how == "error":
+                    raise LookupError
+                running.abort()
+                await running.wait()
+
+    if how == "cancel":
+        task = asyncio.create_task(pipeline.run())
+        await stuck.begun.reach(1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    else:
+        await started()
+    report = balanced(pipeline.last_report)
+    assert (report.outcome, report.codes, report.left) == ("aborted", {"cancelled": 1}, 1)
+    assert (report.abandoned, report.compensated, report.stuck) == (1, 1, 0)
+    assert stuck.undone == [1]
+    stuck.end()
+
+
+@within
+async def test_r8_an_abort_waits_for_no_thread_however_many_are_stuck(no_grace, monkeypatch):
+    # Two more than a run that goes on replaces: they keep their places until the abort.
+    count = 66
+    monkeypatch.setattr(_legs, "_TIMEOUT_GRACE", SHORT)
+    release, failed = threading.Event(), Seen()
+
+    def handler(n):
+        wait_for(release)
+
+    pipeline = ab.Pipeline("p", threads=count // 2).source(Live(*range(count)))
+    pipeline = pipeline.for_each(handler, concurrency=count, timeout=SHORT).tap_error(failed)
+    async with pipeline.start() as running:
+        await failed.reach(count)
+        running.abort()
+        report = balanced(await running.wait())
+    release.set()
+    assert report.outcome == "aborted"
+    assert report.abandoned == report.failed == count
+
+
+@every_driver
+def test_e4_an_exit_of_what_was_left_behind_is_not_swallowed(driver, no_grace):
+    begun, release, threads = threading.Event(), threading.Event(), []
+
+    def undo():
+        # The run goes on until this has ended.
+        release.set()
+        threads[0].join(20)
+
+    def sink(n, ctx):
+        if n:
+            wait_for(begun)
+            raise ValueError
+        threads.append(threading.current_thread())
+        ctx.compensate(undo)
+        begun.set()
+        wait_for(release)
+        raise SystemExit(3)
+
+    pipeline = ab.Pipeline("p", threads=2, on_error="stop").source([0, 1]).fan_out(by=abs)
+    pipeline = pipeline.for_each(sink)
+    with pytest.raises(SystemExit):
+        go(pipeline, driver)
+    assert balanced(pipeline.last_report).abandoned == 1
+
+
+def test_e5_e7_two_interrupts_end_a_run_with_a_handler_that_is_stuck_in_c():
+    script = """
+    import logging, threading
+    import anabranch as ab
+    from anabranch import _driver
+
+    logging.getLogger("anabranch").addHandler(logging.NullHandler())
+    _driver._ABORT_GRACE = 0.02
+    _driver._POOL_CLOSE = 3600.0
+    undone, never = [], threading.Lock()
+    never.acquire()
+
+    def stuck(n, ctx):
+        ctx.compensate(undone.append, n)
+        print("ready", flush=True)
+        never.acquire()
+
+    class Session(_driver.Session):
+        def drain(self):
+            super().drain()
+            print("drains", flush=True)
+
+    _driver.Session = Session
+    pipeline = ab.Pipeline("p", threads=1, grace=3600.0).source([1, 2]).for_each(stuck)
+    report = pipeline.run_blocking()
+    print(report.outcome, report.codes, report.abandoned, report.left, undone)
+    """
+    process = child(script)
+    for said in ("ready\n", "drains\n"):
+        assert process.stdout.readline() == said
+        process.send_signal(signal.SIGINT)
+    assert finish(process) == (0, "aborted {'cancelled': 1} 1 1 [1]\n", "")

@@ -227,7 +227,8 @@ async def test_r8_a_run_does_not_wait_for_those_left_behind(no_grace, monkeypatc
 
     report = balanced(await one().for_each(handler, timeout=SHORT).run())
     assert (report.codes, report.abandoned) == ({"timeout": 1}, 1)
-    assert "1 tasks are still busy and were left behind" in caplog.text
+    told = "pipeline 'p': tasks are still busy and were left behind: 1 of stage 'handler'"
+    assert told in caplog.text
     release.set()
     await asyncio.wait(stuck)
     assert not stuck[0].cancelled()
@@ -311,6 +312,43 @@ def test_r8_a_late_exception_of_a_pooled_def_goes_to_the_error(driver):
     report = balanced(go(one(1, 2).for_each(handler, timeout=POOLED), driver))
     (failure,) = report.failures
     assert (failure.code, str(failure.error.late), report.late) == ("timeout", "late", 0)
+
+
+@pytest.mark.parametrize("told", [False, True])
+@every_driver
+def test_r8_the_report_tells_a_late_exception_though_operators_were_told_before(driver, told):
+    release, raised, told_of = threading.Event(), OSError("late"), []
+
+    def handler(n):
+        if n == 2:
+            release.set()
+            return
+        wait_for(release)
+        raise raised
+
+    pipeline = one(1, 2).for_each(handler, timeout=POOLED)
+    report = balanced(go(pipeline.tap_error(told_of.append) if told else pipeline, driver))
+    (failure,) = report.failures
+    assert failure.metadata == {"timeout": POOLED, "late": raised, "abandoned": False}
+    assert failure.to_dict()["metadata"] == {"timeout": POOLED, "late": "late", "abandoned": False}
+    # An operator had what was known by then, and that does not change.
+    assert [it.metadata["late"] for it in told_of] == [None] * told
+
+
+def test_r8_metadata_of_ones_own_stays_whatever_comes_late():
+    release = threading.Event()
+
+    def handler(n):
+        if n == 2:
+            release.set()
+            return
+        wait_for(release)
+        raise OSError("late")
+
+    pipeline = one(1, 2).for_each(handler, timeout=POOLED)
+    pipeline = pipeline.map_error(lambda failure: failure.replace(metadata={"late": "mine"}))
+    (failure,) = balanced(go(pipeline)).failures
+    assert failure.metadata == {"late": "mine"}
 
 
 @every_driver

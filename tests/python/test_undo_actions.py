@@ -2,7 +2,9 @@
 
 import asyncio
 import functools
+import gc
 import threading
+import weakref
 
 import pytest
 from support import DEADLINE, balanced, every_driver, every_way, go, with_sink
@@ -295,3 +297,84 @@ def test_c22_a_scope_by_itself_refuses_the_same(verb, options, argument, said):
 def test_c16_what_cannot_be_called_is_refused():
     report = one().map(lambda n, ctx: ctx.compensate("undo")).collect().run_blocking()
     assert report.codes == {"ConfigError": 1}
+
+
+class Table:
+    def __init__(self, name, log):
+        self.name, self.log = name, log
+
+    def delete(self, row):
+        self.log.append((self.name, row))
+
+
+@every_driver
+def test_c22_each_undo_is_taken_for_what_it_is_whichever_was_registered_before(driver):
+    log = []
+
+    def plain(row):
+        log.append(("plain", row))
+
+    def informed(row, ctx):
+        log.append(("informed", row, ctx.stage))
+
+    async def later(row):
+        log.append(("later", row))
+
+    orders, items = Table("orders", log), Table("items", log)
+    undos = [
+        plain,
+        plain,
+        informed,
+        plain,
+        later,
+        informed,
+        orders.delete,
+        items.delete,
+        log.append,
+        functools.partial(informed, 0),
+        orders.delete,
+    ]
+
+    def handler(unit, ctx):
+        for place, undo in enumerate(undos):
+            ctx.compensate(undo, *(() if isinstance(undo, functools.partial) else (place,)))
+        raise Refused
+
+    report = go(one().for_each(handler, name="store", inline=True), driver)
+    assert log == [
+        ("orders", 10),
+        ("informed", 0, "store"),
+        8,
+        ("items", 7),
+        ("orders", 6),
+        ("informed", 5, "store"),
+        ("later", 4),
+        ("plain", 3),
+        ("informed", 2, "store"),
+        ("plain", 1),
+        ("plain", 0),
+    ]
+    names = ["delete", "informed", "append", "delete", "delete", "informed", "later"]
+    names += ["plain", "informed", "plain", "plain"]
+    assert [undone.name for undone in report.compensations] == names
+
+
+def test_c11_a_run_that_has_ended_holds_none_of_its_undo_actions():
+    class Held:
+        pass
+
+    held = Held()
+    gone = weakref.ref(held)
+
+    def handler(unit, ctx, held=held):
+        def undo():
+            return held
+
+        ctx.compensate(undo)
+
+    pipeline = one().for_each(handler)
+    report = pipeline.run_blocking()
+    del held, handler, pipeline
+    gc.collect()
+    assert report.ok
+    assert gone() is None

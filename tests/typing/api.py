@@ -211,6 +211,7 @@ async def branches(events: list[Event]) -> None:
     pipeline = pipeline.fan_out(
         by="tenant",
         capacity=len,
+        weight=len,
         on_full="dead_letter",
         branch_timeout=timedelta(minutes=1),
         idle_ttl=None,

@@ -21,6 +21,15 @@ async def inline(events: Iterable[Event], handler: Handler) -> None:
             await handler(mapped)
 
 
+async def children(events: Iterable[Event], handler: Handler) -> None:
+    """Give each event a task of one TaskGroup, all at once."""
+    async with TaskGroup() as group:
+        for event in events:
+            mapped = double(event)
+            if keep(mapped):
+                group.create_task(handler(mapped))
+
+
 async def task_group(events: Iterable[Event], handler: Handler, concurrency: int) -> None:
     """Give each event a task, never more than `concurrency` at once.
 
