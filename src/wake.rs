@@ -21,6 +21,8 @@ pub(crate) struct Wake {
     reader: UnixStream,
     writer: UnixStream,
     pending: AtomicBool,
+    /// This process is a fork: what is in the pipe is for its parent, which shares it.
+    copied: AtomicBool,
 }
 
 impl Wake {
@@ -32,6 +34,7 @@ impl Wake {
             reader,
             writer,
             pending: AtomicBool::new(false),
+            copied: AtomicBool::new(false),
         })
     }
 
@@ -65,8 +68,18 @@ impl Wake {
         }
     }
 
+    /// In a fork: nothing is read from here on. The parent, which has announced the byte, would
+    /// wait for it and announce no other.
+    #[cfg(feature = "python")]
+    pub(crate) fn copied(&self) {
+        self.copied.store(true, Ordering::Relaxed);
+    }
+
     /// Reads what is in the pipe, announced or not.
     pub(crate) fn drain(&self) {
+        if self.copied.load(Ordering::Relaxed) {
+            return;
+        }
         let mut bytes = [0; 16];
         while (&self.reader)
             .read(&mut bytes)

@@ -243,6 +243,7 @@ impl Run {
     /// This process is a fork of the one that runs the pipeline: nothing more is begun here.
     fn copied(&self) {
         self.copied.store(true, Ordering::Release);
+        self.wake.copied();
     }
 
     /// Whether the source is to bring nothing more.

@@ -55,6 +55,41 @@ def test_e6_use_after_a_fork_is_a_clear_error():
     assert finish(child(script)) == (0, "0\n[1]\n0\n", "")
 
 
+def test_e6_a_fork_takes_no_wake_up_of_its_parent():
+    script = """
+    import asyncio, os, sys, threading, warnings
+    import anabranch as ab
+
+    warnings.simplefilter("ignore", DeprecationWarning)
+
+    async def main():
+        waiting = asyncio.Event()
+
+        async def source():
+            yield 1
+            waiting.set()
+            await asyncio.Event().wait()
+
+        async with ab.Pipeline("p").source(source()).collect().start() as running:
+            await waiting.wait()
+            for _ in range(10):
+                await asyncio.sleep(0)
+            # Its wake-up lies in the pipe, which the fork shares, and is not read before it.
+            asking = threading.Thread(target=running.drain)
+            asking.start()
+            asking.join()
+            child = os.fork()
+            if child == 0:
+                # Closing the loop runs it once more.
+                sys.exit(6)
+            print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+            print((await running.wait()).outcome)
+
+    asyncio.run(main())
+    """
+    assert finish(child(script)) == (0, "6\ndrained\n", "")
+
+
 @every_sink
 def test_e6_a_handler_that_forks_leaves_the_rest_to_the_parent(kind):
     script = """
