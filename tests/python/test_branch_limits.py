@@ -211,6 +211,22 @@ def test_b10_beyond_max_branches_items_fail_and_name_their_key():
     assert report.failures[0].tenant is None
 
 
+@pytest.mark.parametrize("tracked", [False, True])
+def test_b10_what_failed_by_itself_keeps_its_error_beyond_max_branches(tracked):
+    def deny(item):
+        if item == "b1":
+            raise OSError(item)
+        return item
+
+    def deny_aware(item, ctx):
+        return deny(item)
+
+    pipeline = keyed(["a1", "b1", "b2"], max_branches=1)
+    report = balanced(go(pipeline.map(deny_aware if tracked else deny).collect(), "blocking"))
+    assert report.items == ["a1"]
+    assert report.codes == {"OSError": 1, "branch.limit": 1}
+
+
 def test_b10_or_they_share_one_branch():
     told, tenants = [], []
 

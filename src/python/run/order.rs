@@ -157,7 +157,8 @@ impl Run {
                 return;
             }
             (Ok(branch), Some(error), _) => (branch, error),
-            (Err(error), _, _) => (BranchId::TRUNK, error),
+            // Its own error tells more than why it would have had no branch.
+            (Err(_), Some(error), _) | (Err(error), None, _) => (BranchId::TRUNK, error),
             (Ok(_), None, None) => return,
         };
         if self.ends(py, &error) {

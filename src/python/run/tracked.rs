@@ -148,7 +148,21 @@ impl Run {
         let reached = inputs.len() - interrupted.as_ref().map_or(0, |(_, left)| *left);
         self.register_wide(py, hand, way, &mut passed, &inputs);
         let mut holders = Holders::find(&mut inputs, &mut passed, reached);
+        let mut pathless = Vec::new();
+        let routed = self.route_tracked(
+            py,
+            hand,
+            way,
+            &passed,
+            &mut inputs,
+            reached,
+            &mut pathless,
+            &mut holders,
+        );
+        // Only now: where branches are few, what has failed takes none from what has not. In the
+        // order told it comes first: it failed before the output that it stands at.
         let mut strays = self.failed_items(py, hand, way, &mut passed, &mut inputs, &mut holders);
+        strays.append(&mut pathless);
         let taken = std::mem::take(&mut passed.taken);
         let taken = taken.into_iter().map(|taken| {
             let input = taken.index.and_then(|at| inputs.get(at));
@@ -159,16 +173,6 @@ impl Run {
             (taken.place, branch)
         });
         let taken: Vec<_> = taken.collect();
-        let routed = self.route_tracked(
-            py,
-            hand,
-            way,
-            &passed,
-            &mut inputs,
-            reached,
-            &mut strays,
-            &mut holders,
-        );
         strays.sort_by_key(|stray| (stray.standing.outputs, stray.standing.place));
         let mut order = hand.counts.then(|| {
             let mut outputs = vec![None; passed.out.len()];
