@@ -10,9 +10,8 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 EXAMPLES = REPOSITORY / "python/examples"
 PIPELINES = ("failures", "tcp_gateway", "tenant_fanout", "virtual_time")
-BLOCKS = re.findall(
-    r"^```python\n(.*?)^```$", (REPOSITORY / "README.md").read_text(), re.MULTILINE | re.DOTALL
-)
+README = (REPOSITORY / "README.md").read_text()
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
 def run(script):
@@ -195,8 +194,52 @@ def test_t2_t3_taps_see_everything_and_change_nothing():
     ]
 
 
+def test_w1_w5_c10_batches_leave_by_size_or_age_and_one_that_fails_is_rolled_back():
+    said = run(EXAMPLES / "batching_windows.py").splitlines()
+    assert said == [
+        "0.00 s  market: 500 by size",
+        "0.25 s  market: 500 by size",
+        "2.00 s  market: 200 by age",
+        "2.00 s  corner: 2 by age",
+        "7.50 s  corner: 1 by close",
+        "stored: {'corner': 3, 'market': 1200}",
+        # 250 of the market's before the second attempt, and the one order before the bad one.
+        "taken out again: 251",
+        "failed: 2 {'PermissionError': 2}",
+        "retried: 1 balanced: True",
+    ]
+
+
+def test_b12_e9_g1_tcp_and_websocket_clients_are_muted_served_by_weight_and_told():
+    said = run(EXAMPLES / "streaming_sockets.py").splitlines()
+    assert said[:-1] == [
+        "the heartbeat tells that all of acme's is stored",
+        "errors: {'JSONDecodeError': 2}",
+        "stored: {'acme': 600, 'globex': 600}",
+        "muted: 100 retried: 2 balanced: True",
+    ]
+    told, left = said[-1].rsplit(" ", 1)
+    assert told == "when all of acme's was stored, so much of globex's was not:"
+    # Three turns for one would leave 400, if both had begun with the same.
+    assert int(left) >= 300
+
+
+def test_r2_r8_replies_find_their_questions_and_survive_broken_connections():
+    said = run(EXAMPLES / "duplex_sockets.py").splitlines()
+    assert len([line for line in said if line.startswith("lost: ")]) == 2
+    assert said[2:] == [
+        "answered: 39 in order: True",
+        "not answered: {'timeout': 1} still pending: 0",
+        "connections: 3",
+        "asked again: True counted: 40",
+    ]
+
+
 def test_every_example_is_asserted():
     toolkit = {
+        "batching_windows",
+        "duplex_sockets",
+        "streaming_sockets",
         "dynamic_fan_out",
         "fan_in_compensation",
         "flat_map_streams",
@@ -211,6 +254,11 @@ def test_every_example_is_asserted():
     }
     outbox = {"transactional_outbox"}
     assert {path.stem for path in EXAMPLES.glob("*.py")} == toolkit | outbox | set(PIPELINES)
+
+
+def test_the_readme_lists_every_example():
+    listed = re.findall(r"^\| `(\w+)\.py` \|", README, re.MULTILINE)
+    assert sorted(listed) == sorted(path.stem for path in EXAMPLES.glob("*.py"))
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
