@@ -59,8 +59,10 @@ from anabranch.errors import (
     LeaseLost,
     OutboxError,
     PipelineFailed,
+    Reject,
     RestoredError,
     ResultError,
+    RetryLater,
     SchemaMismatch,
     SelectDrained,
     SourceError,
@@ -100,6 +102,7 @@ if TYPE_CHECKING:
     from anabranch.saga import Saga
     from anabranch.scope import CompensationScope, RollbackReport
     from anabranch.timers import Tick, Ticker, after, delay, ticker
+    from anabranch.worker import OutboxWorker
 
 __all__ = [
     "CODES",
@@ -154,16 +157,19 @@ __all__ = [
     "Ok",
     "Outbox",
     "OutboxError",
+    "OutboxWorker",
     "PerThread",
     "Pipeline",
     "PipelineFailed",
     "PriorityChannel",
+    "Reject",
     "Report",
     "RestoredError",
     "Result",
     "ResultError",
     "Retry",
     "RetryBudget",
+    "RetryLater",
     "RollbackReport",
     "Running",
     "Saga",
@@ -231,6 +237,7 @@ _LATER = {
     "Message": "outbox",
     "Ok": "result",
     "Outbox": "outbox",
+    "OutboxWorker": "worker",
     "Result": "result",
     "RollbackReport": "scope",
     "Running": "_running",

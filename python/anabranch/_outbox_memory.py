@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 from anabranch import _core
 from anabranch._outbox_draft import digest
-from anabranch._outbox_store import Reaped, check_duplicate
+from anabranch._outbox_store import ANY, Claimed, Reaped, Wanted, check_duplicate
 from anabranch.errors import ClosedError, refused
 
 if TYPE_CHECKING:
@@ -15,18 +15,20 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from types import TracebackType
 
-    from anabranch._outbox_store import Receipt, Row, Settings, Written
+    from anabranch._outbox_store import Division, Receipt, Row, Settings, Written
 
 
 class MemoryStore:
     """All messages of one outbox, for as long as the process lives."""
 
     label: str = "memory"
+    is_quick: bool = True
 
     def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
         self._settings = settings
         self._clock = clock
         self._core = _core.OutboxMemory()
+        self._listeners: list[Callable[[], object]] = []
         # One writes at a time, as in SQLite: so nobody comes between the look at a dedupe key and
         # the message. Claims do not wait for it.
         self.writing: AbstractContextManager[object] = threading.RLock()
@@ -59,8 +61,11 @@ class MemoryStore:
     def owner(self) -> int:
         return self._core.owner()
 
-    def claim(self, owner: int, limit: int, lease: int) -> list[Row]:
-        return self._core.claim(owner, limit, lease, self._settings.skip, self._now())
+    def claim(self, owner: int, limit: int, lease: int, wanted: Wanted = ANY) -> Claimed:
+        by = None if wanted.by is None else list(wanted.by)
+        without = list(wanted.without)
+        skip = self._settings.skip
+        return Claimed(*self._core.claim(owner, limit, lease, skip, without, by, self._now()))
 
     def peek(self, limit: int) -> list[Row]:
         return self._core.peek(limit, self._settings.skip, self._now())
@@ -74,6 +79,9 @@ class MemoryStore:
     def fail(self, given: Sequence[tuple[int, int, int, str]]) -> list[int]:
         return self._core.fail(given, self._now())
 
+    def divide(self, given: Sequence[Division]) -> list[int]:
+        return self._core.divide(given, self._now())
+
     def release(self, receipts: Sequence[Receipt]) -> list[int]:
         return self._core.release(receipts, self._now())
 
@@ -82,6 +90,20 @@ class MemoryStore:
 
     def reap(self) -> Reaped:
         return Reaped(*self._core.reap(self._now()))
+
+    def subscribe(self, subscriber: str, patterns: list[str]) -> None:
+        self._core.subscribe(subscriber, patterns)
+
+    def unsubscribe(self, subscriber: str) -> bool:
+        return self._core.unsubscribe(subscriber, self._now())
+
+    def subscriptions(self) -> tuple[int, list[tuple[str, str, int]]]:
+        return self._core.subscriptions()
+
+    def next_in(self) -> int | None:
+        now = self._now()
+        at = self._core.next(now)
+        return None if at is None else at - now
 
     def rows(self, *, status: str | None, topic: str | None, after: int, limit: int) -> list[Row]:
         return self._core.rows(status, topic, after, limit, self._now())
@@ -95,6 +117,15 @@ class MemoryStore:
     def purge(self, *, status: str, topic: str | None, older_than: int, limit: int) -> int:
         now = self._now()
         return self._core.purge(status, topic, now - older_than, limit, now)
+
+    def listen(self, heard: Callable[[], object]) -> Callable[[], object]:
+        self._listeners.append(heard)
+        return lambda: self._listeners.remove(heard)
+
+    def tell(self) -> None:
+        """A transaction was committed."""
+        for heard in self._listeners:
+            heard()
 
     def close(self) -> None:
         """Nothing to let go of."""
@@ -130,6 +161,8 @@ class Transaction:
         finally:
             self._rows, self._dedupes = [], {}
             self._store.writing.__exit__(kind, error, trace)
+        if kind is None:
+            self._store.tell()
 
     def is_of(self, store: object) -> bool:
         return self._store is store

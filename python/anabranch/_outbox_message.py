@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from anabranch._outbox_store import Receipt, Row
 
-Status: TypeAlias = Literal["ready", "scheduled", "leased", "dead", "done"]
+Status: TypeAlias = Literal["ready", "scheduled", "leased", "dead", "done", "parked"]
 
 
 class FailedAttempt(NamedTuple):
@@ -48,11 +48,17 @@ class Message:
         ({'id': 7}, 'shop')
     """
 
-    __slots__ = ("_row", "_store")
+    __slots__ = ("_row", "_store", "_tenant")
 
-    def __init__(self, row: Row, store: str) -> None:
+    def __init__(self, row: Row, store: str, tenant: object = None) -> None:
         self._row = row
         self._store = store
+        self._tenant = tenant
+
+    @property
+    def tenant(self) -> Any:  # noqa: ANN401 - a key can be anything hashable
+        """Whose outbox it is from, where a worker works on several: the key it is known by."""
+        return self._tenant
 
     @property
     def store(self) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias
 from anabranch.errors import DuplicateConflict, refused
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 # A message as a store gives it: the columns of the SQL's fragment `row`, in its order.
 Row: TypeAlias = tuple[Any, ...]
@@ -33,6 +33,54 @@ class Reaped(NamedTuple):
     expired: int
 
 
+class Wanted(NamedTuple):
+    """Which messages a worker wants.
+
+    Attributes:
+        without: Topics it has no room for, or no handler.
+        by: Its subscribers: a message that waits for none of them is left to others. None: all.
+    """
+
+    without: Sequence[str] = ()
+    by: Sequence[str] | None = None
+
+
+ANY: Final = Wanted()
+
+
+class Claimed(NamedTuple):
+    """Messages that were claimed, and which subscriptions there were at that moment."""
+
+    version: int
+    rows: list[Row]
+
+
+class Subscription(NamedTuple):
+    """Who hears of what.
+
+    Attributes:
+        subscriber: Its name.
+        pattern: A topic, or the beginning of topics and `*`.
+        since: The last message there was before it.
+    """
+
+    subscriber: str
+    pattern: str
+    since: int
+
+
+def matches(pattern: str, topic: str) -> bool:
+    """Whether a pattern, a topic or the beginning of topics and `*`, means a topic."""
+    return topic.startswith(pattern[:-1]) if pattern.endswith("*") else topic == pattern
+
+
+# A receipt; milliseconds until it is due again, or None if it is dead; the subscribers it waits
+# for, or is dead for; how far each has come; what went wrong; whether the attempt counts.
+Division: TypeAlias = (
+    "tuple[int, int, int, int | None, list[str] | None, str | None, str | None, bool]"
+)
+
+
 class Store(Protocol):
     """One database's messages. Times are milliseconds, by the database's own clock.
 
@@ -46,24 +94,42 @@ class Store(Protocol):
         """The store for people: never with a password."""
         ...
 
+    @property
+    def is_quick(self) -> bool:
+        """Whether its methods return at once: then they need no thread of their own."""
+        ...
+
     def migrate(self) -> int: ...
     def write(self, rows: Sequence[Written]) -> list[int]: ...
     def retract(self, message: int) -> bool: ...
     def owner(self) -> int: ...
-    def claim(self, owner: int, limit: int, lease: int) -> list[Row]: ...
+    def claim(self, owner: int, limit: int, lease: int, wanted: Wanted = ANY) -> Claimed: ...
     def peek(self, limit: int) -> list[Row]: ...
     def ack(self, receipts: Sequence[Receipt]) -> list[int]: ...
     def abandon(self, given: Sequence[tuple[int, int, int, int, str | None]]) -> list[int]: ...
     def fail(self, given: Sequence[tuple[int, int, int, str]]) -> list[int]: ...
+    def divide(self, given: Sequence[Division]) -> list[int]: ...
     def release(self, receipts: Sequence[Receipt]) -> list[int]: ...
     def extend(self, receipts: Sequence[Receipt], lease: int) -> list[int]: ...
     def reap(self) -> Reaped: ...
+    def subscribe(self, subscriber: str, patterns: list[str]) -> None: ...
+    def unsubscribe(self, subscriber: str) -> bool: ...
+    def subscriptions(self) -> tuple[int, list[tuple[str, str, int]]]: ...
+    def next_in(self) -> int | None: ...
     def rows(
         self, *, status: str | None, topic: str | None, after: int, limit: int
     ) -> list[Row]: ...
     def counts(self) -> list[tuple[str, str, int]]: ...
     def requeue(self, *, ids: list[int] | None, topic: str | None) -> int: ...
     def purge(self, *, status: str, topic: str | None, older_than: int, limit: int) -> int: ...
+    def listen(self, heard: Callable[[], object]) -> Callable[[], object]:
+        """Call `heard`, in whatever thread, when others may have enqueued something.
+
+        Told too often, or not at all, it costs time only. Called in the thread of an event loop;
+        returns what ends it.
+        """
+        ...
+
     def close(self) -> None: ...
 
 

@@ -336,6 +336,43 @@ class SchemaMismatch(OutboxError):
         self.needed = needed
 
 
+class Reject(Exception):
+    """Raised by a handler of an outbox's worker: the message is dead now, without another attempt.
+
+    Args:
+        reason: Why; it is kept with the message.
+
+    Example:
+        >>> import anabranch as ab
+        >>> outbox = ab.Outbox.memory()
+        >>> worker = ab.OutboxWorker(outbox)
+        >>> @worker.on("mail")
+        ... def send(message: ab.Message) -> None:
+        ...     raise ab.Reject("no such address")
+        >>> _ = outbox.enqueue("mail", {"to": "nobody"})
+        >>> worker.run_once_blocking()
+        1
+        >>> outbox.messages(status="dead")[0].errors[-1].error
+        'Reject: no such address'
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class RetryLater(Exception):
+    """Raised by a handler of an outbox's worker: it is to be called again, and this does not count.
+
+    Args:
+        delay: Seconds until then.
+    """
+
+    def __init__(self, delay: float) -> None:
+        super().__init__(f"again in {delay:g} s")
+        self.delay = delay
+
+
 class LeaseLost(OutboxError):
     """The message is not yours any more: its lease was over, or it was ended already.
 

@@ -11,7 +11,14 @@ from anabranch._outbox_draft import Draft, Options, milliseconds
 from anabranch._outbox_memory import MemoryStore, Transaction
 from anabranch._outbox_message import FailedAttempt, Message, Status
 from anabranch._outbox_sqlite import SqliteStore
-from anabranch._outbox_store import Reaped, Settings, check_prefix, described
+from anabranch._outbox_store import (
+    Reaped,
+    Settings,
+    Subscription,
+    check_prefix,
+    described,
+    matches,
+)
 from anabranch.errors import ConfigError, LeaseLost, refused
 
 if TYPE_CHECKING:
@@ -25,7 +32,16 @@ if TYPE_CHECKING:
 
     Seconds: TypeAlias = float | timedelta
 
-__all__ = ["Draft", "FailedAttempt", "Message", "Outbox", "Reaped", "Status", "Transaction"]
+__all__ = [
+    "Draft",
+    "FailedAttempt",
+    "Message",
+    "Outbox",
+    "Reaped",
+    "Status",
+    "Subscription",
+    "Transaction",
+]
 
 _STATUSES = ("ready", "scheduled", "leased", "dead", "done")
 # How many messages one transaction purges: other writers come in between.
@@ -144,6 +160,8 @@ class Outbox:
         self._here = store
         self._store: Store = store
         self._owner: int | None = None
+        # Told that something may have been enqueued, by whoever waits for it.
+        self._listeners: list[Callable[[], object]] = []
         self._random = random.Random()  # noqa: S311 - it spreads delays
 
     def __repr__(self) -> str:
@@ -232,7 +250,9 @@ class Outbox:
         draft = Draft(given[-2], given[-1], **options)
         rows = [draft.written(self._max_payload)]
         if len(given) == 2:  # noqa: PLR2004 - no connection
-            return self._store.write(rows)[0]
+            written = self._store.write(rows)[0]
+            self._tell()
+            return written
         return _first(self._write_over(given[0], rows))
 
     @overload
@@ -277,8 +297,25 @@ class Outbox:
                 raise refused("drafts", draft, "of ab.Draft, all of them", subject="enqueue_many")
         rows = [draft.written(self._max_payload) for draft in drafts]
         if len(given) == 1:
-            return self._store.write(rows) if rows else []
+            written = self._store.write(rows) if rows else []
+            self._tell()
+            return written
         return self._write_over(given[0], rows)
+
+    def _listen(self, heard: Callable[[], object]) -> Callable[[], object]:
+        """Call `heard` when something may have been enqueued; return what ends that."""
+        stop = self._store.listen(heard)
+        self._listeners.append(heard)
+
+        def end() -> None:
+            self._listeners.remove(heard)
+            stop()
+
+        return end
+
+    def _tell(self) -> None:
+        for heard in self._listeners:
+            heard()
 
     def _write_over(self, connection: object, rows: list[dict[str, Any]]) -> object:
         if isinstance(self._here, SqliteStore):
@@ -374,8 +411,8 @@ class Outbox:
         length = milliseconds("lease", lease, subject="claim", positive=True)
         if self._owner is None:
             self._owner = self._store.owner()
-        rows = self._store.claim(self._owner, limit, length)
-        return [Message(row, self._store.label) for row in rows]
+        claimed = self._store.claim(self._owner, limit, length)
+        return [Message(row, self._store.label) for row in claimed.rows]
 
     def peek(self, limit: int = 100) -> list[Message]:
         """Tell what `claim` would take now, and leave it.
@@ -537,18 +574,45 @@ class Outbox:
         rows = self._store.rows(status=status, topic=topic, after=after, limit=limit)
         return [Message(row, self._store.label) for row in rows]
 
+    def subscriptions(self) -> list[Subscription]:
+        """List who hears of what, as workers have told: each subscriber's topics.
+
+        Raises:
+            SchemaMismatch: The tables are missing, or of another version.
+            StoreUnavailable: The database cannot be reached, or refuses.
+        """
+        return [Subscription(*row) for row in self._store.subscriptions()[1]]
+
+    def unsubscribe(self, subscriber: str, /) -> bool:
+        """Forget a subscriber that is no more: no message waits for it any longer.
+
+        A worker that still has a handler of that name subscribes again when it starts.
+
+        Returns:
+            Whether there was one.
+
+        Raises:
+            SchemaMismatch: The tables are missing, or of another version.
+            StoreUnavailable: The database cannot be reached, or refuses.
+        """
+        return self._store.unsubscribe(subscriber)
+
     def counts(self) -> dict[str, dict[Status, int]]:
         """Tell how many messages there are, by topic and status.
 
-        Those that are done are counted for ever, whether they are archived or not.
+        Those that are done are counted for ever, whether they are archived or not. Ready ones
+        count as "parked" if there are subscribers, and none hears of their topic.
 
         Raises:
             SchemaMismatch: The tables are missing, or of another version.
             StoreUnavailable: The database cannot be reached, or refuses.
         """
         counts: dict[str, dict[Any, int]] = {}
+        patterns = {it[1] for it in self._store.subscriptions()[1]}
         for topic, status, count in self._store.counts():
-            counts.setdefault(topic, {})[status] = count
+            heard = not patterns or any(matches(pattern, topic) for pattern in patterns)
+            known = "parked" if status == "ready" and not heard else status
+            counts.setdefault(topic, {})[known] = count
         return counts
 
     def requeue(

@@ -7,8 +7,10 @@
 //! Times are milliseconds since 1970, as every store's own clock tells them.
 //!
 //! - `outbox/memory.rs`: all messages of one store, and what is done with them.
+//! - `outbox/subscriptions.rs`: who hears of which of them.
 
 mod memory;
+mod subscriptions;
 
 use std::time::Duration;
 
@@ -155,6 +157,53 @@ pub struct Receipt {
     pub claims: u32,
 }
 
+/// Which messages a worker wants.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// Topics it has no room for, or no handler.
+    pub without: &'a [String],
+    /// Its subscribers. A message that waits for none of them is left to others.
+    pub by: Option<&'a [String]>,
+}
+
+impl Wanted<'_> {
+    fn takes(&self, message: &Message) -> bool {
+        let waits = match (&message.waiting, self.by) {
+            (Some(waiting), Some(by)) => {
+                waiting.is_empty() || waiting.iter().any(|it| by.contains(it))
+            }
+            _ => true,
+        };
+        waits && !self.without.contains(&message.draft.topic)
+    }
+}
+
+/// What becomes of a message of which some subscribers are done, and others are not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Division {
+    /// In how many milliseconds it is due again; `None`: it is dead.
+    pub delay: Option<Millis>,
+    /// The subscribers it waits for, or that it is dead for.
+    pub waiting: Option<Vec<String>>,
+    /// How far each has come.
+    pub progress: Option<String>,
+    /// What went wrong.
+    pub error: Option<String>,
+    /// Whether the attempt counts.
+    pub counts: bool,
+}
+
+/// Who hears of which topics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subscription {
+    /// Whose it is.
+    pub subscriber: String,
+    /// A topic, or the beginning of topics and `*`.
+    pub pattern: String,
+    /// The last message there was before it.
+    pub since: i64,
+}
+
 /// One failed attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failed {
@@ -190,6 +239,10 @@ pub struct Message {
     pub lease: Option<(i64, Millis)>,
     /// How and when it ended, if it did.
     pub ended: Option<(Ended, Millis)>,
+    /// The subscribers it still waits for; `None`: it was not divided among them yet.
+    pub waiting: Option<Vec<String>>,
+    /// How far each of its subscribers has come: a JSON object that only they read.
+    pub progress: Option<String>,
 }
 
 /// How a message ended.
@@ -227,6 +280,11 @@ impl Message {
             && self
                 .lease
                 .is_some_and(|(owner, until)| owner == receipt.owner && until > now)
+    }
+
+    fn end(&mut self, how: Ended, now: Millis) {
+        self.lease = None;
+        self.ended = Some((how, now));
     }
 
     fn record(&mut self, at: Millis, error: String) {

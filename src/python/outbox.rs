@@ -1,10 +1,11 @@
 //! The outbox at the border: its SQL for Python's drivers, and the store that is nothing but memory.
+//! One class, a little longer than a file should be: each of its methods is a line of the state's.
 
 use std::sync::Mutex;
 
 use anabranch_core::outbox::{
-    Dedupe, Draft, Due, Ended, Filter, Format, Memory, Message, Millis, Ordering, Receipt, Status,
-    back_off,
+    Dedupe, Division, Draft, Due, Ended, Filter, Format, Memory, Message, Millis, Ordering,
+    Receipt, Status, Wanted, back_off,
 };
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -81,6 +82,18 @@ type GivenDedupe = (Vec<u8>, Millis);
 
 type GivenReceipt = (i64, i64, u32);
 
+/// A receipt, and what becomes of a message of which some subscribers are done.
+type GivenDivision = (
+    i64,
+    i64,
+    u32,
+    Option<Millis>,
+    Option<Vec<String>>,
+    Option<String>,
+    Option<String>,
+    bool,
+);
+
 fn receipt((id, owner, claims): GivenReceipt) -> Receipt {
     Receipt { id, owner, claims }
 }
@@ -140,9 +153,18 @@ fn row<'py>(py: Python<'py>, message: &Message, now: Millis) -> PyResult<Bound<'
         message.lease.map(|(_, until)| until),
         now,
         message.claims,
+        message
+            .waiting
+            .as_ref()
+            .map(|it| serde_json::json!(it).to_string()),
     );
     let (head, tail) = (head.into_pyobject(py)?, tail.into_pyobject(py)?);
-    let both: Vec<_> = head.iter().chain(tail.iter()).collect();
+    let last = message.progress.as_ref().into_pyobject(py)?;
+    let both: Vec<_> = head
+        .iter()
+        .chain(tail.iter())
+        .chain([last.into_any()])
+        .collect();
     PyTuple::new(py, both)
 }
 
@@ -221,11 +243,16 @@ impl OutboxMemory {
         skip: bool,
         now: Millis,
     ) -> PyResult<Vec<Bound<'py, PyTuple>>> {
-        let found = locked(&self.memory).peek(limit, ordering(skip), now);
+        let found = locked(&self.memory).peek(limit, ordering(skip), Wanted::default(), now);
         table(py, &found, now)
     }
 
-    #[pyo3(signature = (owner, limit, lease, skip, now))]
+    #[pyo3(signature = (owner, limit, lease, skip, without, by, now))]
+    #[expect(
+        clippy::too_many_arguments,
+        clippy::needless_pass_by_value,
+        reason = "it is called by name, and lists from Python are extracted whole"
+    )]
     fn claim<'py>(
         &self,
         py: Python<'py>,
@@ -233,10 +260,64 @@ impl OutboxMemory {
         limit: usize,
         lease: Millis,
         skip: bool,
+        without: Vec<String>,
+        by: Option<Vec<String>>,
         now: Millis,
-    ) -> PyResult<Vec<Bound<'py, PyTuple>>> {
-        let claimed = locked(&self.memory).claim(owner, limit, lease, ordering(skip), now);
-        table(py, &claimed, now)
+    ) -> PyResult<(i64, Vec<Bound<'py, PyTuple>>)> {
+        let wanted = Wanted {
+            without: &without,
+            by: by.as_deref(),
+        };
+        let mut memory = locked(&self.memory);
+        let claimed = memory.claim(owner, limit, lease, ordering(skip), wanted, now);
+        let version = memory.subscriptions().0;
+        drop(memory);
+        Ok((version, table(py, &claimed, now)?))
+    }
+
+    #[pyo3(signature = (given, now))]
+    fn divide(&self, given: Vec<GivenDivision>, now: Millis) -> Vec<i64> {
+        let given = given.into_iter().map(
+            |(id, owner, claims, delay, waiting, progress, error, counts)| {
+                let division = Division {
+                    delay,
+                    waiting,
+                    progress,
+                    error,
+                    counts,
+                };
+                (receipt((id, owner, claims)), division)
+            },
+        );
+        locked(&self.memory).divide(given.collect(), now)
+    }
+
+    #[pyo3(signature = (subscriber, patterns))]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a list from Python is extracted whole"
+    )]
+    fn subscribe(&self, subscriber: &str, patterns: Vec<String>) {
+        locked(&self.memory).subscribe(subscriber, &patterns);
+    }
+
+    #[pyo3(signature = (subscriber, now))]
+    fn unsubscribe(&self, subscriber: &str, now: Millis) -> bool {
+        locked(&self.memory).unsubscribe(subscriber, now)
+    }
+
+    fn subscriptions(&self) -> (i64, Vec<(String, String, i64)>) {
+        let memory = locked(&self.memory);
+        let (version, subscriptions) = memory.subscriptions();
+        let rows = subscriptions.iter();
+        let rows = rows.map(|it| (it.subscriber.clone(), it.pattern.clone(), it.since));
+        (version, rows.collect())
+    }
+
+    /// When a message may become ready that is not now.
+    #[pyo3(signature = (now))]
+    fn next(&self, now: Millis) -> Option<Millis> {
+        locked(&self.memory).next(now)
     }
 
     #[pyo3(signature = (given, archive, now))]

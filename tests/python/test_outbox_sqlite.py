@@ -202,7 +202,7 @@ def test_k9_k12_a_claim_reads_its_index_and_no_other_messages(side):
     """The plan, instead of a stopwatch: no scan of the table, no sort of what is not claimed."""
     with contextlib.closing(sqlite3.connect(side.path)) as conn:
         sql = side.outbox._here._sql["claim"]
-        given = {"owner": 1, "limit": 10, "lease": 1, "skip": 0}
+        given = {"owner": 1, "limit": 10, "lease": 1, "skip": 0, "without": None, "by": None}
         plan = [row[3] for row in conn.execute(f"explain query plan {sql}", given)]
     scans = [line for line in plan if line.startswith("SCAN") and "subquery" not in line.lower()]
     assert [line for line in scans if "outbox_message" in line or " m" in line] == []

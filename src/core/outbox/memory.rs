@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::{Draft, Due, Ended, Message, Millis, Ordering, Receipt, Status};
+use super::{Draft, Due, Ended, Message, Millis, Ordering, Receipt, Status, Subscription, Wanted};
 
 /// A store that is nothing but state.
 ///
 /// ```
-/// use anabranch_core::outbox::{Draft, Due, Format, Memory, Ordering, Receipt};
+/// use anabranch_core::outbox::{Draft, Due, Format, Memory, Ordering, Receipt, Wanted};
 ///
 /// let mut store = Memory::default();
 /// let draft = Draft {
@@ -26,19 +26,22 @@ use super::{Draft, Due, Ended, Message, Millis, Ordering, Receipt, Status};
 /// let id = store.reserve();
 /// store.insert(id, draft, None, 0);
 /// let owner = store.owner();
-/// let claimed = store.claim(owner, 10, 60_000, Ordering::Block, 0);
+/// let claimed = store.claim(owner, 10, 60_000, Ordering::Block, Wanted::default(), 0);
 /// let receipt = Receipt { id, owner, claims: claimed[0].claims };
 /// assert_eq!(store.ack(&[receipt], false, 60_000), []); // too late: the lease is over
-/// assert_eq!(store.claim(owner, 10, 60_000, Ordering::Block, 60_000)[0].attempt, 2);
+/// assert_eq!(store.claim(owner, 10, 60_000, Ordering::Block, Wanted::default(), 60_000)[0].attempt, 2);
 /// ```
 #[derive(Debug, Default)]
 pub struct Memory {
-    ids: i64,
+    pub(super) ids: i64,
     owners: i64,
     // By id: the order in which they were enqueued.
-    messages: BTreeMap<i64, Message>,
+    pub(super) messages: BTreeMap<i64, Message>,
     dedupes: HashMap<String, Dedupe>,
     done: BTreeMap<String, u64>,
+    pub(super) subscriptions: Vec<Subscription>,
+    // Grows with every change of the subscriptions.
+    pub(super) version: i64,
 }
 
 /// What a dedupe key stands for.
@@ -122,6 +125,8 @@ impl Memory {
             errors: Vec::new(),
             lease: None,
             ended: None,
+            waiting: None,
+            progress: None,
             draft,
         };
         self.messages.insert(id, message);
@@ -141,7 +146,13 @@ impl Memory {
 
     /// Up to `limit` messages that can be claimed now, the most urgent first: by priority, then by
     /// due time, then in the order they were enqueued in.
-    pub fn peek(&self, limit: usize, ordering: Ordering, now: Millis) -> Vec<Message> {
+    pub fn peek(
+        &self,
+        limit: usize,
+        ordering: Ordering,
+        wanted: Wanted<'_>,
+        now: Millis,
+    ) -> Vec<Message> {
         // A later one may be held: the first was requeued, or passed over, meanwhile.
         let held = self.messages.values().filter(|it| it.is_leased(now));
         let mut busy: HashSet<_> = held
@@ -153,7 +164,7 @@ impl Memory {
             let counts = due || ordering == Ordering::Block;
             let key = message.draft.ordering_key.as_ref();
             let first = key.is_none_or(|key| counts && busy.insert(key));
-            if first && due && !message.is_leased(now) {
+            if first && due && !message.is_leased(now) && wanted.takes(message) {
                 found.push(message);
             }
         }
@@ -168,9 +179,10 @@ impl Memory {
         limit: usize,
         lease: Millis,
         ordering: Ordering,
+        wanted: Wanted<'_>,
         now: Millis,
     ) -> Vec<Message> {
-        let mut claimed = self.peek(limit, ordering, now);
+        let mut claimed = self.peek(limit, ordering, wanted, now);
         for message in &mut claimed {
             message.attempt += 1;
             message.claims += 1;
@@ -188,8 +200,7 @@ impl Memory {
             if let Some(mut message) = self.messages.remove(id) {
                 *self.done.entry(message.draft.topic.clone()).or_default() += 1;
                 if archive {
-                    message.lease = None;
-                    message.ended = Some((Ended::Done, now));
+                    message.end(Ended::Done, now);
                     self.messages.insert(*id, message);
                 }
             }
@@ -219,10 +230,19 @@ impl Memory {
     /// They are dead.
     pub fn fail(&mut self, given: Vec<(Receipt, String)>, now: Millis) -> Vec<i64> {
         self.change(given, now, |message, error| {
-            message.lease = None;
-            message.ended = Some((Ended::Dead, now));
+            message.end(Ended::Dead, now);
             message.record(now, error);
         })
+    }
+
+    /// When a message may become ready that is not now: one that is due later, or that is held.
+    pub fn next(&self, now: Millis) -> Option<Millis> {
+        let messages = self.messages.values().filter(|it| it.is_wanted(now));
+        let times = messages.map(|it| match it.lease {
+            Some((_, until)) if until > now => until,
+            _ => it.due_at,
+        });
+        times.filter(|time| *time > now).min()
     }
 
     /// They were not begun: the attempt does not count.
@@ -296,6 +316,7 @@ impl Memory {
                 message.ended = None;
                 message.expires_at = None;
                 message.attempt = 0;
+                message.progress = None;
                 message.due_at = now;
                 requeued += 1;
             }
@@ -341,7 +362,7 @@ impl Memory {
         held
     }
 
-    fn change<T>(
+    pub(super) fn change<T>(
         &mut self,
         given: impl IntoIterator<Item = (Receipt, T)>,
         now: Millis,

@@ -75,7 +75,7 @@ proptest! {
                         .into_iter()
                         .map(|message| message.id)
                         .collect();
-                    let claimed = store.claim(owner, limit, lease, Ordering::Block, now);
+                    let claimed = store.claim(owner, limit, lease, Ordering::Block, Wanted::default(), now);
                     prop_assert!(claimed.len() <= limit);
                     for message in claimed {
                         prop_assert!(!held.contains(&message.id));
@@ -123,9 +123,18 @@ fn k8_a_lease_that_is_over_is_claimed_by_the_next() {
     let id = store.reserve();
     store.insert(id, draft(None, 5, 0), None, 0);
     let (first, second) = (store.owner(), store.owner());
-    assert_eq!(store.claim(first, 1, 10, Ordering::Block, 0).len(), 1);
-    assert!(store.claim(second, 1, 10, Ordering::Block, 9).is_empty());
-    let claimed = store.claim(second, 1, 10, Ordering::Block, 10);
+    assert_eq!(
+        store
+            .claim(first, 1, 10, Ordering::Block, Wanted::default(), 0)
+            .len(),
+        1
+    );
+    assert!(
+        store
+            .claim(second, 1, 10, Ordering::Block, Wanted::default(), 9)
+            .is_empty()
+    );
+    let claimed = store.claim(second, 1, 10, Ordering::Block, Wanted::default(), 10);
     assert_eq!(claimed[0].attempt, 2);
     let late = Receipt {
         id,

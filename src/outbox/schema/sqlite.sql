@@ -10,10 +10,11 @@ create table {prefix}meta (
   value integer not null
 ) without rowid;
 
-insert into {prefix}meta (name, value) values ('version', 0), ('owner', 0);
+insert into {prefix}meta (name, value) values ('version', 0), ('owner', 0), ('subscriptions', 0);
 
 -- state: 0 to be handled, 1 dead, 2 done. format: 0 bytes, 1 text, 2 JSON. claims: how
 -- often it was claimed; attempt: the same, less what was released, and from 0 again when requeued.
+-- waiting: the subscribers it still waits for, a JSON array; null: it was not divided among them yet.
 create table {prefix}message (
   id integer primary key autoincrement,
   topic text not null,
@@ -34,7 +35,9 @@ create table {prefix}message (
   claims integer not null default 0,
   errors text,
   owner integer,
-  leased_until integer
+  leased_until integer,
+  waiting text,
+  progress text
 );
 
 create index {prefix}message_due on {prefix}message (priority, due_at, id) where state = 0;
@@ -62,4 +65,12 @@ create index {prefix}dedupe_until on {prefix}dedupe (until);
 create table {prefix}done (
   topic text primary key,
   count integer not null
+) without rowid;
+
+-- since: the last message there was before it.
+create table {prefix}subscription (
+  subscriber text not null,
+  pattern text not null,
+  since integer not null,
+  primary key (subscriber, pattern)
 ) without rowid;

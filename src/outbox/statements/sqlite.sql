@@ -8,7 +8,7 @@ cast((julianday('now') - 2440587.5) * 86400000.0 + 0.5 as integer)
 -- fragment row
 id, topic, body, format, headers, correlation_id, traceparent, ordering_key, dedupe_key,
   priority, state, enqueued_at, due_at, expires_at, ended_at, attempt, errors, owner, leased_until, {now},
-  claims
+  claims, waiting, progress
 
 -- Not held, still wanted, the first of its ordering key, and no later one of it is held: one that
 -- was requeued, or was passed over, may have become the first meanwhile.
@@ -24,6 +24,13 @@ id, topic, body, format, headers, correlation_id, traceparent, ordering_key, ded
           select 1 from {prefix}message e
           where e.state = 0 and e.ordering_key = m.ordering_key and e.owner is not null
             and e.leased_until > {now}
+        ))
+
+-- `:without` are the topics a worker has no room for, or no handler; `:by` are its subscribers.
+-- fragment wanted
+(:without is null or m.topic not in (select value from json_each(:without)))
+        and (:by is null or m.waiting is null or m.waiting = '[]' or exists (
+          select 1 from json_each(m.waiting) w join json_each(:by) b on w.value = b.value
         ))
 
 -- statement has_meta
@@ -91,6 +98,7 @@ where id in (
     select * from (
       select m.id from {prefix}message m
       where m.state = 0 and m.priority = 9 and m.due_at <= {now}
+        and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
     )
@@ -98,6 +106,7 @@ where id in (
     select * from (
       select m.id from {prefix}message m
       where m.state = 0 and m.priority = 8 and m.due_at <= {now}
+        and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
     )
@@ -105,6 +114,7 @@ where id in (
     select * from (
       select m.id from {prefix}message m
       where m.state = 0 and m.priority = 7 and m.due_at <= {now}
+        and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
     )
@@ -112,6 +122,7 @@ where id in (
     select * from (
       select m.id from {prefix}message m
       where m.state = 0 and m.priority = 6 and m.due_at <= {now}
+        and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
     )
@@ -119,6 +130,7 @@ where id in (
     select * from (
       select m.id from {prefix}message m
       where m.state = 0 and m.priority = 5 and m.due_at <= {now}
+        and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
     )
@@ -126,6 +138,7 @@ where id in (
     select * from (
       select m.id from {prefix}message m
       where m.state = 0 and m.priority = 4 and m.due_at <= {now}
+        and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
     )
@@ -133,6 +146,7 @@ where id in (
     select * from (
       select m.id from {prefix}message m
       where m.state = 0 and m.priority = 3 and m.due_at <= {now}
+        and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
     )
@@ -140,6 +154,7 @@ where id in (
     select * from (
       select m.id from {prefix}message m
       where m.state = 0 and m.priority = 2 and m.due_at <= {now}
+        and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
     )
@@ -147,6 +162,7 @@ where id in (
     select * from (
       select m.id from {prefix}message m
       where m.state = 0 and m.priority = 1 and m.due_at <= {now}
+        and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
     )
@@ -154,6 +170,7 @@ where id in (
     select * from (
       select m.id from {prefix}message m
       where m.state = 0 and m.priority = 0 and m.due_at <= {now}
+        and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
     )
@@ -286,6 +303,86 @@ where m.id = json_extract(g.value, '$[0]') and m.owner = json_extract(g.value, '
   and m.claims = json_extract(g.value, '$[2]') and m.state = 0 and m.leased_until > {now}
 returning id
 
+-- Here each has a delay (null: it is dead), an array of subscribers, their progress, an error, and
+-- whether the attempt counts.
+-- statement divide
+update {prefix}message as m
+set owner = null, leased_until = null,
+  due_at = coalesce({now} + json_extract(g.value, '$[3]'), m.due_at),
+  state = json_extract(g.value, '$[3]') is null,
+  ended_at = case when json_extract(g.value, '$[3]') is null then {now} end,
+  waiting = json_extract(g.value, '$[4]'), progress = json_extract(g.value, '$[5]'),
+  attempt = attempt - (1 - json_extract(g.value, '$[7]')),
+  errors = case when json_extract(g.value, '$[6]') is null then m.errors else json_insert(
+    case when json_array_length(m.errors) >= {most_errors} then json_remove(m.errors, '$[0]')
+      else coalesce(m.errors, '[]') end,
+    '$[#]', json_array(m.attempt, {now}, json_extract(g.value, '$[6]'))
+  ) end
+from json_each(:given) g
+where m.id = json_extract(g.value, '$[0]') and m.owner = json_extract(g.value, '$[1]')
+  and m.claims = json_extract(g.value, '$[2]') and m.state = 0 and m.leased_until > {now}
+returning id
+
+-- statement subscribers_version
+select value from {prefix}meta where name = 'subscriptions'
+
+-- statement subscriptions
+select subscriber, pattern, since from {prefix}subscription order by 1, 2
+
+-- statement subscribe_less
+delete from {prefix}subscription
+where subscriber = :subscriber and pattern not in (select value from json_each(:patterns))
+
+-- statement subscribe
+insert into {prefix}subscription (subscriber, pattern, since)
+select :subscriber, value,
+  coalesce((select seq from sqlite_sequence where name = '{prefix}message'), 0)
+from json_each(:patterns) where true
+on conflict (subscriber, pattern) do nothing
+
+-- statement subscribers_changed
+update {prefix}meta set value = value + 1 where name = 'subscriptions'
+
+-- statement unsubscribe
+delete from {prefix}subscription where subscriber = :subscriber
+
+-- statement wait_no_more
+update {prefix}message
+set due_at = min(due_at, {now}), waiting = (
+    select json_group_array(value) from json_each(waiting) where value <> :subscriber
+  )
+where state = 0 and waiting is not null
+  and :subscriber in (select value from json_each(waiting))
+
+-- When a message may become ready that is not now: one that is due later, or that is held.
+-- statement next
+select min(at), {now} from (
+  select min(due_at) as at from {prefix}message where state = 0 and priority = 0 and due_at > {now}
+  union all
+  select min(due_at) as at from {prefix}message where state = 0 and priority = 1 and due_at > {now}
+  union all
+  select min(due_at) as at from {prefix}message where state = 0 and priority = 2 and due_at > {now}
+  union all
+  select min(due_at) as at from {prefix}message where state = 0 and priority = 3 and due_at > {now}
+  union all
+  select min(due_at) as at from {prefix}message where state = 0 and priority = 4 and due_at > {now}
+  union all
+  select min(due_at) as at from {prefix}message where state = 0 and priority = 5 and due_at > {now}
+  union all
+  select min(due_at) as at from {prefix}message where state = 0 and priority = 6 and due_at > {now}
+  union all
+  select min(due_at) as at from {prefix}message where state = 0 and priority = 7 and due_at > {now}
+  union all
+  select min(due_at) as at from {prefix}message where state = 0 and priority = 8 and due_at > {now}
+  union all
+  select min(due_at) as at from {prefix}message where state = 0 and priority = 9 and due_at > {now}
+  union all
+  select min(leased_until) from (
+    select leased_until from {prefix}message
+    where state = 0 and priority between 0 and 9 and due_at <= {now} and leased_until > {now} limit 10000
+  )
+)
+
 -- statement release
 update {prefix}message
 set owner = null, leased_until = null, attempt = attempt - 1
@@ -348,7 +445,8 @@ order by 1, 2
 
 -- statement requeue
 update {prefix}message
-set state = 0, ended_at = null, expires_at = null, attempt = 0, due_at = {now}
+set state = 0, ended_at = null, expires_at = null, attempt = 0, progress = null,
+  due_at = {now}
 where state = 1 and (:topic is null or topic = :topic)
   and (:ids is null or id in (select value from json_each(:ids)))
 

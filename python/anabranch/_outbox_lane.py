@@ -1,0 +1,249 @@
+"""A subscriber of a worker: a pipeline from what was claimed for it to its handler."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from anabranch import _core
+from anabranch._legs import retry_policy
+from anabranch._outbox_delivery import BACK, DONE, Delivery, Verdict
+from anabranch._outbox_store import described
+from anabranch.channel import Channel
+from anabranch.errors import LeaseLost, Reject, RetryLater
+from anabranch.keys import attr
+from anabranch.pipeline import Pipeline
+from anabranch.result import Err
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from anabranch._callables import Call
+    from anabranch.failure import Failure
+    from anabranch.policy import Retry
+
+# What was claimed for it is bounded where it is claimed; the channel only hands it on.
+_ROOMY: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handler:
+    """What `OutboxWorker.on` was told."""
+
+    subscriber: str
+    pattern: str
+    call: Call
+    retry: Retry
+    timeout: float | None
+    concurrency: int
+    batch: int | None
+    inline: bool
+
+
+class Lane:
+    """A handler at work: its messages go in through `give`, verdicts go to where they are from.
+
+    Args:
+        name: The pipeline's name.
+        handler: What was asked for.
+        options: Further arguments of the pipeline.
+        seed: Of the jitter; None draws one.
+    """
+
+    def __init__(
+        self, name: str, handler: Handler, options: dict[str, Any], seed: int | None
+    ) -> None:
+        self.handler = handler
+        self.name = handler.subscriber
+        self.stopping = False
+        self._seed = seed
+        self._policy = retry_policy(handler.retry)
+        self._channel: Channel[Delivery] = Channel(_ROOMY, name="claimed")
+        pipeline: Pipeline[Any] = Pipeline(name, **options).source(self._channel)
+        pipeline = pipeline.fan_out(by=attr("branch"), capacity=_ROOMY)
+        fn = _handling(self)
+        if handler.batch is not None:
+            pipeline = pipeline.window(max_items=handler.batch, max_age=0.0)
+        self.pipeline = pipeline.for_each(
+            fn,
+            name=handler.subscriber,
+            concurrency=handler.concurrency,
+            timeout=handler.timeout,
+            inline=handler.inline,
+        ).dead_letter(self._failed, name="failed", inline=True)
+
+    def give(self, deliveries: list[Delivery]) -> None:
+        """Hand over what was claimed; a channel that was closed leaves it to its lease."""
+        if not self._channel.closed:
+            self._channel.send_many_nowait(deliveries)
+
+    def stop(self) -> None:
+        """Begin nothing more: what has not begun goes back."""
+        self.stopping = True
+        if not self._channel.closed:
+            for delivery in self._channel.receive_many_nowait() if self._channel.depth else ():
+                delivery.post.settled(delivery, BACK)
+            self._channel.close()
+
+    def begin(self, delivery: Delivery) -> bool:
+        """Return whether a message is to be handled; if not, it goes back."""
+        if self.stopping or delivery.lost:
+            delivery.post.settled(delivery, BACK)
+            return False
+        delivery.begun = True
+        return True
+
+    def _failed(self, failure: Failure) -> None:
+        """A unit has failed, and is undone: another attempt, or the end."""
+        item = failure.item
+        given = cast("list[Delivery]", item) if isinstance(item, list) else [item]
+        for delivery in given:
+            if isinstance(delivery, Delivery):
+                delivery.post.settled(delivery, self.verdict(delivery, failure.error))
+
+    def verdict(self, delivery: Delivery, error: BaseException) -> Verdict:
+        """Decide what follows an error."""
+        if isinstance(error, RetryLater):
+            return Verdict("back", error.delay)
+        if isinstance(error, Reject):
+            return Verdict("dead", error=described(error))
+        delay = self._delay(delivery, error)
+        if delay is None:
+            return Verdict("dead", error=described(error))
+        return Verdict("again", delay, described(error))
+
+    def _delay(self, delivery: Delivery, error: BaseException) -> float | None:
+        """Return the seconds until the next attempt; None: there is none."""
+        retry = self.handler.retry
+        if delivery.attempt >= retry.attempts or not retry.retryable(error):
+            return None
+        # The policy remembers what it has said; the message remembers only how often it failed.
+        seed = hash((self._seed, delivery.id, delivery.attempt)) & (2**64 - 1)
+        attempts = _core.Attempts(self._policy, seed)
+        age = max(0.0, delivery.age)
+        wall = time.time()
+        delay: float | None = None
+        for number in range(1, delivery.attempt + 1):
+            asked = None
+            if number == delivery.attempt and retry.delay is not None:
+                asked = retry.seconds_after(number, cast("Exception", error))
+                if asked is None:
+                    return None
+            since = age if number == delivery.attempt else 0.0
+            delay, _ = attempts.failed(since, wall, asked)
+            if delay is None:
+                return None
+        return delay
+
+
+def lost(delivery: Delivery) -> LeaseLost:
+    """Say that a message was taken from its handler."""
+    return LeaseLost(
+        f"outbox {delivery.store}: the lease of message {delivery.id} was over while it was "
+        "handled: another worker may have it now; ask for a longer lease, or see what held this "
+        "one up",
+        store=delivery.store,
+        id=delivery.id,
+    )
+
+
+def _cut(delivery: Delivery) -> None:
+    """A handler was cancelled: if that was because the lease was lost, say so instead."""
+    task = delivery.task
+    if delivery.lost and task is not None:
+        task.uncancel()
+        raise lost(delivery)
+
+
+def _handling(lane: Lane) -> Callable[..., Any]:
+    """Return what the pipeline calls with each message, or with each batch."""
+    handler = lane.handler
+    if handler.batch is not None:
+        inner = _batches_async(lane) if handler.call.is_async else _batches(lane)
+    else:
+        inner = _singles_async(lane) if handler.call.is_async else _singles(lane)
+    if not handler.call.takes_ctx:
+        return inner
+    # With `ctx` in its signature, the pipeline makes one.
+    if handler.call.is_async:
+
+        async def with_ctx_async(given: Any, ctx: object) -> None:  # noqa: ANN401 - one or several
+            await inner(given, ctx=ctx)
+
+        return with_ctx_async
+
+    def with_ctx(given: Any, ctx: object) -> None:  # noqa: ANN401 - as above
+        inner(given, ctx=ctx)
+
+    return with_ctx
+
+
+def _singles_async(lane: Lane) -> Callable[..., Any]:
+    fn = lane.handler.call.fn
+
+    async def handle(delivery: Delivery, **ctx: object) -> None:
+        if lane.begin(delivery):
+            delivery.task = asyncio.current_task()
+            try:
+                await fn(delivery, **ctx)
+            except asyncio.CancelledError:
+                _cut(delivery)
+                raise
+            finally:
+                delivery.task = None
+            delivery.post.settled(delivery, DONE)
+
+    return handle
+
+
+def _singles(lane: Lane) -> Callable[..., Any]:
+    fn = lane.handler.call.fn
+
+    def handle(delivery: Delivery, **ctx: object) -> None:
+        if lane.begin(delivery):
+            fn(delivery, **ctx)
+            delivery.post.settled(delivery, DONE)
+
+    return handle
+
+
+def _batches_async(lane: Lane) -> Callable[..., Any]:
+    fn = lane.handler.call.fn
+
+    async def handle(deliveries: list[Delivery], **ctx: object) -> None:
+        begun = [delivery for delivery in deliveries if lane.begin(delivery)]
+        if begun:
+            _several(lane, begun, await fn(begun, **ctx))
+
+    return handle
+
+
+def _batches(lane: Lane) -> Callable[..., Any]:
+    fn = lane.handler.call.fn
+
+    def handle(deliveries: list[Delivery], **ctx: object) -> None:
+        begun = [delivery for delivery in deliveries if lane.begin(delivery)]
+        if begun:
+            _several(lane, begun, fn(begun, **ctx))
+
+    return handle
+
+
+def _several(lane: Lane, given: list[Delivery], results: object) -> None:
+    """Note what a handler of batches has returned: nothing, or a result per message."""
+    if results is None:
+        for delivery in given:
+            delivery.post.settled(delivery, DONE)
+        return
+    each = cast("Sequence[object]", results)
+    if not isinstance(results, list | tuple) or len(each) != len(given):
+        raise TypeError(
+            f"subscriber {lane.name!r}: a handler of batches returns None, or a list with one "
+            f"result per message ({len(given)}), got {type(results).__name__}"
+        )
+    for delivery, result in zip(given, each, strict=True):
+        error = result.error.error if isinstance(result, Err) else result
+        verdict = lane.verdict(delivery, error) if isinstance(error, BaseException) else DONE
+        delivery.post.settled(delivery, verdict)

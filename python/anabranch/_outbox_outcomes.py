@@ -1,0 +1,53 @@
+"""What became of messages, on its way back to their store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from anabranch._outbox_delivery import DONE, Delivery, Share, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anabranch._outbox_store import Division, Receipt
+
+
+class Outcomes:
+    """What is to be written back."""
+
+    def __init__(self) -> None:
+        self.acks: list[Receipt] = []
+        self.again: list[tuple[int, int, int, int, str | None]] = []
+        self.dead: list[tuple[int, int, int, str]] = []
+        self.divided: list[Division] = []
+        self.releases: list[Receipt] = []
+
+    def take(self, delivery: Delivery, verdict: Verdict) -> None:
+        receipt = receipt_of(delivery)
+        if verdict is DONE:
+            self.acks.append(receipt)
+            return
+        wait = round(verdict.delay * 1000)
+        if verdict.kind == "again":
+            self.again.append((*receipt, wait, verdict.error))
+        elif verdict.kind == "dead":
+            self.dead.append((*receipt, verdict.error or ""))
+        elif wait:
+            self.divided.append((*receipt, wait, None, None, None, False))
+        else:
+            self.releases.append(receipt)
+
+
+def by_id(given: Sequence[Any]) -> Any:  # noqa: ANN401 - a receipt
+    return given[:3]
+
+
+def parts_of(entry: Delivery | Share) -> list[Delivery]:
+    if isinstance(entry, Delivery):
+        return [entry]
+    return [it for name, it in entry.parts.items() if not entry.settled(name)]
+
+
+def receipt_of(entry: Delivery | Share) -> Receipt:
+    row: Any = entry._row if isinstance(entry, Delivery) else entry.row  # noqa: SLF001 - its own
+    return (row[0], row[17], row[20])

@@ -1,0 +1,117 @@
+"""One run of a worker: its lanes and its posts, from their beginning to their end."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from anabranch._outbox_lane import Lane
+    from anabranch._outbox_post import Post
+    from anabranch.outbox import Outbox
+    from anabranch.report import Report
+
+
+class Run:
+    """One run of a worker."""
+
+    def __init__(
+        self,
+        ended: Callable[[], object],
+        posts: list[Post],
+        lanes: dict[str, Lane],
+        outboxes: list[Outbox],
+    ) -> None:
+        self._ended = ended
+        self._posts = posts
+        self._lanes = lanes
+        self._outboxes = outboxes
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopped = False
+        self.task: asyncio.Task[Any] | None = None
+
+    @property
+    def claimed(self) -> int:
+        return sum(post.claimed for post in self._posts)
+
+    def stop(self) -> None:
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._stop)
+        else:
+            self._stopped = True
+
+    def _stop(self) -> None:
+        if self._stopped and self._loop is None:
+            return
+        self._stopped = True
+        for lane in self._lanes.values():
+            lane.stop()
+        for post in self._posts:
+            post.stop()
+
+    async def run(self) -> dict[str, Report[Any]]:
+        loop = asyncio.get_running_loop()
+        closers: list[Callable[[], object]] = []
+        courses: list[asyncio.Task[Any]] = []
+        feeds: list[asyncio.Task[None]] = []
+        try:
+            for post in self._posts:
+                post.begin()
+            for post, outbox in zip(self._posts, self._outboxes, strict=True):
+                closers.append(outbox._listen(post.heard))  # noqa: SLF001 - as above
+            self._loop = loop
+            courses += [loop.create_task(lane.pipeline.run()) for lane in self._lanes.values()]
+            feeds += [loop.create_task(post.run()) for post in self._posts]
+            if self._stopped:
+                self._stop()
+            await self._until_over(courses, feeds)
+        finally:
+            for close in closers:
+                close()
+            await self._close(courses, feeds)
+        for course in courses:
+            course.result()
+        for feed in feeds:
+            feed.result()
+        return {
+            name: cast("Report[Any]", lane.pipeline.last_report)
+            for name, lane in self._lanes.items()
+        }
+
+    async def _until_over(
+        self, courses: list[asyncio.Task[Any]], feeds: list[asyncio.Task[None]]
+    ) -> None:
+        """Wait until all that was claimed has ended; a pipeline that ends by itself stops all."""
+        working: set[asyncio.Task[Any]] = {*courses, *feeds}
+        while any(feed in working for feed in feeds):
+            done, working = await asyncio.wait(working, return_when=asyncio.FIRST_COMPLETED)
+            if any(course in done for course in courses):
+                # Drained by a signal, or ended by what a handler has raised.
+                self._stop()
+                if all(course.done() for course in courses):
+                    return
+            if any(feed in done and feed.exception() for feed in feeds):
+                self._stop()
+                return
+
+    async def _close(
+        self, courses: list[asyncio.Task[Any]], feeds: list[asyncio.Task[None]]
+    ) -> None:
+        self._stop()
+        cut = asyncio.current_task()
+        if cut is not None and cut.cancelling():
+            for course in courses:
+                course.cancel()
+        if courses:
+            await asyncio.wait(courses)
+        # Where nothing is wrong they have ended; what they would still wait for will not come.
+        for feed in feeds:
+            feed.cancel()
+        if feeds:
+            await asyncio.wait(feeds)
+        for post in self._posts:
+            await post.close()
+        self._loop = None
+        self._ended()

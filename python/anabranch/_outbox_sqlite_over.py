@@ -1,0 +1,187 @@
+"""What is written over a connection to SQLite: the caller's, or the store's own.
+
+It is a generator of statements, so that `sqlite3` and `aiosqlite` run the same.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from anabranch._outbox_draft import digest
+from anabranch._outbox_store import check_duplicate
+from anabranch.errors import ConfigError, SchemaMismatch, refused
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Generator, Mapping, Sequence
+
+    from anabranch._outbox_store import Receipt, Settings, Written
+
+T = TypeVar("T")
+# One statement and its parameters, many times over if they are a list; sent back: its rows.
+Steps: TypeAlias = "Generator[tuple[str, Any], list[Any], T]"
+
+
+class SqliteWriting:
+    """The part of a store in SQLite that works over any connection."""
+
+    label: str
+    _settings: Settings
+    _sql: Mapping[str, str]
+    _needed: int
+
+    def write_over(self, connection: object, rows: Sequence[Written]) -> object:
+        """Write over a caller's connection: ids, or a coroutine of them if it is awaited."""
+        return self._over(connection, self._write(rows))
+
+    def retract_over(self, connection: object, message: int) -> object:
+        """Take a message back over a caller's connection."""
+        return self._over(connection, self._retract(message))
+
+    def _over(self, connection: object, steps: Steps[T]) -> T | Coroutine[Any, Any, T]:
+        if isinstance(connection, sqlite3.Connection):
+            self._check_transaction(connection)
+            return self._run_over(connection, steps)
+        if any(kind.__module__.split(".")[0] == "aiosqlite" for kind in type(connection).__mro__):
+            return self._await_over(connection, steps)
+        allowed = f"a connection of sqlite3 or aiosqlite, to the database of {self.label}"
+        raise refused("conn", connection, allowed, subject="enqueue")
+
+    def _run_over(self, connection: sqlite3.Connection, steps: Steps[T]) -> T:
+        cursor = connection.cursor()
+        cursor.row_factory = None
+        try:
+            return run(cursor, steps)
+        except sqlite3.OperationalError as error:
+            raise self._explained(error) from error
+        finally:
+            cursor.close()
+
+    async def _await_over(self, connection: Any, steps: Steps[T]) -> T:  # noqa: ANN401 - aiosqlite may be missing
+        self._check_transaction(connection)
+        cursor = await connection.cursor()
+        cursor.row_factory = None
+        try:
+            rows: list[Any] = []
+            sql, given = next(steps)
+            while True:
+                if is_many(given):
+                    await cursor.executemany(sql, given)
+                else:
+                    await cursor.execute(sql, given)
+                    rows = list(await cursor.fetchall())
+                sql, given = steps.send(rows)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        except sqlite3.OperationalError as error:
+            raise self._explained(error) from error
+        finally:
+            await cursor.close()
+
+    def _check_transaction(self, connection: Any) -> None:  # noqa: ANN401 - of either driver
+        # `autocommit` is there since Python 3.12; -1 is the way of before.
+        begins = getattr(connection, "autocommit", -1)
+        by_itself = connection.isolation_level is not None if begins == -1 else not begins
+        if not by_itself and not connection.in_transaction:
+            raise ConfigError(
+                f"outbox {self.label}: the connection is in autocommit mode and no transaction is "
+                "open: execute 'BEGIN' first, or enqueue without a connection",
+                argument="conn",
+                value=connection,
+            )
+
+    def _explained(self, error: sqlite3.OperationalError) -> Exception:
+        """Say what to raise: the caller's own error, unless the tables are missing."""
+        if f"no such table: {self._settings.prefix}" in str(error):
+            return SchemaMismatch(
+                f"outbox {self.label}: the connection's database has no outbox tables: call "
+                "outbox.migrate() once, and enqueue over a connection to the same file",
+                store=self.label,
+                found=0,
+                needed=self._needed,
+            )
+        return error
+
+    def _write(self, rows: Sequence[Written]) -> Steps[list[int]]:
+        if len(rows) > 1 and not any(row["dedupe_key"] for row in rows):
+            yield self._sql["enqueue_many"], rows if isinstance(rows, list) else list(rows)
+            # Nobody else writes meanwhile, so their ids follow each other.
+            found = yield self._sql["last_id"], {}
+            last: int = found[0][0]
+            return list(range(last - len(rows) + 1, last + 1))
+        ids: list[int] = []
+        for row in rows:
+            message = yield from self._write_one(row)
+            ids.append(message)
+        return ids
+
+    def _write_one(self, row: Written) -> Steps[int]:
+        key = row["dedupe_key"]
+        said = b""
+        if key is not None:
+            said = digest(row)
+            yield self._sql["dedupe_drop_old"], {"dedupe_key": key}
+            found = yield self._sql["dedupe_find"], {"dedupe_key": key}
+            if found:
+                known: int = found[0][0]
+                check_duplicate(self.label, key, known, same=found[0][1] == said)
+                return known
+        found = yield self._sql["enqueue"], row
+        message: int = found[0][0]
+        if key is not None:
+            kept = {
+                "dedupe_key": key,
+                "digest": said,
+                "message_id": message,
+                "dedupe_for": self._settings.dedupe_for,
+            }
+            yield self._sql["dedupe_keep"], kept
+        return message
+
+    def _retract(self, message: int) -> Steps[bool]:
+        gone = yield self._sql["retract"], {"id": message}
+        if gone:
+            # Its key goes with it: whoever enqueues it again means it.
+            yield self._sql["dedupe_forget"], {"id": message, "dedupe_key": gone[0][1]}
+        return bool(gone)
+
+    def _end(self, receipts: Sequence[Receipt]) -> Steps[list[int]]:
+        name = "ack_archive" if self._settings.archive else "ack_delete"
+        ended = yield self._sql[name], as_json(receipts)
+        counts: dict[str, int] = {}
+        for _, topic in ended:
+            counts[topic] = counts.get(topic, 0) + 1
+        if counts:
+            yield (
+                self._sql["count_done"],
+                [{"topic": topic, "count": count} for topic, count in counts.items()],
+            )
+        return sorted(row[0] for row in ended)
+
+
+def run(cursor: sqlite3.Cursor, steps: Steps[T]) -> T:
+    """Execute statements one after the other."""
+    rows: list[Any] = []
+    try:
+        sql, given = next(steps)
+        while True:
+            if is_many(given):
+                cursor.executemany(sql, given)
+            else:
+                rows = cursor.execute(sql, given).fetchall()
+            sql, given = steps.send(rows)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
+def is_many(given: object) -> bool:
+    """Whether a statement is to be executed many times over."""
+    return isinstance(given, list)
+
+
+def as_json(receipts: Sequence[Sequence[Any]]) -> dict[str, str]:
+    """Return receipts as statements take them."""
+    return {"given": json.dumps(receipts)}

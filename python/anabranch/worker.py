@@ -1,0 +1,323 @@
+"""`OutboxWorker`: handlers for the messages of outboxes, each subscriber a pipeline."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, cast
+
+from anabranch._callables import examine, name_of
+from anabranch._outbox_draft import milliseconds
+from anabranch._outbox_lane import Handler, Lane
+from anabranch._outbox_post import Post
+from anabranch._outbox_run import Run
+from anabranch.errors import ClosedError, check_name, refused
+from anabranch.outbox import Outbox
+from anabranch.policy import Retry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import timedelta
+    from types import TracebackType
+
+    from anabranch.report import Report
+
+    Seconds: TypeAlias = float | timedelta
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+_logger = logging.getLogger("anabranch")
+
+_LONGEST_NAME = 255
+_ATTEMPTS = 20
+_BASE = 1.0
+_CAP = 7200.0
+_DEFAULT = Retry.exponential(attempts=_ATTEMPTS, base=_BASE, cap=_CAP, retry_on=Exception)
+
+
+class OutboxWorker:
+    """Handles what was enqueued: each message by every subscriber of its topic, at least once.
+
+    A subscriber is a pipeline: from what was claimed for it, over a branch for each outbox, to its
+    handler. When the handler has returned and what it did is committed, the message is acked; when
+    it has raised and what it did is undone, the message is due again after a delay, or dead. A
+    process that dies loses nothing: its messages are handled again by others once their lease is
+    over.
+
+    Subscribers are remembered in the outbox. A message that has several is ended when all of them
+    are done with it, each with attempts of its own; one that comes later gets what is enqueued
+    from then on. Messages that nobody has a handler for are parked until somebody has.
+
+    Args:
+        outboxes: An outbox; or a mapping of keys to outboxes, which are worked on side by side.
+        name: What the pipelines' names begin with.
+        batch: How many messages are claimed at once, at most, and how many a subscriber may have
+            in hand of each outbox before no more of its topics are claimed there.
+        lease: Seconds that a claim holds; it is renewed while a handler is at work. A worker that
+            was killed is followed by another one after that time.
+        poll: Seconds after which an outbox is asked for messages though nobody has told of any.
+        max_idle_poll: The same of one that has been idle for long.
+        grace: Seconds that handlers have to end once the worker was told to stop.
+        seed: Makes the delays between attempts repeatable.
+        options: Further arguments of the pipelines: `max_in_flight`, `threads`, `observe`, `clock`.
+
+    Raises:
+        ConfigError: An argument is not allowed.
+
+    Example:
+        >>> import anabranch as ab
+        >>> outbox = ab.Outbox.memory()
+        >>> worker = ab.OutboxWorker(outbox)
+        >>> @worker.on("order.*")
+        ... def publish(message: ab.Message) -> None:
+        ...     print(message.topic, message.payload)
+        >>> _ = outbox.enqueue("order.created", {"id": 7})
+        >>> worker.run_once_blocking()
+        order.created {'id': 7}
+        1
+        >>> outbox.counts()
+        {'order.created': {'done': 1}}
+    """
+
+    def __init__(
+        self,
+        outboxes: Outbox | Mapping[Any, Outbox],
+        *,
+        name: str = "outbox",
+        batch: int = 1000,
+        lease: Seconds = 60.0,
+        poll: Seconds = 1.0,
+        max_idle_poll: Seconds = 30.0,
+        grace: Seconds = 30.0,
+        seed: int | None = None,
+        **options: Any,  # noqa: ANN401 - of several types, which Pipeline checks
+    ) -> None:
+        check_name(name, "OutboxWorker")
+        self._stores = _outboxes(outboxes)
+        self._name = name
+        if type(batch) is not int or not 1 <= batch <= 10_000:  # noqa: PLR2004 - a sane bound
+            raise refused("batch", batch, "an int from 1 to 10_000", subject="OutboxWorker")
+        self._batch = batch
+        self._lease = _seconds("lease", lease)
+        first, most = _seconds("poll", poll), _seconds("max_idle_poll", max_idle_poll)
+        self._poll = (first, max(first, most))
+        self._seed = seed
+        self._options = {"grace": grace, **options}
+        self._handlers: dict[str, Handler] = {}
+        self._run: Run | None = None
+
+    def on(
+        self,
+        topic: str,
+        *,
+        subscriber: str | None = None,
+        retry: Retry = _DEFAULT,
+        timeout: Seconds | None = None,
+        concurrency: int = 1,
+        batch: int | None = None,
+        inline: bool = False,
+    ) -> Callable[[F], F]:
+        """Make what is decorated the handler of a topic.
+
+        It is called with a Message, and with `ctx` if it has such a parameter: `ctx.tenant` is the
+        outbox's key, and what `ctx.compensate` registers is run if the attempt fails.
+        Returning is success. Raising is a failed attempt; `ab.Reject` makes the message dead at
+        once, and `ab.RetryLater` asks for another attempt without counting this one.
+
+        Args:
+            topic: The topic; `"order.*"` means all that begin with `order.`, `"*"` all.
+            subscriber: Whose messages these are: the name that the outbox remembers how far each
+                message has come by. By default the topic, as it is written here: a second handler
+                of the same one needs a name of its own.
+            retry: When and how often a message is tried again: the outbox keeps it meanwhile. By
+                default 20 attempts within about a day, whatever was raised. An attempt that was
+                cut off, with its process, counts.
+            timeout: Seconds an attempt may take; see `Pipeline.for_each`. None: any time.
+            concurrency: How many messages of each outbox are handled at once. With 1 they are
+                handled in order.
+            batch: Up to so many messages are handed to the handler at once, as a list. It returns
+                nothing, or a list with a result for each of them: an exception or an `ab.Err` for
+                one that has failed.
+            inline: As for `Pipeline.for_each`, for a `def`: in the event loop's thread.
+
+        Raises:
+            ConfigError: An argument is not allowed, or there is such a subscriber already.
+            ClosedError: The worker runs.
+        """
+        _check_topic(topic)
+        name = topic if subscriber is None else subscriber
+        if not isinstance(cast("object", name), str) or not 0 < len(name) <= _LONGEST_NAME:
+            allowed = "a str of 1 to 255 characters or None"
+            raise refused("subscriber", subscriber, allowed, subject="on")
+        if name in self._handlers:
+            allowed = "another name than that of a subscriber this worker has already"
+            raise refused("subscriber", name, allowed, subject="on")
+        if not isinstance(cast("object", retry), Retry) or retry.budget is not None:
+            raise refused("retry", retry, "a Retry without a budget", subject="on")
+        if self._run is not None:
+            raise ClosedError(f"worker {self._name!r} runs: add handlers before it does")
+
+        def decorate(fn: F) -> F:
+            call = examine(fn, pipeline=self._name, stage=name_of(fn), takes="a message")
+            handler = Handler(
+                subscriber=name,
+                pattern=topic,
+                call=call,
+                retry=retry,
+                timeout=None if timeout is None else _seconds("timeout", timeout),
+                concurrency=concurrency,
+                batch=batch,
+                inline=inline,
+            )
+            self._lane(handler)  # checks what the pipeline checks
+            self._handlers[name] = handler
+            return fn
+
+        return decorate
+
+    def _lane(self, handler: Handler) -> Lane:
+        return Lane(f"{self._name}.{handler.subscriber}", handler, self._options, self._seed)
+
+    async def run(self) -> dict[str, Report[Any]]:
+        """Work until `stop` is called, or the process is told to end (SIGTERM).
+
+        Cancelling the call stops handlers at once, and undoes what they did.
+
+        Returns:
+            The report of each subscriber's pipeline.
+
+        Raises:
+            ConfigError: There is no handler.
+            ClosedError: It runs already.
+            BaseException: What a handler has raised to end the process, as KeyboardInterrupt.
+        """
+        return await self._begin(once=False).run()
+
+    async def run_once(self) -> int:
+        """Claim once from each outbox, and handle that; return how many messages it was.
+
+        Raises:
+            ConfigError: As for `run`, and so are the others.
+            ClosedError: It runs already.
+        """
+        run = self._begin(once=True)
+        await run.run()
+        return run.claimed
+
+    def run_blocking(self) -> dict[str, Report[Any]]:
+        """Work in this thread; the first Ctrl-C stops, the second stops at once.
+
+        Raises:
+            ConfigError: As for `run`, and so are the others.
+            ClosedError: It runs already.
+            RuntimeError: An event loop runs in this thread.
+        """
+        return asyncio.run(self._signalled())
+
+    async def _signalled(self) -> dict[str, Report[Any]]:
+        import signal
+
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+        asked = False
+
+        def interrupt() -> None:
+            nonlocal asked
+            if asked and task is not None:
+                task.cancel()
+            asked = True
+            self.stop()
+
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(ValueError, RuntimeError):  # not in the main thread
+                loop.add_signal_handler(signal.SIGINT, interrupt)
+                stack.callback(loop.remove_signal_handler, signal.SIGINT)
+            return await self.run()
+
+    def run_once_blocking(self) -> int:
+        """Claim once from each outbox, and handle that in this thread.
+
+        Raises:
+            ConfigError: As for `run`, and so are the others.
+            ClosedError: It runs already.
+            RuntimeError: An event loop runs in this thread.
+        """
+        return asyncio.run(self.run_once())
+
+    def stop(self) -> None:
+        """Stop: claim nothing more, give back what was not begun, let handlers end; any thread."""
+        if self._run is not None:
+            self._run.stop()
+
+    async def __aenter__(self) -> Self:
+        """Begin to work beside what follows."""
+        run = self._begin(once=False)
+        run.task = asyncio.get_running_loop().create_task(run.run())
+        await asyncio.sleep(0)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop, and wait for the end."""
+        run = self._run
+        if run is None or run.task is None:
+            return
+        if error is None:
+            run.stop()
+        else:
+            run.task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await run.task
+
+    def _begin(self, *, once: bool) -> Run:
+        if not self._handlers:
+            raise refused("handlers", None, "added by @worker.on(topic)", subject="OutboxWorker")
+        if self._run is not None:
+            raise ClosedError(f"worker {self._name!r} runs already")
+        lanes = {handler.subscriber: self._lane(handler) for handler in self._handlers.values()}
+        posts = [
+            Post(
+                outbox._store,  # noqa: SLF001 - the worker is the package's
+                tenant,
+                lanes,
+                batch=self._batch,
+                lease=self._lease,
+                poll=self._poll,
+                once=once,
+            )
+            for tenant, outbox in self._stores
+        ]
+        self._run = Run(self._ended, posts, lanes, [outbox for _, outbox in self._stores])
+        return self._run
+
+    def _ended(self) -> None:
+        self._run = None
+
+
+def _outboxes(given: object) -> list[tuple[Any, Outbox]]:
+    if isinstance(given, Outbox):
+        return [(None, given)]
+    allowed = "an Outbox, or a mapping of keys to Outboxes"
+    if not isinstance(given, Mapping) or not given:
+        raise refused("outboxes", given, allowed, subject="OutboxWorker")
+    pairs = list(cast("Mapping[Any, object]", given).items())
+    for _, outbox in pairs:
+        if not isinstance(outbox, Outbox):
+            raise refused("outboxes", outbox, allowed, subject="OutboxWorker")
+    return cast("list[tuple[Any, Outbox]]", pairs)
+
+
+def _check_topic(topic: object) -> None:
+    allowed = "a topic of 1 to 255 characters; * may stand at its end alone"
+    if not isinstance(topic, str) or not 0 < len(topic) <= _LONGEST_NAME or "*" in topic[:-1]:
+        raise refused("topic", topic, allowed, subject="on")
+
+
+def _seconds(argument: str, value: object) -> float:
+    return milliseconds(argument, value, subject="OutboxWorker", positive=True) / 1000
