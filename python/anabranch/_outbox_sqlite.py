@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from anabranch import _core
 from anabranch._outbox_sqlite_over import SqliteWriting, as_json, run
 from anabranch._outbox_sqlite_watch import FileWatch
-from anabranch._outbox_store import ANY, Claimed, Reaped, Wanted
+from anabranch._outbox_store import ANY, Claimed, Reaped, Wanted, urgent_first
 from anabranch.errors import (
     ClosedError,
     ConfigError,
@@ -183,11 +183,11 @@ class SqliteStore(SqliteWriting):
         with self._own() as cursor:
             rows = cursor.execute(self._sql["claim"], given).fetchall()
             version = cursor.execute(self._sql["subscribers_version"]).fetchone()
-        return Claimed(version[0], _urgent_first(rows))
+        return Claimed(version[0], urgent_first(rows))
 
     def peek(self, limit: int) -> list[Row]:
         given = {"limit": limit, "skip": int(self._settings.skip)}
-        return _urgent_first(self._one("peek", given, writes=False))
+        return urgent_first(self._one("peek", given, writes=False))
 
     def ack(self, receipts: Sequence[Receipt]) -> list[int]:
         with self._own() as cursor:
@@ -272,11 +272,6 @@ class SqliteStore(SqliteWriting):
             connection, self._connection = self._connection, None
             if connection is not None and self._pid == os.getpid():
                 connection.close()
-
-
-# The columns priority, due_at and id of a row; `returning` has no order of its own.
-def _urgent_first(rows: list[Row]) -> list[Row]:
-    return sorted(rows, key=lambda row: (-row[9], row[12], row[0]))
 
 
 def _quoted(path: str) -> str:

@@ -174,3 +174,8 @@ def check_duplicate(store: str, key: str, message: int, *, same: bool) -> None:
             dedupe_key=key,
             id=message,
         )
+
+
+def urgent_first(rows: list[Row]) -> list[Row]:
+    """Sort by priority, due time and id: `returning` has no order of its own."""
+    return sorted(rows, key=lambda row: (-row[9], row[12], row[0]))

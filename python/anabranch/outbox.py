@@ -22,12 +22,12 @@ from anabranch._outbox_store import (
 from anabranch.errors import ConfigError, LeaseLost, refused
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
     from datetime import timedelta
     from types import TracebackType
     from typing import Unpack
 
+    from anabranch._outbox_postgres import PostgresStore
     from anabranch._outbox_store import Receipt, Store
 
     Seconds: TypeAlias = float | timedelta
@@ -49,10 +49,22 @@ _CHUNK = 1000
 _MOST_AT_ONCE = 100_000
 
 
+class Blocking(Protocol):
+    """A connection, or a session, whose methods block: of sqlite3, psycopg or SQLAlchemy."""
+
+    def commit(self) -> None: ...
+
+
 class Awaited(Protocol):
-    """A connection whose methods are awaited, as those of aiosqlite."""
+    """One whose methods are awaited: of aiosqlite, psycopg or SQLAlchemy."""
 
     def commit(self) -> Awaitable[None]: ...
+
+
+class Asyncpg(Protocol):
+    """A connection of asyncpg."""
+
+    def is_in_transaction(self) -> bool: ...
 
 
 class Outbox:
@@ -70,7 +82,8 @@ class Outbox:
     waits for the disk each time: enqueue many in one transaction.
 
     Args:
-        url: `sqlite:///relative.db` or `sqlite:////absolute/path.db`; for one in memory there is
+        url: `postgresql://user:password@host/database`, which needs psycopg 3;
+            `sqlite:///relative.db` or `sqlite:////absolute/path.db`; for one in memory there is
             `Outbox.memory`.
         prefix: What its tables' names begin with.
         ordering: What the other messages of an ordering key do while the first one waits for its
@@ -115,7 +128,7 @@ class Outbox:
         max_payload: int = 8 * 1024 * 1024,
     ) -> None:
         settings = _settings(prefix, ordering, archive, dedupe_for, max_payload)
-        self._begin(SqliteStore(_sqlite_path(url), settings), max_payload)
+        self._begin(_store(url, settings), max_payload)
 
     @classmethod
     def memory(
@@ -155,7 +168,7 @@ class Outbox:
         outbox._begin(MemoryStore(settings, clock), max_payload)  # noqa: SLF001 - its own
         return outbox
 
-    def _begin(self, store: SqliteStore | MemoryStore, max_payload: int) -> None:
+    def _begin(self, store: SqliteStore | PostgresStore | MemoryStore, max_payload: int) -> None:
         self._max_payload = max_payload
         self._here = store
         self._store: Store = store
@@ -200,12 +213,12 @@ class Outbox:
 
     @overload
     def enqueue(
-        self, conn: Awaited, topic: str, payload: object, /, **options: Unpack[Options]
+        self, conn: Awaited | Asyncpg, topic: str, payload: object, /, **options: Unpack[Options]
     ) -> Coroutine[Any, Any, int]: ...
     @overload
     def enqueue(
         self,
-        conn: sqlite3.Connection | Transaction,
+        conn: Blocking | Transaction,
         topic: str,
         payload: object,
         /,
@@ -220,8 +233,9 @@ class Outbox:
         back. Without one it is durable when this returns.
 
         Args:
-            given: A connection, if wanted: one of `sqlite3`, one of `aiosqlite` (then await the
-                result), or a transaction of an outbox in memory. Then the topic and the payload.
+            given: A connection, if wanted: one of `sqlite3` or `aiosqlite`; one of psycopg, of
+                asyncpg, or a connection or session of SQLAlchemy; or a transaction of an outbox in
+                memory. Over one that is awaited, await the result. Then the topic and the payload.
             options: See `Draft`.
 
         Returns:
@@ -257,11 +271,11 @@ class Outbox:
 
     @overload
     def enqueue_many(
-        self, conn: Awaited, drafts: Iterable[Draft], /
+        self, conn: Awaited | Asyncpg, drafts: Iterable[Draft], /
     ) -> Coroutine[Any, Any, list[int]]: ...
     @overload
     def enqueue_many(
-        self, conn: sqlite3.Connection | Transaction, drafts: Iterable[Draft], /
+        self, conn: Blocking | Transaction, drafts: Iterable[Draft], /
     ) -> list[int]: ...
     @overload
     def enqueue_many(self, drafts: Iterable[Draft], /) -> list[int]: ...
@@ -318,7 +332,7 @@ class Outbox:
             heard()
 
     def _write_over(self, connection: object, rows: list[dict[str, Any]]) -> object:
-        if isinstance(self._here, SqliteStore):
+        if not isinstance(self._here, MemoryStore):
             return self._here.write_over(connection, rows)
         return self._own_transaction(connection).write(rows)
 
@@ -342,9 +356,9 @@ class Outbox:
         )
 
     @overload
-    def retract(self, conn: Awaited, message: int, /) -> Coroutine[Any, Any, bool]: ...
+    def retract(self, conn: Awaited | Asyncpg, message: int, /) -> Coroutine[Any, Any, bool]: ...
     @overload
-    def retract(self, conn: sqlite3.Connection | Transaction, message: int, /) -> bool: ...
+    def retract(self, conn: Blocking | Transaction, message: int, /) -> bool: ...
     @overload
     def retract(self, message: int, /) -> bool: ...
     def retract(self, *given: Any) -> Any:
@@ -379,7 +393,7 @@ class Outbox:
             raise refused("message", message, "a message's id, an int", subject="retract")
         if len(given) == 1:
             return self._store.retract(message)
-        if isinstance(self._here, SqliteStore):
+        if not isinstance(self._here, MemoryStore):
             return self._here.retract_over(given[0], message)
         return self._own_transaction(given[0]).retract(message)
 
@@ -682,9 +696,17 @@ def _settings(
     return Settings(check_prefix(prefix), ordering == "skip", archive, keep)
 
 
+def _store(url: object, settings: Settings) -> SqliteStore | PostgresStore:
+    if isinstance(url, str) and url.startswith(("postgresql://", "postgres://")):
+        from anabranch._outbox_postgres import PostgresStore
+
+        return PostgresStore(url, settings)
+    return SqliteStore(_sqlite_path(url), settings)
+
+
 def _sqlite_path(url: object) -> str:
     # What is refused is not shown: a URL may hold a password.
-    allowed = "sqlite:///relative.db or sqlite:////absolute/path.db"
+    allowed = "postgresql://…, sqlite:///relative.db or sqlite:////absolute/path.db"
     shown = f"a {type(url).__name__}"
     if isinstance(url, str):
         scheme, colon, rest = url.partition("://")

@@ -6,11 +6,15 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import postgres
+import psycopg
+
 import anabranch as ab
 
 # The rows a store cannot have, and why.
 CANNOT = {
     "memory": {"D1": "it has no tables"},
+    "postgres": {},
     "sqlite": {"K6": "it has no row locks: one writes at a time"},
 }
 
@@ -70,7 +74,43 @@ class SqliteSide:
         self.again.close()
 
 
-def opened(kind: str, folder: Path, **options) -> MemorySide | SqliteSide:
+class PostgresSide:
+    """An outbox in a database of its own; time passes by shifting the rows back."""
+
+    kind = "postgres"
+
+    def __init__(self, **options):
+        self.server = postgres.server()
+        self.database = self.server.create()
+        self.url = self.server.url(self.database)
+        self.outbox = ab.Outbox(self.url, **options)
+        self.again = ab.Outbox(self.url, **options)
+        self.outbox.migrate()
+
+    def pass_time(self, seconds: float) -> None:
+        shift = round(seconds * 1000)
+        with psycopg.connect(self.url) as conn:
+            conn.execute(
+                f"update outbox_message set enqueued_at = enqueued_at - {shift}, "
+                f"due_at = due_at - {shift}, expires_at = expires_at - {shift}, "
+                f"ended_at = ended_at - {shift}, leased_until = leased_until - {shift}"
+            )
+            conn.execute(f"update outbox_dedupe set until = until - {shift}")
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[object]:
+        with psycopg.connect(self.url) as conn:
+            yield conn
+
+    def close(self) -> None:
+        self.outbox.close()
+        self.again.close()
+        self.server.drop(self.database)
+
+
+def opened(kind: str, folder: Path, **options) -> MemorySide | PostgresSide | SqliteSide:
+    if kind == "postgres":
+        return PostgresSide(**options)
     return MemorySide(**options) if kind == "memory" else SqliteSide(folder, **options)
 
 

@@ -13,7 +13,7 @@ import pytest
 import anabranch as ab
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "postgres", "sqlite"])
 def side(request, tmp_path):
     with contextlib.closing(outboxes.opened(request.param, tmp_path)) as side:
         yield side

@@ -9,13 +9,13 @@ import pytest
 import anabranch as ab
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "postgres", "sqlite"])
 def side(request, tmp_path):
     with contextlib.closing(outboxes.opened(request.param, tmp_path)) as side:
         yield side
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "postgres", "sqlite"])
 def skipping(request, tmp_path):
     with contextlib.closing(outboxes.opened(request.param, tmp_path, ordering="skip")) as side:
         yield side

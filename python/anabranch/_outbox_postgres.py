@@ -1,0 +1,287 @@
+"""The store in PostgreSQL, over a connection of psycopg 3 of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit, urlunsplit
+
+from anabranch import _core
+from anabranch._outbox_postgres_over import PostgresWriting, by_percent, run
+from anabranch._outbox_store import ANY, Claimed, Reaped, Wanted, urgent_first
+from anabranch.errors import (
+    ClosedError,
+    ConfigError,
+    ForkedProcessError,
+    SchemaMismatch,
+    StoreUnavailable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping, Sequence
+
+    from anabranch._outbox_store import Division, Receipt, Row, Settings, Written
+
+# Seconds to wait for the database to answer a connect.
+_PATIENCE: Final = 10
+
+
+class PostgresStore(PostgresWriting):
+    """The messages in one database; one statement at a time, over one connection."""
+
+    def __init__(self, url: str, settings: Settings) -> None:
+        self.label = without_password(url)
+        # Its methods wait for the network, and must not hold up an event loop.
+        self.is_quick = False
+        self._url = url
+        self._settings = settings
+        self._migrations, self._sql = _core.outbox_sql("postgres", settings.prefix)
+        self._needed = self._migrations[-1][0]
+        self._lock = threading.Lock()
+        self._connection: Any = None
+        self._checked = False
+        self._pid = 0
+        self._closed = False
+
+    # -- its connection
+
+    @contextlib.contextmanager
+    def _own(self, *, checked: bool = True) -> Generator[Any]:
+        """Give a cursor; each statement is a transaction, unless one is begun."""
+        psycopg = _psycopg()
+        with self._lock:
+            try:
+                connection = self._opened(psycopg, checked=checked)
+                with connection.cursor() as cursor:
+                    yield cursor
+            except psycopg.Error as error:
+                if self._connection is not None and self._connection.closed:
+                    self._connection = None
+                raise self._unavailable(error) from error
+
+    @contextlib.contextmanager
+    def _transaction(self, *, checked: bool = True) -> Generator[Any]:
+        with self._own(checked=checked) as cursor, cursor.connection.transaction():
+            yield cursor
+
+    def _opened(self, psycopg: Any, *, checked: bool) -> Any:  # noqa: ANN401 - it may be missing
+        if self._closed:
+            raise ClosedError(f"outbox {self.label} is closed: make another")
+        if self._connection is not None and self._pid != os.getpid():
+            raise ForkedProcessError(
+                f"outbox {self.label} was opened in process {self._pid}, before the fork: make "
+                "another in this one"
+            )
+        if self._connection is None or self._connection.closed:
+            self._connection = psycopg.connect(
+                self._url, autocommit=True, connect_timeout=_PATIENCE, application_name="anabranch"
+            )
+            self._pid = os.getpid()
+        if checked and not self._checked:
+            found = self._version(self._connection)
+            if found != self._needed:
+                raise self._mismatch(found)
+            self._checked = True
+        return self._connection
+
+    def _version(self, connection: Any) -> int | None:  # noqa: ANN401 - as above
+        if not connection.execute(self._sql["has_meta"]).fetchall():
+            return 0
+        found = connection.execute(self._sql["version"]).fetchone()
+        return None if found is None else int(found[0])
+
+    def _mismatch(self, found: int | None) -> SchemaMismatch:
+        if found is not None and found < self._needed:
+            what = "there are no outbox tables" if found == 0 else f"the tables are version {found}"
+            advice = f"this anabranch needs version {self._needed}: call outbox.migrate() once"
+        else:
+            what = f"the tables are version {'unknown' if found is None else found}"
+            advice = f"this anabranch knows version {self._needed}: install the later anabranch"
+        return SchemaMismatch(
+            f"outbox {self.label}: {what}; {advice}",
+            store=self.label,
+            found=found,
+            needed=self._needed,
+        )
+
+    def _unavailable(self, error: Exception) -> StoreUnavailable:
+        state: str | None = getattr(error, "sqlstate", None)
+        if state is None or state.startswith(("08", "57")):
+            advice = "see that the server runs, and that the URL is right"
+        elif state.startswith("28"):
+            advice = "see that the user may log in, and that the password is right"
+        elif state == "3D000":
+            advice = "create the database, or mend the URL"
+        elif state == "42501":
+            advice = "grant the user what the outbox's tables need"
+        else:
+            advice = "nothing of this call was written"
+        text = " ".join(str(error).split())
+        return StoreUnavailable(f"outbox {self.label}: {text}; {advice}", store=self.label)
+
+    def _all(self, name: str, given: Mapping[str, Any]) -> list[Any]:
+        with self._own() as cursor:
+            rows: list[Any] = cursor.execute(by_percent(self._sql[name]), given).fetchall()
+            return rows
+
+    def _count(self, name: str, given: Mapping[str, Any]) -> int:
+        with self._own() as cursor:
+            count: int = cursor.execute(by_percent(self._sql[name]), given).rowcount
+            return count
+
+    def _ids(self, name: str, receipts: Sequence[Sequence[Any]], **given: object) -> list[int]:
+        rows = self._all(name, {"given": json.dumps(receipts), **given})
+        return sorted(row[0] for row in rows)
+
+    def migrate(self) -> int:
+        with self._transaction(checked=False) as cursor:
+            cursor.execute(self._sql["migrating"])
+            found = self._version(cursor.connection)
+            if found is None or found > self._needed:
+                raise self._mismatch(found)
+            for version, statements in self._migrations:
+                if version > found:
+                    for statement in statements:
+                        cursor.execute(statement)
+                    cursor.execute(by_percent(self._sql["set_version"]), {"version": version})
+            return self._needed - found
+
+    # -- the queue
+
+    def write(self, rows: Sequence[Written]) -> list[int]:
+        with self._transaction() as cursor:
+            return run(cursor, self._write(rows))
+
+    def retract(self, message: int) -> bool:
+        with self._transaction() as cursor:
+            return run(cursor, self._retract(message))
+
+    def owner(self) -> int:
+        number: int = self._all("owner", {})[0][0]
+        return number
+
+    def claim(self, owner: int, limit: int, lease: int, wanted: Wanted = ANY) -> Claimed:
+        given = {
+            "owner": owner,
+            "limit": limit,
+            "lease": lease,
+            "skip": int(self._settings.skip),
+            "without": json.dumps(list(wanted.without)) if wanted.without else None,
+            "by": None if wanted.by is None else json.dumps(list(wanted.by)),
+        }
+        with self._own() as cursor:
+            rows = cursor.execute(by_percent(self._sql["claim"]), given).fetchall()
+            # Whoever has come since then hears only of what was enqueued since then.
+            version = cursor.execute(self._sql["subscribers_version"]).fetchone()
+        return Claimed(version[0], urgent_first(rows))
+
+    def peek(self, limit: int) -> list[Row]:
+        return urgent_first(self._all("peek", {"limit": limit, "skip": int(self._settings.skip)}))
+
+    def ack(self, receipts: Sequence[Receipt]) -> list[int]:
+        return self._ids("ack_archive" if self._settings.archive else "ack_delete", receipts)
+
+    def abandon(self, given: Sequence[tuple[int, int, int, int, str | None]]) -> list[int]:
+        return self._ids("abandon", given)
+
+    def fail(self, given: Sequence[tuple[int, int, int, str]]) -> list[int]:
+        return self._ids("fail", given)
+
+    def divide(self, given: Sequence[Division]) -> list[int]:
+        return self._ids("divide", [(*one[:7], int(one[7])) for one in given])
+
+    def release(self, receipts: Sequence[Receipt]) -> list[int]:
+        return self._ids("release", receipts)
+
+    def extend(self, receipts: Sequence[Receipt], lease: int) -> list[int]:
+        return self._ids("extend", receipts, lease=lease)
+
+    def reap(self) -> Reaped:
+        leases = self._count("reap_leases", {})
+        expired = self._count("reap_expired", {})
+        self._count("reap_dedupes", {})
+        return Reaped(leases, expired)
+
+    # -- subscribers
+
+    def subscribe(self, subscriber: str, patterns: list[str]) -> None:
+        given = {"subscriber": subscriber, "patterns": json.dumps(patterns)}
+        with self._transaction() as cursor:
+            less = cursor.execute(by_percent(self._sql["subscribe_less"]), given).rowcount
+            more = cursor.execute(by_percent(self._sql["subscribe"]), given).rowcount
+            if less or more:
+                cursor.execute(self._sql["subscribers_changed"])
+
+    def unsubscribe(self, subscriber: str) -> bool:
+        given = {"subscriber": subscriber}
+        with self._transaction() as cursor:
+            gone: int = cursor.execute(by_percent(self._sql["unsubscribe"]), given).rowcount
+            if gone:
+                cursor.execute(self._sql["subscribers_changed"])
+            cursor.execute(by_percent(self._sql["wait_no_more"]), given)
+            return gone > 0
+
+    def subscriptions(self) -> tuple[int, list[tuple[str, str, int]]]:
+        with self._own() as cursor:
+            version = cursor.execute(self._sql["subscribers_version"]).fetchone()
+            return version[0], cursor.execute(self._sql["subscriptions"]).fetchall()
+
+    def next_in(self) -> int | None:
+        at, now = self._all("next", {})[0]
+        return None if at is None else at - now
+
+    def listen(self, heard: Callable[[], object]) -> Callable[[], object]:
+        from anabranch._outbox_postgres_listen import Listener
+
+        return Listener(self._url, f"{self._settings.prefix}message", heard).close
+
+    # -- operations
+
+    def rows(self, *, status: str | None, topic: str | None, after: int, limit: int) -> list[Row]:
+        given = {"status": status, "topic": topic, "after": after, "limit": limit}
+        return self._all("list", given)
+
+    def counts(self) -> list[tuple[str, str, int]]:
+        return self._all("counts", {})
+
+    def requeue(self, *, ids: list[int] | None, topic: str | None) -> int:
+        return self._count(
+            "requeue", {"ids": None if ids is None else json.dumps(ids), "topic": topic}
+        )
+
+    def purge(self, *, status: str, topic: str | None, older_than: int, limit: int) -> int:
+        state = {"dead": 1, "done": 2}[status]
+        given = {"state": state, "topic": topic, "older_than": older_than, "limit": limit}
+        return self._count("purge", given)
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            connection, self._connection = self._connection, None
+            if connection is not None and self._pid == os.getpid():
+                connection.close()
+
+
+def without_password(url: str) -> str:
+    """Return a URL that may be shown: its user and place, and nothing that may be secret."""
+    parts = urlsplit(url)
+    place = parts.hostname or ""
+    if ":" in place:
+        place = f"[{place}]"
+    if parts.port is not None:
+        place = f"{place}:{parts.port}"
+    user = f"{parts.username}@" if parts.username else ""
+    return urlunsplit(("postgresql", user + place, parts.path, "", ""))
+
+
+def _psycopg() -> Any:  # noqa: ANN401 - it may be missing
+    try:
+        import psycopg
+    except ImportError as error:
+        raise ConfigError(
+            "an outbox in PostgreSQL needs psycopg 3: pip install 'psycopg[binary]'"
+        ) from error
+    return psycopg

@@ -1,0 +1,252 @@
+"""What is written over a caller's connection to PostgreSQL, by whatever driver made it.
+
+It is a generator of statements; here are those who execute them: psycopg 3 (sync and async),
+asyncpg, and SQLAlchemy 2 (Connection, Session, and their async kinds) over one of these.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+
+from anabranch._outbox_draft import digest
+from anabranch._outbox_store import check_duplicate
+from anabranch.errors import ConfigError, SchemaMismatch, refused
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Generator, Mapping, Sequence
+
+    from anabranch._outbox_store import Settings, Written
+
+T = TypeVar("T")
+# One statement and its parameters; sent back: its rows.
+Steps: TypeAlias = "Generator[tuple[str, Mapping[str, Any]], list[Any], T]"
+
+_NAMED: Final = re.compile(r"(?<![:\w]):([a-z_]+)")
+_COLUMNS: Final = (
+    "topic",
+    "body",
+    "format",
+    "headers",
+    "correlation_id",
+    "traceparent",
+    "ordering_key",
+    "dedupe_key",
+    "priority",
+    "due",
+    "delay",
+    "ttl",
+)
+
+
+@functools.cache
+def by_percent(sql: str) -> str:
+    """Return a statement as psycopg takes it."""
+    return _NAMED.sub(r"%(\1)s", sql)
+
+
+@functools.cache
+def by_number(sql: str) -> tuple[str, tuple[str, ...]]:
+    """Return a statement as asyncpg takes it, and its parameters in their order."""
+    names: list[str] = []
+
+    def number(found: re.Match[str]) -> str:
+        if found[1] not in names:
+            names.append(found[1])
+        return f"${names.index(found[1]) + 1}"
+
+    return _NAMED.sub(number, sql), tuple(names)
+
+
+class PostgresWriting:
+    """The part of a store in PostgreSQL that works over any connection."""
+
+    label: str
+    _settings: Settings
+    _sql: Mapping[str, str]
+    _needed: int
+
+    def write_over(self, connection: object, rows: Sequence[Written]) -> object:
+        """Write over a caller's connection: ids, or a coroutine of them if it is awaited."""
+        return self._over(connection, self._write(rows))
+
+    def retract_over(self, connection: object, message: int) -> object:
+        """Take a message back over a caller's connection."""
+        return self._over(connection, self._retract(message))
+
+    def _over(self, connection: Any, steps: Steps[T]) -> T | Coroutine[Any, Any, T]:  # noqa: ANN401 - of any driver
+        kinds = {f"{it.__module__.split('.')[0]}.{it.__name__}" for it in type(connection).__mro__}
+        if "psycopg.Connection" in kinds:
+            return self._over_psycopg(connection, steps)
+        if "psycopg.AsyncConnection" in kinds:
+            return self._over_psycopg_async(connection, steps)
+        if kinds & {"asyncpg.Connection", "asyncpg.PoolConnectionProxy"}:
+            return self._over_asyncpg(connection, steps)
+        if kinds & {"sqlalchemy.AsyncConnection", "sqlalchemy.AsyncSession"}:
+            return self._over_alchemy_async(connection, steps)
+        if kinds & {"sqlalchemy.Connection", "sqlalchemy.Session"}:
+            return self._over_alchemy(connection, steps)
+        allowed = (
+            "a connection of psycopg, asyncpg or SQLAlchemy, or a session of SQLAlchemy, to the "
+            f"database of {self.label}"
+        )
+        raise refused("conn", connection, allowed, subject="enqueue")
+
+    def _over_psycopg(self, connection: Any, steps: Steps[T]) -> T:  # noqa: ANN401 - may be missing
+        self._check_psycopg(connection)
+        from psycopg.rows import tuple_row
+
+        with connection.cursor(row_factory=tuple_row) as cursor:
+            try:
+                return run(cursor, steps)
+            except Exception as error:
+                raise self._explained(error) from error
+
+    async def _over_psycopg_async(self, connection: Any, steps: Steps[T]) -> T:  # noqa: ANN401 - as above
+        self._check_psycopg(connection)
+        from psycopg.rows import tuple_row
+
+        async with connection.cursor(row_factory=tuple_row) as cursor:
+            try:
+                sql, given = next(steps)
+                while True:
+                    await cursor.execute(by_percent(sql), given)
+                    sql, given = steps.send(await cursor.fetchall() if cursor.description else [])
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            except Exception as error:
+                raise self._explained(error) from error
+
+    def _check_psycopg(self, connection: Any) -> None:  # noqa: ANN401 - as above
+        status = connection.info.transaction_status.name
+        if status == "INERROR":
+            raise self._aborted(connection)
+        if connection.autocommit and status == "IDLE":
+            raise self._autocommits(connection, "begin one: with conn.transaction():")
+
+    async def _over_asyncpg(self, connection: Any, steps: Steps[T]) -> T:  # noqa: ANN401 - as above
+        if not connection.is_in_transaction():
+            raise self._autocommits(connection, "begin one: async with conn.transaction():")
+        try:
+            sql, given = next(steps)
+            while True:
+                text, names = by_number(sql)
+                rows = await connection.fetch(text, *(given[name] for name in names))
+                sql, given = steps.send([tuple(row) for row in rows])
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        except Exception as error:
+            raise self._explained(error) from error
+
+    def _over_alchemy(self, connection: Any, steps: Steps[T]) -> T:  # noqa: ANN401 - as above
+        on = connection.connection() if hasattr(connection, "get_bind") else connection
+        try:
+            sql, given = next(steps)
+            while True:
+                result = on.exec_driver_sql(*_for_alchemy(on, sql, given))
+                rows = [tuple(row) for row in result] if result.returns_rows else []
+                sql, given = steps.send(rows)
+        except StopIteration as end:
+            value: T = end.value
+            return value
+        except Exception as error:
+            raise self._explained(error) from error
+
+    async def _over_alchemy_async(self, connection: Any, steps: Steps[T]) -> T:  # noqa: ANN401 - as above
+        session = hasattr(connection, "get_bind")
+        on = await connection.connection() if session else connection
+
+        def work(sync: Any) -> T:  # noqa: ANN401 - as above
+            return self._over_alchemy(sync, steps)
+
+        value: T = await on.run_sync(work)
+        return value
+
+    def _aborted(self, connection: object) -> ConfigError:
+        return ConfigError(
+            f"outbox {self.label}: the connection's transaction has failed: roll it back first",
+            argument="conn",
+            value=connection,
+        )
+
+    def _autocommits(self, connection: object, advice: str) -> ConfigError:
+        return ConfigError(
+            f"outbox {self.label}: the connection is in autocommit mode and no transaction is open"
+            f": {advice}, or enqueue without a connection",
+            argument="conn",
+            value=connection,
+        )
+
+    def _explained(self, error: Exception) -> Exception:
+        """Say what to raise: the caller's own error, unless the tables are missing."""
+        cause: Any = getattr(error, "orig", None) or error
+        state = getattr(cause, "sqlstate", None)
+        if state == "42P01" and f"{self._settings.prefix}" in str(error):
+            return SchemaMismatch(
+                f"outbox {self.label}: the connection's database has no outbox tables: call "
+                "outbox.migrate() once, and enqueue over a connection to the same database",
+                store=self.label,
+                found=0,
+                needed=self._needed,
+            )
+        return error
+
+    # What is written.
+
+    def _write(self, rows: Sequence[Written]) -> Steps[list[int]]:
+        if len(rows) > 1 and not any(row["dedupe_key"] for row in rows):
+            columns = {name: [row[name] for row in rows] for name in _COLUMNS}
+            written = yield self._sql["enqueue_many"], columns
+            return [row[0] for row in written]
+        ids: list[int] = []
+        for row in rows:
+            message = yield from self._write_one(row)
+            ids.append(message)
+        return ids
+
+    def _write_one(self, row: Written) -> Steps[int]:
+        key = row["dedupe_key"]
+        if key is None:
+            written = yield self._sql["enqueue"], row
+            plain: int = written[0][0]
+            return plain
+        said = digest(row)
+        given = {"dedupe_key": key, "digest": said, "dedupe_for": self._settings.dedupe_for}
+        kept = yield self._sql["dedupe_keep"], given
+        if kept:
+            message: int = kept[0][0]
+            yield self._sql["enqueue_kept"], {**row, "id": message}
+            return message
+        found = yield self._sql["dedupe_find"], {"dedupe_key": key}
+        known: int = found[0][0]
+        check_duplicate(self.label, key, known, same=bytes(found[0][1]) == said)
+        return known
+
+    def _retract(self, message: int) -> Steps[bool]:
+        gone = yield self._sql["retract"], {"id": message}
+        if gone:
+            # Its key goes with it: whoever enqueues it again means it.
+            yield self._sql["dedupe_forget"], {"id": message, "dedupe_key": gone[0][1]}
+        return bool(gone)
+
+
+def run(cursor: Any, steps: Steps[T]) -> T:  # noqa: ANN401 - psycopg's
+    """Execute statements one after the other."""
+    try:
+        sql, given = next(steps)
+        while True:
+            cursor.execute(by_percent(sql), given)
+            sql, given = steps.send(cursor.fetchall() if cursor.description else [])
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
+def _for_alchemy(on: Any, sql: str, given: Mapping[str, Any]) -> tuple[str, Any]:  # noqa: ANN401 - SQLAlchemy's
+    if on.dialect.driver == "asyncpg":
+        text, names = by_number(sql)
+        return text, tuple(given[name] for name in names)
+    return by_percent(sql), dict(given)
