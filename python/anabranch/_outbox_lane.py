@@ -241,7 +241,7 @@ def _several(lane: Lane, given: list[Delivery], results: object) -> None:
     if not isinstance(results, list | tuple) or len(each) != len(given):
         raise TypeError(
             f"subscriber {lane.name!r}: a handler of batches returns None, or a list with one "
-            f"result per message ({len(given)}), got {type(results).__name__}"
+            f"result per message ({len(given)}), got {type(each).__name__}"
         )
     for delivery, result in zip(given, each, strict=True):
         error = result.error.error if isinstance(result, Err) else result

@@ -304,9 +304,9 @@ def _outboxes(given: object) -> list[tuple[Any, Outbox]]:
     if isinstance(given, Outbox):
         return [(None, given)]
     allowed = "an Outbox, or a mapping of keys to Outboxes"
-    if not isinstance(given, Mapping) or not given:
-        raise refused("outboxes", given, allowed, subject="OutboxWorker")
-    pairs = list(cast("Mapping[Any, object]", given).items())
+    pairs = list(cast("Mapping[Any, object]", given).items()) if isinstance(given, Mapping) else []
+    if not pairs:
+        raise refused("outboxes", cast("object", given), allowed, subject="OutboxWorker")
     for _, outbox in pairs:
         if not isinstance(outbox, Outbox):
             raise refused("outboxes", outbox, allowed, subject="OutboxWorker")
