@@ -22,6 +22,10 @@ _LONGEST_NAME = 255
 _FOREVER = 100 * 366 * 86_400.0
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _SUBJECT = "enqueue"
+_USUAL: Final = 5
+_AT_ONCE: Final = 0.0
+# Made once: `json.dumps` would make one for each payload.
+_to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
 class Options(TypedDict, total=False):
@@ -75,16 +79,36 @@ class Draft:
     traceparent: str | None = None
     ordering_key: str | None = None
     dedupe_key: str | None = None
-    priority: int = 5
-    delay: float | timedelta = 0.0
+    priority: int = _USUAL
+    delay: float | timedelta = _AT_ONCE
     due: datetime | None = None
     ttl: float | timedelta | None = None
 
     def __post_init__(self) -> None:
-        _check_text("topic", self.topic, "a str of 1 to 255 characters")
+        topic = self.topic
+        if type(topic) is not str or not 0 < len(topic) <= _LONGEST_NAME:
+            _check_text("topic", topic, "a str of 1 to 255 characters")
         if self.payload is None:
             allowed = "bytes, a str or what JSON can hold, not None"
             raise refused("payload", None, allowed, subject=_SUBJECT)
+        if not self._says_no_more():
+            self._check_more()
+
+    def _says_no_more(self) -> bool:
+        """Whether nothing else was said, as of most messages."""
+        return (
+            self.ordering_key is None
+            and self.dedupe_key is None
+            and self.headers is None
+            and self.correlation_id is None
+            and self.traceparent is None
+            and self.due is None
+            and self.ttl is None
+            and self.delay is _AT_ONCE
+            and self.priority is _USUAL
+        )
+
+    def _check_more(self) -> None:
         for name in ("correlation_id", "ordering_key", "dedupe_key"):
             value = getattr(self, name)
             if value is not None:
@@ -181,8 +205,7 @@ def _encoded(payload: object) -> tuple[bytes, int]:
     try:
         if isinstance(payload, str):
             return payload.encode(), TEXT
-        text = json.dumps(payload, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        return text.encode(), JSON
+        return _to_json(payload).encode(), JSON
     except (TypeError, ValueError, RecursionError) as error:
         allowed = f"bytes, a str or what JSON can hold ({error})"
         raise refused("payload", payload, allowed, subject=_SUBJECT) from error

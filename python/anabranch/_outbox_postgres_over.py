@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from anabranch._outbox_draft import digest
-from anabranch._outbox_store import check_duplicate
+from anabranch._outbox_store import COLUMNS, check_duplicate
 from anabranch.errors import ConfigError, SchemaMismatch, refused
 
 if TYPE_CHECKING:
@@ -24,20 +24,6 @@ T = TypeVar("T")
 Steps: TypeAlias = "Generator[tuple[str, Mapping[str, Any]], list[Any], T]"
 
 _NAMED: Final = re.compile(r"(?<![:\w]):([a-z_]+)")
-_COLUMNS: Final = (
-    "topic",
-    "body",
-    "format",
-    "headers",
-    "correlation_id",
-    "traceparent",
-    "ordering_key",
-    "dedupe_key",
-    "priority",
-    "due",
-    "delay",
-    "ttl",
-)
 
 
 @functools.cache
@@ -198,7 +184,7 @@ class PostgresWriting:
 
     def _write(self, rows: Sequence[Written]) -> Steps[list[int]]:
         if len(rows) > 1 and not any(row["dedupe_key"] for row in rows):
-            columns = {name: [row[name] for row in rows] for name in _COLUMNS}
+            columns = {name: [row[name] for row in rows] for name in COLUMNS}
             written = yield self._sql["enqueue_many"], columns
             return [row[0] for row in written]
         ids: list[int] = []

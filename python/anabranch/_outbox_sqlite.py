@@ -14,7 +14,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from anabranch import _core
-from anabranch._outbox_sqlite_over import SqliteWriting, as_json, run
+from anabranch._outbox_sqlite_over import SqliteWriting, as_json, run, timed
 from anabranch._outbox_sqlite_watch import FileWatch
 from anabranch._outbox_store import ANY, Claimed, Reaped, Wanted, urgent_first
 from anabranch.errors import (
@@ -154,7 +154,7 @@ class SqliteStore(SqliteWriting):
 
     def _one(self, name: str, given: Mapping[str, Any], *, writes: bool = True) -> list[Any]:
         with self._own(writes=writes) as cursor:
-            return cursor.execute(self._sql[name], given).fetchall()
+            return cursor.execute(self._sql[name], timed(given)).fetchall()
 
     def _ids(self, name: str, given: Mapping[str, Any]) -> list[int]:
         return sorted(row[0] for row in self._one(name, given))
@@ -181,7 +181,7 @@ class SqliteStore(SqliteWriting):
             "by": None if wanted.by is None else json.dumps(list(wanted.by)),
         }
         with self._own() as cursor:
-            rows = cursor.execute(self._sql["claim"], given).fetchall()
+            rows = cursor.execute(self._sql["claim"], timed(given)).fetchall()
             version = cursor.execute(self._sql["subscribers_version"]).fetchone()
         return Claimed(version[0], urgent_first(rows))
 
@@ -214,9 +214,10 @@ class SqliteStore(SqliteWriting):
 
     def reap(self) -> Reaped:
         with self._own() as cursor:
-            leases = cursor.execute(self._sql["reap_leases"]).rowcount
-            expired = cursor.execute(self._sql["reap_expired"]).rowcount
-            cursor.execute(self._sql["reap_dedupes"])
+            at = timed({})
+            leases = cursor.execute(self._sql["reap_leases"], at).rowcount
+            expired = cursor.execute(self._sql["reap_expired"], at).rowcount
+            cursor.execute(self._sql["reap_dedupes"], at)
             return Reaped(leases, expired)
 
     def subscribe(self, subscriber: str, patterns: list[str]) -> None:
@@ -233,7 +234,7 @@ class SqliteStore(SqliteWriting):
             gone = cursor.execute(self._sql["unsubscribe"], given).rowcount
             if gone:
                 cursor.execute(self._sql["subscribers_changed"])
-            cursor.execute(self._sql["wait_no_more"], given)
+            cursor.execute(self._sql["wait_no_more"], timed(given))
             return gone > 0
 
     def subscriptions(self) -> tuple[int, list[tuple[str, str, int]]]:
@@ -242,8 +243,8 @@ class SqliteStore(SqliteWriting):
             return version[0], cursor.execute(self._sql["subscriptions"]).fetchall()
 
     def next_in(self) -> int | None:
-        at, now = self._one("next", {}, writes=False)[0]
-        return None if at is None else at - now
+        wait: int | None = self._one("next", {}, writes=False)[0][0]
+        return wait
 
     def rows(self, *, status: str | None, topic: str | None, after: int, limit: int) -> list[Row]:
         given = {"status": status, "topic": topic, "after": after, "limit": limit}
@@ -255,13 +256,13 @@ class SqliteStore(SqliteWriting):
     def requeue(self, *, ids: list[int] | None, topic: str | None) -> int:
         given = {"ids": None if ids is None else json.dumps(ids), "topic": topic}
         with self._own() as cursor:
-            return cursor.execute(self._sql["requeue"], given).rowcount
+            return cursor.execute(self._sql["requeue"], timed(given)).rowcount
 
     def purge(self, *, status: str, topic: str | None, older_than: int, limit: int) -> int:
         state = {"dead": 1, "done": 2}[status]
         given = {"state": state, "topic": topic, "older_than": older_than, "limit": limit}
         with self._own() as cursor:
-            return cursor.execute(self._sql["purge"], given).rowcount
+            return cursor.execute(self._sql["purge"], timed(given)).rowcount
 
     def listen(self, heard: Callable[[], object]) -> Callable[[], object]:
         return FileWatch(self._path, heard).close

@@ -7,20 +7,26 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from anabranch._outbox_draft import digest
-from anabranch._outbox_store import check_duplicate
+from anabranch._outbox_store import COLUMNS, check_duplicate
 from anabranch.errors import ConfigError, SchemaMismatch, refused
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Generator, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 
     from anabranch._outbox_store import Receipt, Settings, Written
 
 T = TypeVar("T")
-# One statement and its parameters, many times over if they are a list; sent back: its rows.
+# One statement and its parameters, many times over if they are a list; sent back: its rows, or
+# that of the row it has inserted, if the parameters are a tuple.
 Steps: TypeAlias = "Generator[tuple[str, Any], list[Any], T]"
+
+
+_columns: Callable[[Any], tuple[Any, ...]] = itemgetter(*COLUMNS[:9])
 
 
 class SqliteWriting:
@@ -71,6 +77,8 @@ class SqliteWriting:
                 else:
                     await cursor.execute(sql, given)
                     rows = list(await cursor.fetchall())
+                    if isinstance(given, tuple):
+                        rows = [(cursor.lastrowid,)]
                 sql, given = steps.send(rows)
         except StopIteration as end:
             result: T = end.value
@@ -106,7 +114,8 @@ class SqliteWriting:
 
     def _write(self, rows: Sequence[Written]) -> Steps[list[int]]:
         if len(rows) > 1 and not any(row["dedupe_key"] for row in rows):
-            yield self._sql["enqueue_many"], rows if isinstance(rows, list) else list(rows)
+            now = _now()
+            yield self._sql["enqueue"], [_values(row, now) for row in rows]
             # Nobody else writes meanwhile, so their ids follow each other.
             found = yield self._sql["last_id"], {}
             last: int = found[0][0]
@@ -122,13 +131,13 @@ class SqliteWriting:
         said = b""
         if key is not None:
             said = digest(row)
-            yield self._sql["dedupe_drop_old"], {"dedupe_key": key}
+            yield self._sql["dedupe_drop_old"], timed({"dedupe_key": key})
             found = yield self._sql["dedupe_find"], {"dedupe_key": key}
             if found:
                 known: int = found[0][0]
                 check_duplicate(self.label, key, known, same=found[0][1] == said)
                 return known
-        found = yield self._sql["enqueue"], row
+        found = yield self._sql["enqueue"], _values(row, _now())
         message: int = found[0][0]
         if key is not None:
             kept = {
@@ -137,11 +146,11 @@ class SqliteWriting:
                 "message_id": message,
                 "dedupe_for": self._settings.dedupe_for,
             }
-            yield self._sql["dedupe_keep"], kept
+            yield self._sql["dedupe_keep"], timed(kept)
         return message
 
     def _retract(self, message: int) -> Steps[bool]:
-        gone = yield self._sql["retract"], {"id": message}
+        gone = yield self._sql["retract"], timed({"id": message})
         if gone:
             # Its key goes with it: whoever enqueues it again means it.
             yield self._sql["dedupe_forget"], {"id": message, "dedupe_key": gone[0][1]}
@@ -161,6 +170,26 @@ class SqliteWriting:
         return sorted(row[0] for row in ended)
 
 
+def _values(row: Written, now: int) -> tuple[Any, ...]:
+    """Return what a row of the table begins with, in the order of its columns."""
+    due, ttl = row["due"], row["ttl"]
+    return (
+        *_columns(row),
+        now,
+        now + row["delay"] if due is None else due,
+        None if ttl is None else now + ttl,
+    )
+
+
+def _now() -> int:
+    return round(time.time() * 1000)
+
+
+def timed(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters with the time."""
+    return {**given, "now": _now()}
+
+
 def run(cursor: sqlite3.Cursor, steps: Steps[T]) -> T:
     """Execute statements one after the other."""
     rows: list[Any] = []
@@ -171,6 +200,8 @@ def run(cursor: sqlite3.Cursor, steps: Steps[T]) -> T:
                 cursor.executemany(sql, given)
             else:
                 rows = cursor.execute(sql, given).fetchall()
+                if isinstance(given, tuple):
+                    rows = [(cursor.lastrowid,)]
             sql, given = steps.send(rows)
     except StopIteration as end:
         result: T = end.value
@@ -182,6 +213,6 @@ def is_many(given: object) -> bool:
     return isinstance(given, list)
 
 
-def as_json(receipts: Sequence[Sequence[Any]]) -> dict[str, str]:
+def as_json(receipts: Sequence[Sequence[Any]]) -> dict[str, str | int]:
     """Return receipts as statements take them."""
-    return {"given": json.dumps(receipts)}
+    return {"given": json.dumps(receipts), "now": _now()}

@@ -17,6 +17,22 @@ Receipt: TypeAlias = tuple[int, int, int]
 # A draft as every store is given it; see `Draft.written`.
 Written: TypeAlias = "Mapping[str, Any]"
 
+# What a draft has written of it.
+COLUMNS: Final = (
+    "topic",
+    "body",
+    "format",
+    "headers",
+    "correlation_id",
+    "traceparent",
+    "ordering_key",
+    "dedupe_key",
+    "priority",
+    "due",
+    "delay",
+    "ttl",
+)
+
 _MOST_ERROR = 8 * 1024
 _CUT: Final = " … (truncated)"
 

@@ -304,9 +304,11 @@ def _outboxes(given: object) -> list[tuple[Any, Outbox]]:
     if isinstance(given, Outbox):
         return [(None, given)]
     allowed = "an Outbox, or a mapping of keys to Outboxes"
-    pairs = list(cast("Mapping[Any, object]", given).items()) if isinstance(given, Mapping) else []
+    if not isinstance(given, Mapping):
+        raise refused("outboxes", given, allowed, subject="OutboxWorker")
+    pairs = list(cast("Mapping[Any, object]", given).items())
     if not pairs:
-        raise refused("outboxes", cast("object", given), allowed, subject="OutboxWorker")
+        raise refused("outboxes", {}, allowed, subject="OutboxWorker")
     for _, outbox in pairs:
         if not isinstance(outbox, Outbox):
             raise refused("outboxes", outbox, allowed, subject="OutboxWorker")

@@ -1,29 +1,28 @@
 -- What is done with the tables of an outbox in SQLite, statement by statement. `{prefix}` is that of
--- the tables' names; `{now}`, `{row}` and `{claimable}` are the fragments at the beginning.
-
--- fragment now
-cast((julianday('now') - 2440587.5) * 86400000.0 + 0.5 as integer)
+-- the tables' names; `{row}`, `{claimable}` and the like are the fragments at the beginning. `:now` is
+-- the time. SQLite has no clock but that of the process it runs in, and to ask it for each row takes
+-- as long as to write the row.
 
 -- A message as the reader of rows expects it.
 -- fragment row
 id, topic, body, format, headers, correlation_id, traceparent, ordering_key, dedupe_key,
-  priority, state, enqueued_at, due_at, expires_at, ended_at, attempt, errors, owner, leased_until, {now},
+  priority, state, enqueued_at, due_at, expires_at, ended_at, attempt, errors, owner, leased_until, :now,
   claims, waiting, progress
 
 -- Not held, still wanted, the first of its ordering key, and no later one of it is held: one that
 -- was requeued, or was passed over, may have become the first meanwhile.
 -- fragment claimable
-(m.leased_until is null or m.leased_until <= {now})
-        and (m.expires_at is null or m.expires_at > {now})
+(m.leased_until is null or m.leased_until <= :now)
+        and (m.expires_at is null or m.expires_at > :now)
         and (m.ordering_key is null or not exists (
           select 1 from {prefix}message e
           where e.state = 0 and e.ordering_key = m.ordering_key and e.id < m.id
-            and (e.expires_at is null or e.expires_at > {now})
-            and (:skip = 0 or e.due_at <= {now})
+            and (e.expires_at is null or e.expires_at > :now)
+            and (:skip = 0 or e.due_at <= :now)
         ) and not exists (
           select 1 from {prefix}message e
           where e.state = 0 and e.ordering_key = m.ordering_key and e.owner is not null
-            and e.leased_until > {now}
+            and e.leased_until > :now
         ))
 
 -- `:without` are the topics a worker has no room for, or no handler; `:by` are its subscribers.
@@ -45,44 +44,31 @@ update {prefix}meta set value = :version where name = 'version'
 -- statement owner
 update {prefix}meta set value = value + 1 where name = 'owner' returning value
 
+-- Without names: to look twelve of them up takes as long as to write the row.
 -- statement enqueue
 insert into {prefix}message (
   topic, body, format, headers, correlation_id, traceparent, ordering_key, dedupe_key, priority,
   enqueued_at, due_at, expires_at
 )
-values (
-  :topic, :body, :format, :headers, :correlation_id, :traceparent, :ordering_key, :dedupe_key,
-  :priority, {now}, coalesce(:due, {now} + :delay), {now} + :ttl
-)
-returning id
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- The writer's lock is taken by the first of these, so nobody comes between it and the second.
 -- statement dedupe_drop_old
-delete from {prefix}dedupe where key = :dedupe_key and until <= {now}
+delete from {prefix}dedupe where key = :dedupe_key and until <= :now
 
 -- statement dedupe_find
 select message_id, digest from {prefix}dedupe where key = :dedupe_key
 
 -- statement dedupe_keep
 insert into {prefix}dedupe (key, digest, message_id, until)
-values (:dedupe_key, :digest, :message_id, {now} + :dedupe_for)
-
--- statement enqueue_many
-insert into {prefix}message (
-  topic, body, format, headers, correlation_id, traceparent, ordering_key, dedupe_key, priority,
-  enqueued_at, due_at, expires_at
-)
-values (
-  :topic, :body, :format, :headers, :correlation_id, :traceparent, :ordering_key, :dedupe_key,
-  :priority, {now}, coalesce(:due, {now} + :delay), {now} + :ttl
-)
+values (:dedupe_key, :digest, :message_id, :now + :dedupe_for)
 
 -- statement last_id
 select last_insert_rowid()
 
 -- statement retract
 delete from {prefix}message
-where id = :id and state = 0 and (leased_until is null or leased_until <= {now})
+where id = :id and state = 0 and (leased_until is null or leased_until <= :now)
 returning id, dedupe_key
 
 -- statement dedupe_forget
@@ -91,13 +77,13 @@ delete from {prefix}dedupe where key = :dedupe_key and message_id = :id
 -- One range of the index for each priority: none is read for another's sake.
 -- statement claim
 update {prefix}message
-set owner = :owner, leased_until = {now} + :lease, attempt = attempt + 1,
+set owner = :owner, leased_until = :now + :lease, attempt = attempt + 1,
   claims = claims + 1
 where id in (
   select id from (
     select * from (
       select m.id from {prefix}message m
-      where m.state = 0 and m.priority = 9 and m.due_at <= {now}
+      where m.state = 0 and m.priority = 9 and m.due_at <= :now
         and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
@@ -105,7 +91,7 @@ where id in (
     union all
     select * from (
       select m.id from {prefix}message m
-      where m.state = 0 and m.priority = 8 and m.due_at <= {now}
+      where m.state = 0 and m.priority = 8 and m.due_at <= :now
         and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
@@ -113,7 +99,7 @@ where id in (
     union all
     select * from (
       select m.id from {prefix}message m
-      where m.state = 0 and m.priority = 7 and m.due_at <= {now}
+      where m.state = 0 and m.priority = 7 and m.due_at <= :now
         and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
@@ -121,7 +107,7 @@ where id in (
     union all
     select * from (
       select m.id from {prefix}message m
-      where m.state = 0 and m.priority = 6 and m.due_at <= {now}
+      where m.state = 0 and m.priority = 6 and m.due_at <= :now
         and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
@@ -129,7 +115,7 @@ where id in (
     union all
     select * from (
       select m.id from {prefix}message m
-      where m.state = 0 and m.priority = 5 and m.due_at <= {now}
+      where m.state = 0 and m.priority = 5 and m.due_at <= :now
         and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
@@ -137,7 +123,7 @@ where id in (
     union all
     select * from (
       select m.id from {prefix}message m
-      where m.state = 0 and m.priority = 4 and m.due_at <= {now}
+      where m.state = 0 and m.priority = 4 and m.due_at <= :now
         and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
@@ -145,7 +131,7 @@ where id in (
     union all
     select * from (
       select m.id from {prefix}message m
-      where m.state = 0 and m.priority = 3 and m.due_at <= {now}
+      where m.state = 0 and m.priority = 3 and m.due_at <= :now
         and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
@@ -153,7 +139,7 @@ where id in (
     union all
     select * from (
       select m.id from {prefix}message m
-      where m.state = 0 and m.priority = 2 and m.due_at <= {now}
+      where m.state = 0 and m.priority = 2 and m.due_at <= :now
         and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
@@ -161,7 +147,7 @@ where id in (
     union all
     select * from (
       select m.id from {prefix}message m
-      where m.state = 0 and m.priority = 1 and m.due_at <= {now}
+      where m.state = 0 and m.priority = 1 and m.due_at <= :now
         and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
@@ -169,7 +155,7 @@ where id in (
     union all
     select * from (
       select m.id from {prefix}message m
-      where m.state = 0 and m.priority = 0 and m.due_at <= {now}
+      where m.state = 0 and m.priority = 0 and m.due_at <= :now
         and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
@@ -184,70 +170,70 @@ where id in (
   select id from (
     select * from (
       select m.id from {prefix}message m
-      where m.state = 0 and m.priority = 9 and m.due_at <= {now}
+      where m.state = 0 and m.priority = 9 and m.due_at <= :now
         and {claimable}
       order by m.due_at, m.id limit :limit
     )
     union all
     select * from (
       select m.id from {prefix}message m
-      where m.state = 0 and m.priority = 8 and m.due_at <= {now}
+      where m.state = 0 and m.priority = 8 and m.due_at <= :now
         and {claimable}
       order by m.due_at, m.id limit :limit
     )
     union all
     select * from (
       select m.id from {prefix}message m
-      where m.state = 0 and m.priority = 7 and m.due_at <= {now}
+      where m.state = 0 and m.priority = 7 and m.due_at <= :now
         and {claimable}
       order by m.due_at, m.id limit :limit
     )
     union all
     select * from (
       select m.id from {prefix}message m
-      where m.state = 0 and m.priority = 6 and m.due_at <= {now}
+      where m.state = 0 and m.priority = 6 and m.due_at <= :now
         and {claimable}
       order by m.due_at, m.id limit :limit
     )
     union all
     select * from (
       select m.id from {prefix}message m
-      where m.state = 0 and m.priority = 5 and m.due_at <= {now}
+      where m.state = 0 and m.priority = 5 and m.due_at <= :now
         and {claimable}
       order by m.due_at, m.id limit :limit
     )
     union all
     select * from (
       select m.id from {prefix}message m
-      where m.state = 0 and m.priority = 4 and m.due_at <= {now}
+      where m.state = 0 and m.priority = 4 and m.due_at <= :now
         and {claimable}
       order by m.due_at, m.id limit :limit
     )
     union all
     select * from (
       select m.id from {prefix}message m
-      where m.state = 0 and m.priority = 3 and m.due_at <= {now}
+      where m.state = 0 and m.priority = 3 and m.due_at <= :now
         and {claimable}
       order by m.due_at, m.id limit :limit
     )
     union all
     select * from (
       select m.id from {prefix}message m
-      where m.state = 0 and m.priority = 2 and m.due_at <= {now}
+      where m.state = 0 and m.priority = 2 and m.due_at <= :now
         and {claimable}
       order by m.due_at, m.id limit :limit
     )
     union all
     select * from (
       select m.id from {prefix}message m
-      where m.state = 0 and m.priority = 1 and m.due_at <= {now}
+      where m.state = 0 and m.priority = 1 and m.due_at <= :now
         and {claimable}
       order by m.due_at, m.id limit :limit
     )
     union all
     select * from (
       select m.id from {prefix}message m
-      where m.state = 0 and m.priority = 0 and m.due_at <= {now}
+      where m.state = 0 and m.priority = 0 and m.due_at <= :now
         and {claimable}
       order by m.due_at, m.id limit :limit
     )
@@ -258,7 +244,7 @@ where id in (
 -- there is to know. Only what is held so is changed.
 -- statement ack_delete
 delete from {prefix}message
-where state = 0 and leased_until > {now} and (id, owner, claims) in (
+where state = 0 and leased_until > :now and (id, owner, claims) in (
   select json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]')
   from json_each(:given)
 )
@@ -266,8 +252,8 @@ returning id, topic
 
 -- statement ack_archive
 update {prefix}message
-set state = 2, ended_at = {now}, owner = null, leased_until = null
-where state = 0 and leased_until > {now} and (id, owner, claims) in (
+set state = 2, ended_at = :now, owner = null, leased_until = null
+where state = 0 and leased_until > :now and (id, owner, claims) in (
   select json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]')
   from json_each(:given)
 )
@@ -279,28 +265,28 @@ on conflict (topic) do update set count = count + excluded.count
 
 -- statement abandon
 update {prefix}message as m
-set owner = null, leased_until = null, due_at = {now} + json_extract(g.value, '$[3]'),
+set owner = null, leased_until = null, due_at = :now + json_extract(g.value, '$[3]'),
   errors = case when json_extract(g.value, '$[4]') is null then m.errors else json_insert(
     case when json_array_length(m.errors) >= {most_errors} then json_remove(m.errors, '$[0]')
       else coalesce(m.errors, '[]') end,
-    '$[#]', json_array(m.attempt, {now}, json_extract(g.value, '$[4]'))
+    '$[#]', json_array(m.attempt, :now, json_extract(g.value, '$[4]'))
   ) end
 from json_each(:given) g
 where m.id = json_extract(g.value, '$[0]') and m.owner = json_extract(g.value, '$[1]')
-  and m.claims = json_extract(g.value, '$[2]') and m.state = 0 and m.leased_until > {now}
+  and m.claims = json_extract(g.value, '$[2]') and m.state = 0 and m.leased_until > :now
 returning id
 
 -- statement fail
 update {prefix}message as m
-set state = 1, ended_at = {now}, owner = null, leased_until = null,
+set state = 1, ended_at = :now, owner = null, leased_until = null,
   errors = json_insert(
     case when json_array_length(m.errors) >= {most_errors} then json_remove(m.errors, '$[0]')
       else coalesce(m.errors, '[]') end,
-    '$[#]', json_array(m.attempt, {now}, json_extract(g.value, '$[3]'))
+    '$[#]', json_array(m.attempt, :now, json_extract(g.value, '$[3]'))
   )
 from json_each(:given) g
 where m.id = json_extract(g.value, '$[0]') and m.owner = json_extract(g.value, '$[1]')
-  and m.claims = json_extract(g.value, '$[2]') and m.state = 0 and m.leased_until > {now}
+  and m.claims = json_extract(g.value, '$[2]') and m.state = 0 and m.leased_until > :now
 returning id
 
 -- Here each has a delay (null: it is dead), an array of subscribers, their progress, an error, and
@@ -308,19 +294,19 @@ returning id
 -- statement divide
 update {prefix}message as m
 set owner = null, leased_until = null,
-  due_at = coalesce({now} + json_extract(g.value, '$[3]'), m.due_at),
+  due_at = coalesce(:now + json_extract(g.value, '$[3]'), m.due_at),
   state = json_extract(g.value, '$[3]') is null,
-  ended_at = case when json_extract(g.value, '$[3]') is null then {now} end,
+  ended_at = case when json_extract(g.value, '$[3]') is null then :now end,
   waiting = json_extract(g.value, '$[4]'), progress = json_extract(g.value, '$[5]'),
   attempt = attempt - (1 - json_extract(g.value, '$[7]')),
   errors = case when json_extract(g.value, '$[6]') is null then m.errors else json_insert(
     case when json_array_length(m.errors) >= {most_errors} then json_remove(m.errors, '$[0]')
       else coalesce(m.errors, '[]') end,
-    '$[#]', json_array(m.attempt, {now}, json_extract(g.value, '$[6]'))
+    '$[#]', json_array(m.attempt, :now, json_extract(g.value, '$[6]'))
   ) end
 from json_each(:given) g
 where m.id = json_extract(g.value, '$[0]') and m.owner = json_extract(g.value, '$[1]')
-  and m.claims = json_extract(g.value, '$[2]') and m.state = 0 and m.leased_until > {now}
+  and m.claims = json_extract(g.value, '$[2]') and m.state = 0 and m.leased_until > :now
 returning id
 
 -- statement subscribers_version
@@ -348,7 +334,7 @@ delete from {prefix}subscription where subscriber = :subscriber
 
 -- statement wait_no_more
 update {prefix}message
-set due_at = min(due_at, {now}), waiting = (
+set due_at = min(due_at, :now), waiting = (
     select json_group_array(value) from json_each(waiting) where value <> :subscriber
   )
 where state = 0 and waiting is not null
@@ -356,37 +342,37 @@ where state = 0 and waiting is not null
 
 -- When a message may become ready that is not now: one that is due later, or that is held.
 -- statement next
-select min(at), {now} from (
-  select min(due_at) as at from {prefix}message where state = 0 and priority = 0 and due_at > {now}
+select min(at) - :now from (
+  select min(due_at) as at from {prefix}message where state = 0 and priority = 0 and due_at > :now
   union all
-  select min(due_at) as at from {prefix}message where state = 0 and priority = 1 and due_at > {now}
+  select min(due_at) as at from {prefix}message where state = 0 and priority = 1 and due_at > :now
   union all
-  select min(due_at) as at from {prefix}message where state = 0 and priority = 2 and due_at > {now}
+  select min(due_at) as at from {prefix}message where state = 0 and priority = 2 and due_at > :now
   union all
-  select min(due_at) as at from {prefix}message where state = 0 and priority = 3 and due_at > {now}
+  select min(due_at) as at from {prefix}message where state = 0 and priority = 3 and due_at > :now
   union all
-  select min(due_at) as at from {prefix}message where state = 0 and priority = 4 and due_at > {now}
+  select min(due_at) as at from {prefix}message where state = 0 and priority = 4 and due_at > :now
   union all
-  select min(due_at) as at from {prefix}message where state = 0 and priority = 5 and due_at > {now}
+  select min(due_at) as at from {prefix}message where state = 0 and priority = 5 and due_at > :now
   union all
-  select min(due_at) as at from {prefix}message where state = 0 and priority = 6 and due_at > {now}
+  select min(due_at) as at from {prefix}message where state = 0 and priority = 6 and due_at > :now
   union all
-  select min(due_at) as at from {prefix}message where state = 0 and priority = 7 and due_at > {now}
+  select min(due_at) as at from {prefix}message where state = 0 and priority = 7 and due_at > :now
   union all
-  select min(due_at) as at from {prefix}message where state = 0 and priority = 8 and due_at > {now}
+  select min(due_at) as at from {prefix}message where state = 0 and priority = 8 and due_at > :now
   union all
-  select min(due_at) as at from {prefix}message where state = 0 and priority = 9 and due_at > {now}
+  select min(due_at) as at from {prefix}message where state = 0 and priority = 9 and due_at > :now
   union all
   select min(leased_until) from (
     select leased_until from {prefix}message
-    where state = 0 and priority between 0 and 9 and due_at <= {now} and leased_until > {now} limit 10000
+    where state = 0 and priority between 0 and 9 and due_at <= :now and leased_until > :now limit 10000
   )
 )
 
 -- statement release
 update {prefix}message
 set owner = null, leased_until = null, attempt = attempt - 1
-where state = 0 and leased_until > {now} and (id, owner, claims) in (
+where state = 0 and leased_until > :now and (id, owner, claims) in (
   select json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]')
   from json_each(:given)
 )
@@ -394,8 +380,8 @@ returning id
 
 -- statement extend
 update {prefix}message
-set leased_until = {now} + :lease
-where state = 0 and leased_until > {now} and (id, owner, claims) in (
+set leased_until = :now + :lease
+where state = 0 and leased_until > :now and (id, owner, claims) in (
   select json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]')
   from json_each(:given)
 )
@@ -405,20 +391,20 @@ returning id
 -- statement reap_leases
 update {prefix}message
 set owner = null, leased_until = null
-where state = 0 and priority between 0 and 9 and due_at <= {now} and leased_until <= {now}
+where state = 0 and priority between 0 and 9 and due_at <= :now and leased_until <= :now
 
 -- statement reap_expired
 update {prefix}message
-set state = 1, ended_at = {now},
+set state = 1, ended_at = :now,
   errors = json_insert(
     case when json_array_length(errors) >= {most_errors} then json_remove(errors, '$[0]')
       else coalesce(errors, '[]') end,
-    '$[#]', json_array(attempt, {now}, 'Expired: nobody handled it in time')
+    '$[#]', json_array(attempt, :now, 'Expired: nobody handled it in time')
   )
-where state = 0 and expires_at <= {now} and (leased_until is null or leased_until <= {now})
+where state = 0 and expires_at <= :now and (leased_until is null or leased_until <= :now)
 
 -- statement reap_dedupes
-delete from {prefix}dedupe where until <= {now}
+delete from {prefix}dedupe where until <= :now
 
 -- statement list
 select {row} from {prefix}message
@@ -427,16 +413,16 @@ where id > :after
   and (:status is null or :status = case
     when state = 1 then 'dead'
     when state = 2 then 'done'
-    when leased_until > {now} then 'leased'
-    when due_at > {now} then 'scheduled'
+    when leased_until > :now then 'leased'
+    when due_at > :now then 'scheduled'
     else 'ready' end)
 order by id limit :limit
 
 -- statement counts
 select topic, case
     when state = 1 then 'dead'
-    when leased_until > {now} then 'leased'
-    when due_at > {now} then 'scheduled'
+    when leased_until > :now then 'leased'
+    when due_at > :now then 'scheduled'
     else 'ready' end as status, count(*)
 from {prefix}message where state <> 2 group by 1, 2
 union all
@@ -446,7 +432,7 @@ order by 1, 2
 -- statement requeue
 update {prefix}message
 set state = 0, ended_at = null, expires_at = null, attempt = 0, progress = null,
-  due_at = {now}
+  due_at = :now
 where state = 1 and (:topic is null or topic = :topic)
   and (:ids is null or id in (select value from json_each(:ids)))
 
@@ -454,6 +440,6 @@ where state = 1 and (:topic is null or topic = :topic)
 delete from {prefix}message
 where id in (
   select id from {prefix}message
-  where state = :state and (:topic is null or topic = :topic) and ended_at <= {now} - :older_than
+  where state = :state and (:topic is null or topic = :topic) and ended_at <= :now - :older_than
   limit :limit
 )
