@@ -52,3 +52,25 @@ def working() -> None:
         assert_type(outbox.reap().leases, int)
         assert_type(outbox.requeue([message, 7]), int)
         assert_type(outbox.counts()["mail"]["ready"], int)
+
+
+async def handling(outbox: ab.Outbox) -> None:
+    """Handlers keep their types."""
+    worker = ab.OutboxWorker({"acme": outbox}, lease=timedelta(minutes=1))
+
+    @worker.on("order.*", retry=ab.Retry.exponential(attempts=20), batch=100)
+    async def publish(messages: list[ab.Message], ctx: ab.Context) -> None:
+        assert_type(messages[0].tenant, Any)
+        raise ab.RetryLater(3.0)
+
+    @worker.on("mail", subscriber="mail")
+    def send(message: ab.Message) -> int:
+        return message.id
+
+    assert_type(send(outbox.claim()[0]), int)
+    assert_type(await worker.run_once(), int)
+    assert_type(worker.run_once_blocking(), int)
+    assert_type(worker.run_blocking(), dict[str, ab.Report[Any]])
+    assert_type(outbox.unsubscribe("mail"), bool)
+    async with worker:
+        worker.stop()
