@@ -48,7 +48,11 @@ run: .venv/installed ## build, install into .venv, and run the main job: in the 
 
 test: pythons test-rust $(VERSIONS:%=test-%) ## Rust tests, then pytest and doctests on every Python >= 3.11 found
 
+# The property tests draw other cases each time, from a seed that is printed: give it again with
+# `make test-rust SEED=…`. In CI they draw the same ones: what lands must not hang on luck.
+test-rust: export PROPTEST_RNG_SEED := $(or $(SEED),$(if $(CI),1000,$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')))
 test-rust:
+	@echo "== Rust (property tests: SEED=$$PROPTEST_RNG_SEED)"
 	cargo test --workspace
 
 # One version: `make test-3.12`, with `ARGS="-k window"` if wanted.

@@ -332,8 +332,15 @@ fn any_step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// So many cases, unless `PROPTEST_CASES` asks for more or fewer.
+fn cases(usual: u32) -> ProptestConfig {
+    let asked = ProptestConfig::default();
+    let cases = std::env::var_os("PROPTEST_CASES").map_or(usual, |_| asked.cases);
+    ProptestConfig { cases, ..asked }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
+    #![proptest_config(cases(16))]
 
     #[test]
     fn v6_no_keys_sizes_or_news_make_it_panic(steps in proptest::collection::vec(any_step(), 1..80)) {

@@ -16,8 +16,15 @@ fn wire(message: &impl serde::Serialize) -> Vec<u8> {
     line
 }
 
+/// So many cases, unless `PROPTEST_CASES` asks for more or fewer.
+fn cases(usual: u32) -> ProptestConfig {
+    let asked = ProptestConfig::default();
+    let cases = std::env::var_os("PROPTEST_CASES").map_or(usual, |_| asked.cases);
+    ProptestConfig { cases, ..asked }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(cases(64))]
 
     #[test]
     fn what_a_client_says_comes_back_as_it_was_written(message in any::client()) {
