@@ -43,6 +43,7 @@ mod rollback;
 mod streaks;
 mod stuck;
 mod traces;
+mod under_way;
 mod unit;
 mod whole;
 
@@ -57,6 +58,7 @@ pub use operators::Operator;
 pub use overdue::{Abandoned, AttemptId, Overdue, UNDO_GRACE};
 pub use streaks::Spot;
 pub use traces::{Cause, Label, MAX_TRACE, Reach, RollbackLook, StepLook, StepState};
+pub use under_way::UnitLook;
 pub use unit::{
     Again, Domain, Failed, Fate, Graveyard, History, Item, Origin, Outcome, Payload, Port,
     RollbackId, Turn, Undone, Unit, Work,

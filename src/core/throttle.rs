@@ -89,6 +89,12 @@ impl Bucket {
         Time::from_nanos(self.full_at.saturating_sub(self.slack))
     }
 
+    /// Tokens per second.
+    #[expect(clippy::cast_precision_loss, reason = "it is to be shown")]
+    pub fn per_second(&self) -> f64 {
+        1e9 / self.interval as f64
+    }
+
     /// Goes by another rate from now on. The tokens that were missing still are, as far as the
     /// new bucket can miss as many.
     pub const fn change(&mut self, rate: Rate, now: Time) {

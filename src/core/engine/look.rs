@@ -52,7 +52,7 @@ pub struct LegLook {
 }
 
 /// One leg of one branch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LaneLook {
     /// The leg.
     pub leg: usize,
@@ -70,6 +70,8 @@ pub struct LaneLook {
     pub window: Option<(u64, Time)>,
     /// Why its last window left.
     pub left: Option<Reason>,
+    /// Items per second it lets out, if it is throttled.
+    pub rate: Option<f64>,
 }
 
 /// How far a run is.
@@ -292,6 +294,7 @@ impl<D: Domain> Engine<D> {
                     .filter(|it| !it.is_empty())
                     .map(|it| (it.len() as u64, it.opened().unwrap_or(now))),
                 left: lane.left,
+                rate: lane.bucket.as_ref().map(|it| it.per_second()),
             })
             .collect()
     }

@@ -86,6 +86,15 @@ impl Watch {
         self.attempts.is_empty() && self.news.is_empty()
     }
 
+    /// The attempts of a branch: the leg, the number of the attempt, and since when.
+    pub(super) fn attempts_of(
+        &self,
+        branch: BranchId,
+    ) -> impl Iterator<Item = (usize, u32, Time)> + '_ {
+        let all = self.attempts.values().filter(move |it| it.branch == branch);
+        all.filter_map(|it| it.handler.map(|(leg, attempt)| (leg, attempt, it.began)))
+    }
+
     pub(super) fn deadline(&self) -> Option<Time> {
         self.attempts.keys().next().map(|(at, _)| *at)
     }

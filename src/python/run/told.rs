@@ -7,7 +7,9 @@ use anabranch_core::clock::Time;
 use anabranch_core::compensation::Policy;
 use anabranch_core::engine::{Engine, Reach, RollbackLook, StepLook, StepState};
 use anabranch_protocol::Text;
-use anabranch_protocol::message::{Action, ActionState, Detail, LegDetail, Scope, ScopeLevel, Win};
+use anabranch_protocol::message::{
+    Action, ActionState, Detail, LegDetail, Scope, ScopeLevel, UnitDetail, Win,
+};
 use anabranch_protocol::row::BranchKey;
 use pyo3::prelude::*;
 
@@ -17,6 +19,8 @@ use crate::monitor::Pipeline;
 
 /// Rollbacks that are told of: so many under way, stuck, and over.
 const ROLLBACKS: usize = 256;
+/// Units of a branch that are told.
+const UNITS: usize = 32;
 /// Causes of an exception that are told.
 const CAUSES: usize = 4;
 
@@ -85,7 +89,7 @@ pub(super) fn detail(
             in_flight: lane.in_flight,
             window,
             cut: lane.cut,
-            rate: None,
+            rate: lane.rate,
         }
     });
     let durations = engine.durations_of(branch).map_or(&[][..], |it| it);
@@ -96,12 +100,28 @@ pub(super) fn detail(
         at: pipeline.unix_ms(now.as_nanos()),
         since: pipeline.unix_ms(pipeline.slots.told_of(id as usize).since),
         legs: legs.collect(),
-        units: Vec::new(),
+        units: units(engine, pipeline, branch),
         error: engine.last_error(branch).map(Text::name),
         hist: durations[..used.map_or(0, |last| last + 1)].to_vec(),
         note: None,
         facts: Vec::new(),
     })
+}
+
+/// The units of a branch that are under way, as far as the engine can tell.
+fn units(engine: &Engine<PyDomain>, pipeline: &Pipeline, branch: BranchId) -> Vec<UnitDetail> {
+    let unix_ms = |at: Time| pipeline.unix_ms(at.as_nanos());
+    let units = engine.look_at_units(branch, UNITS).into_iter();
+    units
+        .map(|unit| UnitDetail {
+            leg: u32::try_from(unit.leg).unwrap_or(u32::MAX),
+            items: unit.items.unwrap_or(0) as u64,
+            attempt: unit.attempt,
+            of: unit.of,
+            since: unit.since.map(unix_ms),
+            again: unit.again.map(unix_ms),
+        })
+        .collect()
 }
 
 /// A rollback, as those who look are told of it.

@@ -2,7 +2,10 @@
 //! rows V.
 
 use anabranch_core::branch::BranchId;
-use anabranch_core::engine::{Cause, Reach, RollbackLook, StepState, UndoneCounts};
+use anabranch_core::engine::{
+    Cause, LegOptions, Reach, RollbackLook, StepState, UndoneCounts, UnitLook,
+};
+use anabranch_core::throttle::Rate;
 use anabranch_core::window::Reason;
 
 use crate::driver::{Driver, Error};
@@ -205,6 +208,46 @@ fn v1_why_the_last_window_left_is_told() {
     driver.unit();
     driver.poll();
     assert_eq!(left(&driver), Some(Reason::Close));
+}
+
+#[test]
+fn v1_the_units_under_way_are_seen_and_how_fast_a_leg_may_be() {
+    let rate = Rate::new(ms(250), 10);
+    let options = LegOptions {
+        throttle: Some(rate),
+        timeout: Some(ms(100)),
+        concurrency: 2,
+        ..retried(5, ms(40))
+    };
+    let mut driver = Driver::of([options]);
+    let units = |driver: &Driver| driver.engine().look_at_units(BranchId::TRUNK, 8);
+    assert_eq!(units(&driver), []);
+    driver.pass(ms(3));
+    let unit = driver.give_and_take();
+    let with_handler = UnitLook {
+        leg: 0,
+        items: None,
+        attempt: 1,
+        of: Some(5),
+        since: Some(driver.now),
+        again: None,
+    };
+    assert_eq!(units(&driver), [with_handler]);
+    driver.pass(ms(4));
+    driver.fail(unit, []);
+    let waits = UnitLook {
+        items: Some(1),
+        attempt: 2,
+        since: None,
+        again: Some(driver.now.after(ms(40))),
+        ..with_handler
+    };
+    assert_eq!(units(&driver), [waits]);
+    let engine = driver.engine();
+    assert_eq!(engine.look_at_units(BranchId(1), 8), []);
+    assert_eq!(engine.look_at_units(BranchId::TRUNK, 0), []);
+    let lanes = engine.look_at_lanes(BranchId::TRUNK, driver.now);
+    assert_eq!(lanes[0].rate, Some(4.0));
 }
 
 #[test]

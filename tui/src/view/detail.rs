@@ -214,11 +214,12 @@ fn flight(look: &Look<'_>, process: &Process, row: &Row, detail: Option<&Detail>
     };
     let clock = process.clock(look.now);
     let of = unit.of.map_or_else(String::new, |of| format!("/{of}"));
-    let mut text = format!(
-        "in flight: {} items, attempt {}{of}",
-        format::count(unit.items),
-        unit.attempt
-    );
+    let items = match unit.items {
+        0 => String::new(),
+        1 => "1 item, ".to_owned(),
+        items => format!("{} items, ", format::count(items)),
+    };
+    let mut text = format!("in flight: {items}attempt {}{of}", unit.attempt);
     if let Some(since) = unit.since {
         let _ = write!(text, ", {}", format::ago(clock, since));
     }

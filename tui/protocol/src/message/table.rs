@@ -381,7 +381,7 @@ pub struct LegDetail {
 pub struct UnitDetail {
     /// Its leg.
     pub leg: u32,
-    /// Items in it.
+    /// Items in it; 0 while its handler has it.
     pub items: u64,
     /// Which attempt it is.
     pub attempt: u32,
