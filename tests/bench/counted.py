@@ -1,6 +1,6 @@
 """Counts the instructions of one way through a job, which no other process can disturb.
 
-By valgrind's cachegrind.
+By valgrind's cachegrind, or, of one thread alone, by its callgrind.
 
 As a program it is the job itself, run under valgrind by `instructions`:
 
@@ -14,12 +14,18 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 COUNTER = (
     *("valgrind", "--tool=cachegrind", "--cache-sim=no"),
     "--cachegrind-out-file=/dev/null",
 )
+BY_THREAD = ("valgrind", "--tool=callgrind", "--separate-threads=yes")
 
 
 def can_count() -> bool:
@@ -37,6 +43,20 @@ def instructions(way: str, events: int) -> int:
     if counted is None:
         raise RuntimeError(f"{COUNTER[0]} told no count: {ran.stderr[-500:]}")
     return int(counted[1].replace(",", ""))
+
+
+def driver_instructions(*program: str, environment: Mapping[str, str]) -> int:
+    """Return how many instructions the first thread of a Python program takes.
+
+    The other threads run by the machine's time, which is no matter of a count.
+    """
+    with tempfile.TemporaryDirectory(prefix="ab-") as made:
+        command = [*BY_THREAD, f"--callgrind-out-file={made}/out", sys.executable, *program]
+        told = {**os.environ, "PYTHONHASHSEED": "0", **environment}
+        subprocess.run(command, env=told, capture_output=True, check=True)
+        lines = Path(made, "out-01").read_text().splitlines()
+    totals = next(line for line in lines if line.startswith("totals:"))
+    return int(totals.split()[1])
 
 
 def main() -> None:

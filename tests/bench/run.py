@@ -58,6 +58,8 @@ NAMES = (
     "select-256",
     "watched",
     "unwatched",
+    "watched-counted",
+    "unwatched-counted",
     "hung-client",
     "sampler",
     "asleep",
@@ -109,6 +111,7 @@ def find(name: str) -> Callable[[Settings], Outcome]:
     import memory
     import observer
     import races
+    import seen
     import tenants
     import toolkit
     import undo
@@ -118,7 +121,7 @@ def find(name: str) -> Callable[[Settings], Outcome]:
     cases = {name: race.run for name, race in races.RACES.items()}
     cases |= latency.CASES | wire.CASES | memory.CASES
     cases |= tenants.CASES | undo.CASES | fair.CASES | toolkit.CASES
-    return (cases | watched.CASES | observer.CASES | dashboard.CASES)[name]
+    return (cases | watched.CASES | seen.CASES | observer.CASES | dashboard.CASES)[name]
 
 
 def work(name: str, *, pairs: int, quick: bool) -> None:

@@ -51,7 +51,7 @@ threading.Event().wait()
 """
 
 
-def _events(count: int) -> list[Event]:
+def events_of(count: int) -> list[Event]:
     names = [f"tenant-{n:06d}" for n in range(TENANTS)]
     choose = random.Random(SEED).choice
     events: list[Event] = [
@@ -63,8 +63,8 @@ def _events(count: int) -> list[Event]:
 
 
 @contextmanager
-def _somebody(directory: str, client: str) -> Generator[None]:
-    """Connect a client, in a process of its own."""
+def somebody(directory: str, client: str) -> Generator[None]:
+    """Connect a client that `reads`, or is `hung`, in a process of its own."""
     (path,) = Path(directory).glob("*.sock")
     command = [sys.executable, "-c", CLIENT, str(path), client]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -84,7 +84,7 @@ def cost(settings: Settings, bar: float, *, client: str | None) -> Outcome:
         bar: The share of its throughput it may lose.
         client: None, if nobody looks; a client that `reads`, or one that is `hung`.
     """
-    events = _events(settings.size(CANONICAL_EVENTS))
+    events = events_of(settings.size(CANONICAL_EVENTS))
     with tempfile.TemporaryDirectory(prefix="ab-") as made:
         directory = f"{made}/run"
         os.environ["ANABRANCH_RUNTIME_DIR"] = directory
@@ -98,7 +98,7 @@ def cost(settings: Settings, bar: float, *, client: str | None) -> Outcome:
         # The first one opens the way in.
         ab.Pipeline("first").source([1]).collect().run_blocking()
         ways = partial(through, "auto"), partial(through, "off")
-        with _somebody(directory, client) if client else nullcontext():
+        with somebody(directory, client) if client else nullcontext():
             paired = interleaved(*ways, expected(events), settings.pairs)
     more = zip(paired.ours, paired.theirs, strict=True)
     cost = Spread.of([our / their - 1 for our, their in more])
@@ -132,7 +132,7 @@ def first_picture(settings: Settings) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="ab-") as made:
         os.environ["ANABRANCH_RUNTIME_DIR"] = directory = f"{made}/run"
         os.environ["ANABRANCH_OBSERVE"] = "auto"
-        events = _events(settings.size(CANONICAL_EVENTS))
+        events = events_of(settings.size(CANONICAL_EVENTS))
         ours.canonical(events, Totals().store)
         (path,) = Path(directory).glob("*.sock")
         for _ in range(settings.pairs):
