@@ -13,11 +13,13 @@
 //!
 //! - `monitor/slots.rs`: the numbers of one pipeline, where any thread may read them.
 //! - `monitor/pipeline.rs`: one pipeline, as the monitor and its driver share it.
-//! - `monitor/sampler.rs`: from numbers to messages.
+//! - `monitor/sampler.rs`, `monitor/sums.rs`: from numbers to messages.
 //! - `monitor/topics.rs`: windows, undo actions, errors, and single branches.
 //! - `monitor/commands.rs`: what operators ask for.
+//! - `monitor/outboxes.rs`: the outboxes, as the monitor and their reader share them.
 //! - `monitor/peer.rs`: one client: its rights, its lines, its patience.
 //! - `monitor/files.rs`: the files by which the process is found.
+//! - `monitor/open.rs`: the monitor as the process has it; `monitor/socket.rs`: where it answers.
 //! - `monitor/server.rs`: the thread.
 //! - `monitor/journal.rs`: the log, with what operators did.
 //! - `monitor/fork.rs`: what a forked child must close.
@@ -26,11 +28,15 @@ mod commands;
 mod files;
 mod fork;
 mod journal;
+mod open;
+mod outboxes;
 mod peer;
 mod pipeline;
 mod sampler;
 mod server;
 mod slots;
+mod socket;
+mod sums;
 mod topics;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -38,8 +44,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub use commands::{Answer, Request, no_branch};
 pub use files::{OpenError, Place};
 pub use fork::descriptors;
+pub use open::{Access, Monitor};
+pub use outboxes::{LetterRequest, Outboxes};
 pub use pipeline::{Facts, Looked, Pipeline};
-pub use server::{Access, Monitor};
 pub use slots::{ErrorCount, LegValues, Pulse, Slots, StageTold, Sums, Told, Values};
 pub use topics::REASONS;
 

@@ -10,7 +10,8 @@
 //!   them, read by one.
 //! - `context.rs`, `report.rs`: what handlers and callers are told.
 //! - `monitor.rs`: the way in for those who look, and the command; `stats.rs`: the sums of the process.
-//! - `outbox.rs`: the SQL of the outbox, and its store in memory.
+//! - `outbox.rs`: the SQL of the outbox, and its store in memory; `outboxes.rs`: what the monitor is
+//!   told of all.
 //! - `domain.rs`: what the engine carries; `time.rs`: the time of tests; `window.rs`: a window by
 //!   itself.
 
@@ -30,6 +31,7 @@ mod leg;
 mod monitor;
 mod native;
 mod outbox;
+mod outboxes;
 mod pass;
 mod plan;
 mod readers;
@@ -64,6 +66,8 @@ mod _core {
     use super::monitor::{PyMonitor, command, inherited, processes};
     #[pymodule_export]
     use super::outbox::{OutboxMemory, outbox_back_off, outbox_sql};
+    #[pymodule_export]
+    use super::outboxes::PyOutboxes;
     #[pymodule_export]
     use super::pass::Contexts;
     #[pymodule_export]

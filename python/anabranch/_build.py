@@ -101,7 +101,7 @@ def build(
     letters: list[LetterFile] = []
     collectors: list[ErrorCollector] = []
     # A test's time passes only when the test moves it: nobody looks at it from outside.
-    monitor, control = (None, False) if clock is not None else _observe.opened(settings.observe)
+    monitor, control = _observe.opened(settings.observe, virtual=clock is not None)
 
     def opened(stage: Stage) -> Callable[..., Any]:
         if stage.kind == "collect_errors":

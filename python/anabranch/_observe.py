@@ -15,7 +15,7 @@ import sys
 from pathlib import Path, PurePath
 from typing import Final
 
-from anabranch import _core
+from anabranch import _core, _outbox_shown
 from anabranch.errors import refused
 
 _VARIABLE: Final = "ANABRANCH_OBSERVE"
@@ -28,6 +28,10 @@ _logger = logging.getLogger("anabranch")
 # could leave taken for ever: each change is a single operation.
 _open: dict[str, _core.Monitor | None] = {}
 _hooked = False
+# For whoever counts what it costs: by the machine's clock no two runs are alike.
+in_virtual_time = False
+# What the process calls itself, if not by its script.
+name: str | None = None
 
 
 def checked(observe: object, *, pipeline: object) -> str:
@@ -51,11 +55,14 @@ def checked(observe: object, *, pipeline: object) -> str:
     raise refused("observe", observe, allowed, pipeline=name)
 
 
-def opened(observe: str) -> tuple[_core.Monitor | None, bool]:
+def opened(observe: str, *, virtual: bool = False) -> tuple[_core.Monitor | None, bool]:
     """Return where a pipeline is shown, None for nowhere, and whether it may be steered.
 
-    What goes wrong is logged, and no reason for a pipeline not to run.
+    What goes wrong is logged, and no reason for a pipeline not to run. In virtual time it is a
+    test, at which nobody looks.
     """
+    if virtual and not in_virtual_time:
+        return None, False
     asked = os.environ.get(_VARIABLE, "") if observe == "auto" else observe
     try:
         choice = checked(asked or "auto", pipeline=None)
@@ -64,6 +71,9 @@ def opened(observe: str) -> tuple[_core.Monitor | None, bool]:
         return None, False
     if choice == "off":
         return None, False
+    if choice == "ro":
+        # Nobody would take a process for safe whose outboxes can be emptied.
+        _outbox_shown.only_look()
     place = "auto" if choice in _WORDS else choice
     if place not in _open:
         _open_at(place)
@@ -82,6 +92,8 @@ def _open_at(place: str) -> None:
     if _open.setdefault(place, monitor) is not monitor:
         # Another thread was faster.
         monitor.close()
+    else:
+        _outbox_shown.attend(monitor)
     _hook()
 
 
@@ -106,6 +118,8 @@ def _address(text: str) -> str | None:
 
 def _name() -> str:
     """Return what the process calls itself: the name of its script, or of its package."""
+    if name is not None:
+        return name
     script = Path(sys.argv[0] if sys.argv else "")
     if script.name == "__main__.py":
         return script.parent.name
@@ -117,14 +131,40 @@ def _hook() -> None:
     global _hooked  # noqa: PLW0603 - of the process
     if not _hooked:
         _hooked = True
+        # No handler: with one, nothing would be printed any more where none was configured.
+        _logger.addFilter(_overhear)
         atexit.register(_close)
         os.register_at_fork(after_in_child=_in_child)
+
+
+def _overhear(record: logging.LogRecord) -> bool:
+    """Let those who look read what anabranch has logged; an operator's deeds they know."""
+    if not getattr(record, "anabranch_audit", False):
+        message = record.getMessage()
+        if record.exc_info and (error := record.exc_info[1]) is not None:
+            message = f"{message}: {type(error).__name__}: {error}"
+        for monitor in tuple(_open.values()):
+            if monitor is not None:
+                monitor.log(_level(record.levelno), round(record.created * 1000), message)
+    return True
+
+
+def _level(number: int) -> str:
+    for least, word in (
+        (logging.ERROR, "error"),
+        (logging.WARNING, "warn"),
+        (logging.INFO, "info"),
+    ):
+        if number >= least:
+            return word
+    return "debug"
 
 
 def _close() -> None:
     for monitor in tuple(_open.values()):
         if monitor is not None:
             monitor.close()
+    _outbox_shown.join()
 
 
 def _in_child() -> None:
@@ -137,4 +177,6 @@ def _in_child() -> None:
 def audited(pipeline: str, operation: str, who: str, worked: bool, message: str) -> None:  # noqa: FBT001 - as the extension calls it
     """Write into the process' own log what an operator has done."""
     level = logging.INFO if worked else logging.WARNING
-    _logger.log(level, "pipeline %r: %s by %s: %s", pipeline, operation, who, message)
+    # What those who look are told of by itself.
+    told = {"anabranch_audit": True}
+    _logger.log(level, "pipeline %r: %s by %s: %s", pipeline, operation, who, message, extra=told)

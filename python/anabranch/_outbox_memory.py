@@ -114,9 +114,11 @@ class MemoryStore:
     def requeue(self, *, ids: list[int] | None, topic: str | None) -> int:
         return self._core.requeue(ids, topic, self._now())
 
-    def purge(self, *, status: str, topic: str | None, older_than: int, limit: int) -> int:
+    def purge(
+        self, *, status: str, ids: list[int] | None, topic: str | None, older_than: int, limit: int
+    ) -> int:
         now = self._now()
-        return self._core.purge(status, topic, now - older_than, limit, now)
+        return self._core.purge(status, ids, topic, now - older_than, limit, now)
 
     def listen(self, heard: Callable[[], object]) -> Callable[[], object]:
         self._listeners.append(heard)

@@ -46,6 +46,10 @@ class PostgresStore(PostgresWriting):
         self._pid = 0
         self._closed = False
 
+    def beside(self) -> PostgresStore:
+        """Give the same messages over a connection of their own."""
+        return PostgresStore(self._url, self._settings)
+
     # -- its connection
 
     @contextlib.contextmanager
@@ -252,9 +256,16 @@ class PostgresStore(PostgresWriting):
             "requeue", {"ids": None if ids is None else json.dumps(ids), "topic": topic}
         )
 
-    def purge(self, *, status: str, topic: str | None, older_than: int, limit: int) -> int:
-        state = {"dead": 1, "done": 2}[status]
-        given = {"state": state, "topic": topic, "older_than": older_than, "limit": limit}
+    def purge(
+        self, *, status: str, ids: list[int] | None, topic: str | None, older_than: int, limit: int
+    ) -> int:
+        given = {
+            "state": {"dead": 1, "done": 2}[status],
+            "ids": None if ids is None else json.dumps(ids),
+            "topic": topic,
+            "older_than": older_than,
+            "limit": limit,
+        }
         return self._count("purge", given)
 
     def close(self) -> None:

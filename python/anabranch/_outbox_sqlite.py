@@ -63,6 +63,10 @@ class SqliteStore(SqliteWriting):
         self._pid = 0
         self._closed = False
 
+    def beside(self) -> SqliteStore:
+        """Give the same messages over a connection of their own."""
+        return SqliteStore(self._path, self._settings)
+
     # -- this store's own connection
 
     def migrate(self) -> int:
@@ -258,9 +262,16 @@ class SqliteStore(SqliteWriting):
         with self._own() as cursor:
             return cursor.execute(self._sql["requeue"], timed(given)).rowcount
 
-    def purge(self, *, status: str, topic: str | None, older_than: int, limit: int) -> int:
-        state = {"dead": 1, "done": 2}[status]
-        given = {"state": state, "topic": topic, "older_than": older_than, "limit": limit}
+    def purge(
+        self, *, status: str, ids: list[int] | None, topic: str | None, older_than: int, limit: int
+    ) -> int:
+        given = {
+            "state": {"dead": 1, "done": 2}[status],
+            "ids": None if ids is None else json.dumps(ids),
+            "topic": topic,
+            "older_than": older_than,
+            "limit": limit,
+        }
         with self._own() as cursor:
             return cursor.execute(self._sql["purge"], timed(given)).rowcount
 

@@ -86,8 +86,10 @@ def _demo(arguments: argparse.Namespace) -> int:
     if not (watched or arguments.plain) and _can_draw():
         return _watch(arguments)
     # Here, not above: it needs asyncio, and `--version` should be quick.
+    from anabranch import _observe
     from anabranch.demo import Options, run
 
+    _observe.name = "demo"
     seconds = arguments.seconds
     options = Options(
         seconds=_WATCHED if seconds is None and watched else seconds or _SECONDS,

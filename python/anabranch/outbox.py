@@ -10,6 +10,7 @@ from anabranch import _core
 from anabranch._outbox_draft import Draft, Options, milliseconds
 from anabranch._outbox_memory import MemoryStore, Transaction
 from anabranch._outbox_message import FailedAttempt, Message, Status
+from anabranch._outbox_shown import hide, show
 from anabranch._outbox_sqlite import SqliteStore
 from anabranch._outbox_store import (
     Reaped,
@@ -92,6 +93,7 @@ class Outbox:
         archive: Whether messages that are done are kept. They are deleted otherwise, and counted.
         dedupe_for: For how many seconds a dedupe key is remembered.
         max_payload: How many bytes a payload may have.
+        expose_payloads: Whether the dashboard may show what dead letters hold.
 
     Raises:
         ConfigError: An argument is not allowed.
@@ -126,9 +128,10 @@ class Outbox:
         archive: bool = False,
         dedupe_for: Seconds = 86_400.0,
         max_payload: int = 8 * 1024 * 1024,
+        expose_payloads: bool = False,
     ) -> None:
         settings = _settings(prefix, ordering, archive, dedupe_for, max_payload)
-        self._begin(_store(url, settings), max_payload)
+        self._begin(_store(url, settings), max_payload, expose_payloads)
 
     @classmethod
     def memory(
@@ -138,6 +141,7 @@ class Outbox:
         archive: bool = False,
         dedupe_for: Seconds = 86_400.0,
         max_payload: int = 8 * 1024 * 1024,
+        expose_payloads: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> Self:
         """Make an outbox that lives as long as the process: for tests, and for trying things out.
@@ -147,6 +151,7 @@ class Outbox:
             archive: Whether messages that are done are kept.
             dedupe_for: For how many seconds a dedupe key is remembered.
             max_payload: How many bytes a payload may have.
+            expose_payloads: Whether the dashboard may show what dead letters hold.
             clock: Tells the time, in seconds since 1970.
 
         Raises:
@@ -165,10 +170,18 @@ class Outbox:
         settings = _settings("outbox_", ordering, archive, dedupe_for, max_payload)
         if not callable(clock):
             raise refused("clock", clock, "a callable that returns seconds", subject="Outbox")
-        outbox._begin(MemoryStore(settings, clock), max_payload)  # noqa: SLF001 - its own
+        store = MemoryStore(settings, clock)
+        outbox._begin(store, max_payload, expose_payloads)  # noqa: SLF001 - its own
         return outbox
 
-    def _begin(self, store: SqliteStore | PostgresStore | MemoryStore, max_payload: int) -> None:
+    def _begin(
+        self,
+        store: SqliteStore | PostgresStore | MemoryStore,
+        max_payload: int,
+        expose_payloads: object,
+    ) -> None:
+        if not isinstance(expose_payloads, bool):
+            raise refused("expose_payloads", expose_payloads, "a bool", subject="Outbox")
         self._max_payload = max_payload
         self._here = store
         self._store: Store = store
@@ -176,6 +189,7 @@ class Outbox:
         # Told that something may have been enqueued, by whoever waits for it.
         self._listeners: list[Callable[[], object]] = []
         self._random = random.Random()  # noqa: S311 - it spreads delays
+        show(self, store, payloads=expose_payloads)
 
     def __repr__(self) -> str:
         return f"Outbox({self._store.label!r})"
@@ -193,6 +207,7 @@ class Outbox:
 
     def close(self) -> None:
         """Close the outbox's own connection. What was claimed stays so until its lease is over."""
+        hide(self)
         self._store.close()
 
     def migrate(self) -> int:
@@ -645,14 +660,13 @@ class Outbox:
             SchemaMismatch: The tables are missing, or of another version.
             StoreUnavailable: The database cannot be reached, or refuses.
         """
-        ids = None
-        if messages is not None:
-            ids = [one.id if isinstance(one, Message) else one for one in messages]
-        return self._store.requeue(ids=ids, topic=topic)
+        return self._store.requeue(ids=_ids(messages), topic=topic)
 
     def purge(
         self,
         status: Literal["dead", "done"],
+        messages: Iterable[int | Message] | None = None,
+        /,
         *,
         topic: str | None = None,
         older_than: Seconds = 0.0,
@@ -661,6 +675,7 @@ class Outbox:
 
         Args:
             status: "dead", or "done" where those are archived.
+            messages: Those, or their ids; None: all of that status.
             topic: Only those of this topic.
             older_than: Only those that ended so many seconds ago.
 
@@ -675,9 +690,12 @@ class Outbox:
         if status not in ("dead", "done"):
             raise refused("status", status, "'dead' or 'done'", subject="purge")
         age = milliseconds("older_than", older_than, subject="purge")
+        ids = _ids(messages)
         gone = 0
         while True:
-            chunk = self._store.purge(status=status, topic=topic, older_than=age, limit=_CHUNK)
+            chunk = self._store.purge(
+                status=status, ids=ids, topic=topic, older_than=age, limit=_CHUNK
+            )
             gone += chunk
             if chunk < _CHUNK:
                 return gone
@@ -723,6 +741,12 @@ def _sqlite_path(url: object) -> str:
 def _check_limit(limit: object, subject: str) -> None:
     if type(limit) is not int or not 1 <= limit <= _MOST_AT_ONCE:
         raise refused("limit", limit, f"an int from 1 to {_MOST_AT_ONCE:_}", subject=subject)
+
+
+def _ids(messages: Iterable[int | Message] | None) -> list[int] | None:
+    if messages is None:
+        return None
+    return [one.id if isinstance(one, Message) else one for one in messages]
 
 
 def _several(messages: Message | Collection[Message]) -> list[Message]:

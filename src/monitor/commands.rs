@@ -9,9 +9,13 @@ use std::sync::Arc;
 
 use anabranch_protocol::Text;
 use anabranch_protocol::message::{Cmd, Code, Done, Failure, Kind, LogEntry, Op, Peer, Severity};
-use anabranch_protocol::text::sanitize;
 
+pub use self::find::no_branch;
+use self::find::{find_branch, find_pipeline, find_store, letter_ids, names_no_branch, rate};
+use super::outboxes::{LetterRequest, Outboxes};
 use super::pipeline::Pipeline;
+
+mod find;
 
 /// Commands under way, and keys of old ones, at most.
 const KEPT: usize = 256;
@@ -68,7 +72,7 @@ struct Order {
     done: Option<Done>,
     peer: Peer,
     op: Op,
-    about: (u32, Option<u32>),
+    about: (Option<u32>, Option<u32>),
 }
 
 /// The commands of the process.
@@ -93,6 +97,15 @@ pub(super) struct Giver<'a> {
     pub(super) client: u64,
     pub(super) peer: &'a Peer,
     pub(super) control: bool,
+    /// Whether it may see what dead letters hold, where their process shows that.
+    pub(super) payloads: bool,
+}
+
+/// What commands are about.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Subjects<'a> {
+    pub(super) pipelines: &'a [Arc<Pipeline>],
+    pub(super) outboxes: &'a Outboxes,
 }
 
 impl Orders {
@@ -101,7 +114,7 @@ impl Orders {
         &mut self,
         cmd: &Cmd,
         giver: Giver<'_>,
-        pipelines: &[Arc<Pipeline>],
+        subjects: Subjects<'_>,
         journal: &mut impl FnMut(LogEntry),
     ) -> Taken {
         if !cmd.key.is_empty()
@@ -116,7 +129,7 @@ impl Orders {
             known.waiting.push((giver.client, cmd.id));
             return Taken::Accepted { known: true };
         }
-        match self.begin(cmd, giver, pipelines) {
+        match self.begin(cmd, giver, subjects) {
             Ok(()) => Taken::Accepted { known: false },
             Err((code, message)) => {
                 let done = failed(cmd.id, code, &message);
@@ -135,20 +148,27 @@ impl Orders {
         &mut self,
         cmd: &Cmd,
         giver: Giver<'_>,
-        pipelines: &[Arc<Pipeline>],
+        subjects: Subjects<'_>,
     ) -> Result<(), (Code, String)> {
         if !supported(cmd.op) {
             let what = format!("{} is not offered by this process", cmd.op);
             return Err((Code::Unsupported, what));
         }
-        if !giver.control {
+        if cmd.op == Op::DeadPeek && !giver.payloads {
+            let what = "this session may not see what messages hold; ask for the right to payloads";
+            return Err((Code::ReadOnly, what.to_owned()));
+        }
+        if cmd.op != Op::DeadPeek && !giver.control {
             let what = "this session may only look; ask for the right to control".to_owned();
             return Err((Code::ReadOnly, what));
         }
         if cmd.key.len() > 128 {
             return Err((Code::Invalid, "the key is longer than 128 bytes".to_owned()));
         }
-        let pipeline = find_pipeline(cmd, pipelines)?;
+        if is_about_letters(cmd.op) {
+            return self.begin_letters(cmd, giver, subjects.outboxes);
+        }
+        let pipeline = find_pipeline(cmd, subjects.pipelines)?;
         if !pipeline.facts.control {
             let what = format!("pipeline '{}' may only be looked at", pipeline.facts.name);
             return Err((Code::ReadOnly, what));
@@ -161,16 +181,7 @@ impl Orders {
             _ => find_branch(cmd, pipeline, 1)?,
         };
         let rate = rate(cmd)?;
-        while self.orders.len() >= KEPT {
-            let over = self.orders.iter().position(|order| order.done.is_some());
-            let Some(over) = over else {
-                return Err((Code::Busy, "too many commands are under way".to_owned()));
-            };
-            self.orders.remove(over);
-        }
-        let number = self.next;
-        self.next += 1;
-        let uid = giver.peer.uid.map_or("?".to_owned(), |uid| uid.to_string());
+        let number = self.number()?;
         let request = Request {
             number,
             op: cmd.op,
@@ -180,7 +191,7 @@ impl Orders {
             undo: (cmd.on.scope, cmd.on.action),
             rate,
             dry: cmd.dry,
-            who: format!("{} (uid {uid})", giver.peer.client),
+            who: name(giver.peer),
         };
         if !pipeline.ask(request) {
             let over = pipeline.has_ended();
@@ -192,6 +203,56 @@ impl Orders {
             };
             return Err((code, format!("pipeline '{}' {why}", pipeline.facts.name)));
         }
+        self.keep(number, cmd, giver, (Some(pipeline.number), branch));
+        Ok(())
+    }
+
+    /// A command about dead letters.
+    fn begin_letters(
+        &mut self,
+        cmd: &Cmd,
+        giver: Giver<'_>,
+        outboxes: &Outboxes,
+    ) -> Result<(), (Code, String)> {
+        let store = find_store(cmd, &outboxes.names())?;
+        if cmd.op != Op::DeadPeek && !outboxes.may_be_steered() {
+            let what = format!("outbox '{store}' may only be looked at");
+            return Err((Code::ReadOnly, what));
+        }
+        let ids = letter_ids(cmd)?;
+        let number = self.number()?;
+        outboxes.ask(LetterRequest {
+            number,
+            op: cmd.op,
+            store,
+            ids,
+            dry: cmd.dry,
+            who: name(giver.peer),
+        })?;
+        self.keep(number, cmd, giver, (None, None));
+        Ok(())
+    }
+
+    /// The number of the next command; room is made for it.
+    fn number(&mut self) -> Result<u64, (Code, String)> {
+        while self.orders.len() >= KEPT {
+            let over = self.orders.iter().position(|order| order.done.is_some());
+            let Some(over) = over else {
+                return Err((Code::Busy, "too many commands are under way".to_owned()));
+            };
+            self.orders.remove(over);
+        }
+        self.next += 1;
+        Ok(self.next)
+    }
+
+    fn keep(
+        &mut self,
+        number: u64,
+        cmd: &Cmd,
+        giver: Giver<'_>,
+        about: (Option<u32>, Option<u32>),
+    ) {
         self.orders.push_back(Order {
             number,
             key: cmd.key.clone(),
@@ -199,9 +260,8 @@ impl Orders {
             done: None,
             peer: giver.peer.clone(),
             op: cmd.op,
-            about: (pipeline.number, branch),
+            about,
         });
-        Ok(())
     }
 
     /// What became of a command: who is to be told, and what.
@@ -217,7 +277,7 @@ impl Orders {
         let Some(order) = found else {
             return Vec::new();
         };
-        let about = (Some(order.about.0), order.about.1);
+        let about = order.about;
         let done = match answer.result {
             Ok((n, message)) => {
                 journal(audit(&order.peer, order.op, about, Ok(&message)));
@@ -256,7 +316,20 @@ const fn supported(op: Op) -> bool {
             | Op::CompSkip
             | Op::PipelineDrain
             | Op::PipelineCancel
+            | Op::DeadRequeue
+            | Op::DeadPeek
+            | Op::DeadDiscard
     )
+}
+
+const fn is_about_letters(op: Op) -> bool {
+    matches!(op, Op::DeadRequeue | Op::DeadPeek | Op::DeadDiscard)
+}
+
+/// Who gives a command, for the log of the process.
+fn name(peer: &Peer) -> String {
+    let uid = peer.uid.map_or("?".to_owned(), |uid| uid.to_string());
+    format!("{} (uid {uid})", peer.client)
 }
 
 fn failed(id: u64, code: Code, message: &str) -> Done {
@@ -289,75 +362,4 @@ fn audit(
         ok: Some(ok),
         ..LogEntry::default()
     }
-}
-
-fn find_pipeline<'a>(
-    cmd: &Cmd,
-    pipelines: &'a [Arc<Pipeline>],
-) -> Result<&'a Arc<Pipeline>, (Code, String)> {
-    let running = pipelines.iter().filter(|it| !it.has_ended());
-    let fits = |it: &&Arc<Pipeline>| match (cmd.on.p, &cmd.on.pipeline) {
-        (Some(p), _) => it.number == p,
-        (None, Some(name)) => it.facts.name == *name || sanitize(&it.facts.name) == *name,
-        (None, None) => true,
-    };
-    let mut found = running.filter(fits);
-    match (found.next(), found.next()) {
-        (Some(one), None) => Ok(one),
-        (None, _) => Err((
-            Code::NotFound,
-            "there is no such pipeline, or it has ended".to_owned(),
-        )),
-        (Some(_), Some(_)) => {
-            let what = "several pipelines fit: name one by its number";
-            Err((Code::Ambiguous, what.to_owned()))
-        }
-    }
-}
-
-const fn names_no_branch(cmd: &Cmd) -> bool {
-    cmd.on.branch.is_none() && cmd.on.tenant.is_none()
-}
-
-/// The branch a command names, from the first on that it may be about; or its tenant, if no branch
-/// of that name was told of yet.
-fn find_branch(
-    cmd: &Cmd,
-    pipeline: &Pipeline,
-    first: usize,
-) -> Result<(Option<u32>, Option<Text>), (Code, String)> {
-    let slots = &pipeline.slots;
-    let named = |tenant: &str| {
-        (1..slots.len()).find(|id| slots.name_of(*id).is_some_and(|name| **name == *tenant))
-    };
-    let number = |id: usize| u32::try_from(id).ok();
-    match (cmd.on.branch, &cmd.on.tenant) {
-        (Some(id), _) if (first..slots.len()).contains(&(id as usize)) => Ok((Some(id), None)),
-        (Some(_), _) => Err(no_branch(&pipeline.facts.name)),
-        (None, Some(tenant)) => {
-            let tenant = Text::name(tenant);
-            let known = named(&tenant).and_then(number);
-            let unknown = known.is_none().then_some(tenant);
-            Ok((known, unknown))
-        }
-        (None, None) => Err((Code::Invalid, "name the branch, or its tenant".to_owned())),
-    }
-}
-
-/// Why a command about a branch that is not there is refused.
-pub fn no_branch(pipeline: &str) -> (Code, String) {
-    let what = format!("pipeline '{pipeline}' has no such branch");
-    (Code::NotFound, what)
-}
-
-fn rate(cmd: &Cmd) -> Result<Option<(f64, u32)>, (Code, String)> {
-    let Some(rate) = cmd.args.rate else {
-        return Ok(None);
-    };
-    let burst = cmd.args.burst.unwrap_or(1);
-    if !(rate.is_finite() && rate > 0.0) || burst == 0 {
-        let what = format!("rate must be > 0 and burst >= 1, got {rate} and {burst}");
-        return Err((Code::Invalid, what));
-    }
-    Ok(Some((rate, burst)))
 }

@@ -5,23 +5,24 @@
 //! otherwise the tick is left out and counted, and the next one tells the same and more. So what
 //! is kept for it is bounded, whatever it does.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anabranch_protocol::message::{
-    Ack, Bye, Client, Cmd, Done, Log, LogEntry, Lost, Op, Peer as Who, Refuse, Right, Server,
-    Severity, Sub, Tick, Topic, Welcome,
+    Ack, Bye, Client, Cmd, Dead, Done, LogEntry, Op, Peer as Who, Refuse, Right, Server, Severity,
+    Sub, Topic, Welcome,
 };
 use anabranch_protocol::row::{BranchKey, COLUMNS, Columns};
 use anabranch_protocol::{
     Decoder, MAX_LINE, MAX_ROWS, MIN_TICK_MS, SUPPORTED, Text, encode, negotiate,
 };
 
-use super::commands::{Giver, Orders, Taken};
+use super::commands::{Giver, Orders, Subjects, Taken};
 use super::journal::Journal;
+use super::outboxes::Outboxes;
 use super::pipeline::{Looked, Pipeline};
-use super::sampler::{self, MAX_VISIBLE, Seen};
-use super::topics;
+use super::sampler::{MAX_VISIBLE, Seen};
 
 /// How long a client may take to say hello.
 const HELLO: Duration = Duration::from_secs(5);
@@ -40,6 +41,7 @@ const MAX_TICK: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct World<'a> {
     pub(super) pipelines: &'a [Arc<Pipeline>],
+    pub(super) outboxes: &'a Outboxes,
     pub(super) orders: &'a mut Orders,
     pub(super) journal: &'a Journal,
     pub(super) welcome: &'a Welcome,
@@ -79,6 +81,8 @@ pub(super) struct Peer {
     /// began.
     since: Duration,
     control: bool,
+    /// Whether it may see what dead letters hold.
+    payloads: bool,
     sub: Sub,
     columns: Columns,
     seen: Seen,
@@ -92,6 +96,11 @@ pub(super) struct Peer {
     entry: u64,
     level: Severity,
     lost: u64,
+    /// Memory of the process, as of the last bulk.
+    rss: u64,
+    /// The version of the stores it has seen, and of the dead letters of each.
+    outbox: u64,
+    letters: BTreeMap<String, u64>,
 }
 
 impl Peer {
@@ -105,6 +114,7 @@ impl Peer {
             out: Vec::new(),
             since: now,
             control: false,
+            payloads: false,
             sub: Sub::default(),
             columns: Columns::default(),
             seen: Seen::default(),
@@ -116,6 +126,9 @@ impl Peer {
             entry: 0,
             level: Severity::Info,
             lost: 0,
+            rss: 0,
+            outbox: 0,
+            letters: BTreeMap::new(),
         }
     }
 
@@ -190,6 +203,11 @@ impl Peer {
         looked.undo |= self.sub.topics.contains(&Topic::Comp);
     }
 
+    /// Whether it looks at the outboxes.
+    pub(super) fn looks_at_outboxes(&self) -> bool {
+        self.wants().is_some() && !self.is_leaving() && self.sub.topics.contains(&Topic::Outbox)
+    }
+
     /// Whether it is only there to be told why it may not come in.
     pub(super) const fn is_leaving(&self) -> bool {
         matches!(self.state, State::Leaving)
@@ -257,6 +275,9 @@ impl Peer {
         self.control = self.terms.control && hello.want.contains(&Right::Control);
         let mut caps = vec![Right::Observe];
         caps.extend(self.control.then_some(Right::Control));
+        // Whether there is something to see is for each outbox to say.
+        self.payloads = self.terms.control && hello.want.contains(&Right::Payloads);
+        caps.extend(self.payloads.then_some(Right::Payloads));
         self.entry = world.journal.next().saturating_sub(ENTRIES as u64);
         self.state = State::Known;
         self.say(
@@ -280,6 +301,10 @@ impl Peer {
         } else {
             Columns::new(sub.cols.iter().map(|it| &**it))
         };
+        // What it has left out meanwhile it has not seen.
+        if !sub.topics.contains(&Topic::Outbox) {
+            self.outbox = 0;
+        }
         let wanted = |sub: &Sub| sub.topics.contains(&Topic::Branches);
         // Other columns make all rows sent so far unreadable.
         let anew = self.next_tick.is_none() || columns.names() != self.columns.names();
@@ -299,6 +324,7 @@ impl Peer {
             self.next_tick = self.next_tick.map(|due| due.min(soon.max(now)));
             return self.tick_if_due(world, now);
         }
+        self.seen.look_again();
         self.next_tick = Some(now + self.tick());
         self.next_bulk = now + self.bulk();
         // At once: nobody wants to wait for the first picture.
@@ -309,6 +335,8 @@ impl Peer {
         match cmd.op {
             Op::Snapshot => {
                 self.seen.forget();
+                self.outbox = 0;
+                self.letters.clear();
                 self.seen.begin(true);
                 self.next_bulk = now;
                 self.say(
@@ -336,10 +364,15 @@ impl Peer {
                     client: self.number,
                     peer: &self.who,
                     control: self.control,
+                    payloads: self.payloads,
+                };
+                let subjects = Subjects {
+                    pipelines: world.pipelines,
+                    outboxes: world.outboxes,
                 };
                 let (journal, at) = (world.journal, world.unix_ms);
                 let mut note = |entry: LogEntry| journal.add(LogEntry { at, ..entry });
-                match world.orders.take(cmd, giver, world.pipelines, &mut note) {
+                match world.orders.take(cmd, giver, subjects, &mut note) {
                     Taken::Accepted { known } => {
                         let state = if known { "known" } else { "accepted" };
                         self.say(
@@ -356,128 +389,12 @@ impl Peer {
         }
     }
 
-    /// Its command is over.
-    pub(super) fn done(&mut self, done: Done, now: Duration) {
+    /// Its command is over; it may have been to show dead letters.
+    pub(super) fn done(&mut self, done: Done, letters: Option<Dead>, now: Duration) {
+        if let Some(letters) = letters {
+            self.say(letters, now);
+        }
         self.say(done, now);
-    }
-
-    /// Time has passed.
-    pub(super) fn tick_if_due(&mut self, world: &mut World<'_>, now: Duration) {
-        let Some(due) = self.next_tick.filter(|due| *due <= now) else {
-            return;
-        };
-        // A server that was held up does not make up for it.
-        self.next_tick = Some((due + self.tick()).max(now + self.tick() / 2));
-        if !self.out.is_empty() {
-            self.skipped += 1;
-            return;
-        }
-        let bulk = self.next_bulk <= now;
-        if bulk {
-            self.next_bulk = now + self.bulk();
-        }
-        self.tell(world, bulk, now);
-    }
-
-    fn tell(&mut self, world: &mut World<'_>, bulk: bool, now: Duration) {
-        self.told_at = now;
-        let topics = std::mem::take(&mut self.sub.topics);
-        let wants = |topic| topics.contains(&topic);
-        for pipe in self.seen.pipes(world.pipelines) {
-            self.say(pipe, now);
-        }
-        if bulk && wants(Topic::Stages) {
-            let stages = self.seen.stages(world.pipelines);
-            if !stages.r.is_empty() {
-                self.say(stages, now);
-            }
-        }
-        if bulk && wants(Topic::Windows) {
-            self.say(topics::windows(world.pipelines), now);
-        }
-        if bulk && wants(Topic::Errors) {
-            self.say(topics::errors(world.pipelines), now);
-        }
-        if bulk && wants(Topic::Comp) {
-            self.say(topics::undo(world.pipelines), now);
-        }
-        let detail = self
-            .sub
-            .detail
-            .and_then(|key| topics::detail(world.pipelines, key));
-        if let Some(detail) = detail.filter(|_| bulk) {
-            self.say(detail, now);
-        }
-        if wants(Topic::Log) {
-            self.tell_log(world, now);
-        }
-        self.sub.topics = topics;
-        self.tell_tick(world, now);
-        if bulk && self.sub.topics.contains(&Topic::Branches) {
-            self.seen.begin(false);
-        }
-        self.go_on(world, now);
-    }
-
-    fn tell_log(&mut self, world: &World<'_>, now: Duration) {
-        let (entries, lost) = world.journal.since(self.entry, ENTRIES);
-        if let Some(last) = entries.last() {
-            self.entry = last.n + 1;
-            self.lost += lost;
-            let level = self.level;
-            let r: Vec<_> = entries.into_iter().filter(|it| it.level >= level).collect();
-            if !r.is_empty() || lost > 0 {
-                self.say(Log { r, lost }, now);
-            }
-        }
-    }
-
-    fn tell_tick(&mut self, world: &World<'_>, now: Duration) {
-        let totals = self.sub.topics.contains(&Topic::Totals);
-        let tot = if totals {
-            world
-                .pipelines
-                .iter()
-                .map(|it| sampler::totals(it))
-                .collect()
-        } else {
-            Vec::new()
-        };
-        let visible = &self.sub.visible;
-        let (names, rows) = self.seen.visible(world.pipelines, visible, &self.columns);
-        if !names.r.is_empty() {
-            self.say(names, now);
-        }
-        self.seq += 1;
-        let tick = Tick {
-            seq: self.seq,
-            ts: world.unix_ms,
-            sub: self.sub.id,
-            tot,
-            r: rows,
-            gone: Vec::new(),
-            skipped: self.skipped,
-            lost: Lost { log: self.lost },
-            rss: (world.rss)(),
-        };
-        self.say(tick, now);
-    }
-
-    /// Says more of the table under way, once all before was read.
-    pub(super) fn go_on(&mut self, world: &World<'_>, now: Duration) {
-        // The first piece may follow what was just said: together they are below the limit.
-        while self.seen.is_passing() && self.out.len() < MAX_LINE / 4 {
-            let Some(piece) = self.seen.next(world.pipelines, &self.columns) else {
-                return;
-            };
-            if !piece.names.r.is_empty() {
-                self.say(piece.names, now);
-            }
-            if self.out.is_empty() {
-                self.since = now;
-            }
-            self.out.extend_from_slice(&piece.rows);
-        }
     }
 
     fn say(&mut self, message: impl Into<Server>, now: Duration) {
@@ -522,6 +439,8 @@ fn same(one: &str, other: &str) -> bool {
         .fold(0, |all, (a, b)| all | (a ^ b));
     one.len() == other.len() && differ == 0
 }
+
+mod tell;
 
 #[cfg(test)]
 mod tests;

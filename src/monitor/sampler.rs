@@ -6,14 +6,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use anabranch_protocol::histogram::quantile;
-use anabranch_protocol::message::{Call, Names, Phase, Pipe, Stage, Stages, States, Tick, Totals};
+use anabranch_protocol::message::{Names, Pipe, Stage, Stages, Tick};
 use anabranch_protocol::row::{Branch, BranchKey, Cell, Columns, RowsLine, State};
-use anabranch_protocol::{MAX_ROWS, Server, Text, encode};
+use anabranch_protocol::{MAX_ROWS, Server, encode};
 
 use super::pipeline::Pipeline;
-use super::slots::{Pulse, StageTold, Told, Values};
-use super::topics;
+use super::slots::Values;
+use super::{sums, topics};
 
 /// Bytes of rows in one message at most, roughly: below the longest line with room to spare.
 const PIECE: usize = 160 * 1024;
@@ -29,6 +28,9 @@ pub(super) struct Seen {
     /// The pass over all rows that is under way.
     pass: Option<Pass>,
     passes: u64,
+    /// The rows it looks at, as they were when it was told of them last: the sweep in which each had
+    /// changed, and its state.
+    looked_at: Vec<(BranchKey, u64, State)>,
 }
 
 /// What it has seen of one pipeline.
@@ -108,7 +110,13 @@ impl Seen {
     /// Forgets everything: the client is told anew.
     pub(super) fn forget(&mut self) {
         self.pipelines.clear();
+        self.looked_at.clear();
         self.pass = None;
+    }
+
+    /// Forgets which rows it looks at: all are told of again.
+    pub(super) fn look_again(&mut self) {
+        self.looked_at.clear();
     }
 
     /// Whether a pass is under way.
@@ -120,7 +128,7 @@ impl Seen {
     pub(super) fn next(&mut self, pipelines: &[Arc<Pipeline>], columns: &Columns) -> Option<Piece> {
         let mut pass = self.pass.take()?;
         let mut names = Names::default();
-        let mut rows = RowsLine::default();
+        let mut rows = RowsLine::new(pass.seq, pass.full);
         // Names are escaped at worst, six bytes a character.
         let mut size = 0;
         let mut more = false;
@@ -140,10 +148,10 @@ impl Seen {
                 let branch = pass.branch;
                 pass.branch += 1;
                 if pipeline.slots.version(branch) > since
-                    && let Some(row) = row(pipeline, branch, now)
+                    && let Some((values, _)) = pipeline.slots.read(branch)
                 {
                     size += view.introduce(pipeline, branch, &mut names);
-                    rows.push(columns, &row);
+                    rows.push(columns, &row(pipeline, branch, &values, now));
                 }
             }
             if pass.branch < len {
@@ -154,14 +162,14 @@ impl Seen {
             (pass.pipeline, pass.branch, pass.sweep) = (pipeline.number + 1, 0, None);
         }
         let empty = rows.count() == 0 && !pass.full;
-        let rows = rows.finish(pass.seq, pass.full, more);
+        let rows = rows.finish(more);
         if more {
             self.pass = Some(pass);
         }
         (more || !empty).then_some(Piece { names, rows })
     }
 
-    /// The rows that a client looks at, whether they have changed or not.
+    /// The rows that a client looks at and that are not as it was told last.
     pub(super) fn visible(
         &mut self,
         pipelines: &[Arc<Pipeline>],
@@ -169,14 +177,29 @@ impl Seen {
         columns: &Columns,
     ) -> (Names, Vec<Vec<Cell>>) {
         let (mut names, mut rows) = (Names::default(), Vec::new());
-        for BranchKey(p, branch) in visible.iter().take(MAX_VISIBLE) {
-            let branch = *branch as usize;
-            if let Some(pipeline) = pipelines.iter().find(|it| it.number == *p)
-                && let Some(row) = row(pipeline, branch, pipeline.now())
-            {
-                let view = self.pipelines.entry(*p).or_default();
+        let before = std::mem::take(&mut self.looked_at);
+        for (place, key) in visible.iter().take(MAX_VISIBLE).enumerate() {
+            let BranchKey(p, branch) = *key;
+            let branch = branch as usize;
+            let Some(pipeline) = pipelines.iter().find(|it| it.number == p) else {
+                continue;
+            };
+            let Some((values, version)) = pipeline.slots.read(branch) else {
+                continue;
+            };
+            let now = pipeline.now();
+            let told = (*key, version, state(&values, now));
+            self.looked_at.push(told);
+            // Most look at the same rows as before, in the same order. The age of a window changes
+            // by itself.
+            let same = match before.get(place) {
+                Some(last) if last.0 == *key => *last == told,
+                _ => before.contains(&told),
+            };
+            if !same || values.window > 0 {
+                let view = self.pipelines.entry(p).or_default();
                 view.introduce(pipeline, branch, &mut names);
-                rows.push(columns.write(&row));
+                rows.push(columns.write(&row(pipeline, branch, &values, now)));
             }
         }
         (names, rows)
@@ -202,7 +225,7 @@ impl Seen {
         let mut changed = Vec::new();
         for pipeline in pipelines {
             let view = self.pipelines.entry(pipeline.number).or_default();
-            let stages = stages_of(pipeline);
+            let stages = sums::stages_of(pipeline);
             for (index, stage) in stages.iter().enumerate() {
                 if view.stages.get(index) != Some(stage) {
                     changed.push(stage.clone());
@@ -233,7 +256,7 @@ pub(super) fn picture(
     say(topics::errors(pipelines).into());
     let tick = Tick {
         ts: unix_ms,
-        tot: pipelines.iter().map(|it| totals(it)).collect(),
+        tot: pipelines.iter().map(|it| sums::totals(it)).collect(),
         ..Tick::default()
     };
     say(tick.into());
@@ -247,16 +270,14 @@ pub(super) fn picture(
     }
 }
 
-/// The row of a branch, if anything was told of it.
-fn row(pipeline: &Pipeline, branch: usize, now: u64) -> Option<Branch> {
-    let (values, _) = pipeline.slots.read(branch)?;
-    let values = &values;
+/// The row of a branch.
+fn row(pipeline: &Pipeline, branch: usize, values: &Values, now: u64) -> Branch {
     let id = u32::try_from(branch).unwrap_or(u32::MAX);
     let error = usize::try_from(values.error).unwrap_or(0).checked_sub(1);
     let error = error.and_then(|it| pipeline.slots.told(|told| told.codes.get(it).cloned()));
     let window = windowed(pipeline, id);
     let open = window.is_some() && values.window > 0;
-    Some(Branch {
+    Branch {
         pipeline: pipeline.number,
         id,
         generation: u32::try_from(values.generation).unwrap_or(u32::MAX),
@@ -283,7 +304,7 @@ fn row(pipeline: &Pipeline, branch: usize, now: u64) -> Option<Branch> {
         since: pipeline.unix_ms(values.since),
         p50: values.p50.checked_sub(1),
         p99: values.p99.checked_sub(1),
-    })
+    }
 }
 
 /// Size and age that the windows of a branch may have, if it has any.
@@ -311,141 +332,4 @@ fn state(values: &Values, now: u64) -> State {
     } else {
         state
     }
-}
-
-/// The sums of one pipeline.
-pub(super) fn totals(pipeline: &Pipeline) -> Totals {
-    let slots = &pipeline.slots;
-    let (pulse, asleep) = slots.last_pulse();
-    let phase = pipeline.phase();
-    let now = pipeline.now();
-    let told: Told = slots.told(Told::clone);
-    let Values {
-        committed,
-        failed,
-        dropped,
-        dead_lettered,
-        retried,
-        compensations,
-        windows,
-        ..
-    } = told.sums.values;
-    let call = slots.call().filter(|_| phase != Phase::End);
-    let branch = |id: u32| (id > 0).then_some(id);
-    let call = call.map(|(stage, id, since)| Call {
-        stage: Text::name(pipeline.facts.stages.get(stage).map_or("?", String::as_str)),
-        since: pipeline.unix_ms(since),
-        branch: branch(id),
-    });
-    let durations = durations(pipeline);
-    let (inside, room) = told.sums.fill;
-    Totals {
-        p: pipeline.number,
-        phase,
-        received: pulse.taken,
-        committed,
-        failed,
-        dropped,
-        dead_lettered,
-        retried,
-        compensations,
-        compensated: told.sums.compensated,
-        stuck: told.sums.stuck,
-        comp_age_ms: told
-            .sums
-            .undoing_since
-            .map(|since| now.saturating_sub(since) / 1_000_000),
-        queued: pulse.inside,
-        in_flight: pulse.in_flight,
-        windows,
-        late: told.sums.late,
-        window_fill: (room > 0).then(|| 100 * inside / room),
-        blocked_ms: told.sums.values.blocked,
-        branches: states(&told.sums.states),
-        p50: quantile(&durations, 0.5),
-        p99: quantile(&durations, 0.99),
-        sweep: slots.sweeps(),
-        at: pipeline.unix_ms(answering(&pulse, asleep, now)),
-        call,
-        lease_ms: None,
-        lag_ms: None,
-    }
-}
-
-/// Up to when what the driver has told is true: one that waits has nothing to add.
-const fn answering(pulse: &Pulse, asleep: bool, now: u64) -> u64 {
-    if asleep { now } else { pulse.at }
-}
-
-fn states(counts: &[u64; 9]) -> States {
-    let of = |state: State| {
-        let index = State::ALL.iter().position(|it| *it == state);
-        index
-            .and_then(|index| counts.get(index))
-            .copied()
-            .unwrap_or(0)
-    };
-    States {
-        all: counts.iter().sum(),
-        run: of(State::Run),
-        idle: of(State::Idle),
-        full: of(State::Full),
-        pause: of(State::Paused),
-        drain: of(State::Draining),
-        restart: of(State::Restarting),
-        fail: of(State::Failed),
-        over: of(State::Evicted) + of(State::Removed),
-    }
-}
-
-/// How long all attempts took, over all legs that call something.
-fn durations(pipeline: &Pipeline) -> Vec<u64> {
-    let mut all = Vec::new();
-    for leg in (0..pipeline.slots.legs()).filter_map(|leg| pipeline.slots.leg(leg)) {
-        all.resize(leg.durations.len(), 0);
-        for (sum, count) in all.iter_mut().zip(leg.durations) {
-            *sum += count;
-        }
-    }
-    all
-}
-
-fn stages_of(pipeline: &Pipeline) -> Vec<Stage> {
-    let (mut told, taken) = pipeline
-        .slots
-        .told(|told| (told.stages.clone(), told.sums.values));
-    told.resize(pipeline.facts.stages.len(), StageTold::default());
-    let mut stages: Vec<_> = told
-        .into_iter()
-        .enumerate()
-        .map(|(index, told)| Stage {
-            p: pipeline.number,
-            s: u32::try_from(index).unwrap_or(u32::MAX),
-            failed: told.failed,
-            compensated: told.compensated,
-            last_error: told.last_error,
-            ..Stage::default()
-        })
-        .collect();
-    if let Some(source) = stages.first_mut() {
-        let (pulse, _) = pipeline.slots.last_pulse();
-        (source.received, source.passed) = (pulse.taken, pulse.taken);
-        source.blocked_ms = taken.blocked;
-    }
-    for (leg, facts) in pipeline.facts.legs.iter().enumerate() {
-        let Some(values) = pipeline.slots.leg(leg) else {
-            continue;
-        };
-        if let Some(stage) = stages.get_mut(facts.stage as usize) {
-            stage.received += values.passed + values.inside;
-            stage.passed += values.passed;
-            stage.queued += values.inside;
-            stage.retried += values.retried;
-            stage.dropped += values.dropped;
-            stage.in_flight += values.in_flight;
-            let used = values.durations.iter().rposition(|count| *count > 0);
-            stage.hist = values.durations[..used.map_or(0, |last| last + 1)].to_vec();
-        }
-    }
-    stages
 }

@@ -121,25 +121,6 @@ slot! {
     p99,
 }
 
-/// The sums over all branches, as of the last sweep.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Sums {
-    /// The sums of the branches' values, where a sum makes sense.
-    pub values: Values,
-    /// Branches by state, in the order of `State::ALL`; the trunk is not among them.
-    pub states: [u64; 9],
-    /// Windows older than they may be.
-    pub late: u64,
-    /// Items in open windows that have a size, and the sum of those sizes.
-    pub fill: (u64, u64),
-    /// Undo actions that have run.
-    pub compensated: u64,
-    /// Undo actions that wait for an operator.
-    pub stuck: u64,
-    /// Since when the oldest rollback is under way, in nanoseconds of the pipeline's clock.
-    pub undoing_since: Option<u64>,
-}
-
 /// One leg over all branches.
 #[derive(Debug)]
 struct LegSlot {
@@ -207,43 +188,6 @@ pub struct Slots {
     asleep: AtomicBool,
     /// How often readers want a sweep, in nanoseconds; 0 while there are none.
     wanted: AtomicU64,
-}
-
-/// What is told once per sweep, whole.
-#[derive(Debug, Default, Clone)]
-pub struct Told {
-    /// The sums.
-    pub sums: Sums,
-    /// Codes of failures, in the order they were first seen.
-    pub codes: Vec<Text>,
-    /// Errors by code, in the same order.
-    pub errors: Vec<ErrorCount>,
-    /// What went wrong, by stage.
-    pub stages: Vec<StageTold>,
-}
-
-/// What went wrong at a stage.
-#[derive(Debug, Default, Clone)]
-pub struct StageTold {
-    /// Items failed.
-    pub failed: u64,
-    /// Undo actions registered there that have run.
-    pub compensated: u64,
-    /// The code of the last failure.
-    pub last_error: Option<Text>,
-}
-
-/// How often an error came up.
-#[derive(Debug, Clone)]
-pub struct ErrorCount {
-    /// Items.
-    pub items: u64,
-    /// When it was first and last noticed, in nanoseconds of the pipeline's clock.
-    pub seen: (u64, u64),
-    /// Items by minute of the pipeline's clock, modulo 60, and which minute each place is of.
-    pub minutes: [(u64, u64); 60],
-    /// One of them, and its causes.
-    pub sample: Vec<Text>,
 }
 
 impl Slots {
@@ -432,6 +376,12 @@ impl Slots {
             .map_or(0, |slot| slot.version.load(Relaxed))
     }
 
+    /// Whether a branch has an open window.
+    pub fn has_window(&self, branch: usize) -> bool {
+        self.slot(branch)
+            .is_some_and(|slot| slot.window.load(Relaxed) > 0)
+    }
+
     /// When a branch has last failed, and the place of the error among the codes, if it has.
     pub fn error_of(&self, branch: usize) -> Option<(u64, usize)> {
         let slot = self.slot(branch)?;
@@ -482,64 +432,9 @@ const fn locate(branch: usize) -> (usize, usize) {
     }
 }
 
+mod told;
+
+pub use told::{ErrorCount, StageTold, Sums, Told};
+
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn v3_a_row_is_new_only_when_something_in_it_has_changed() {
-        let slots = Slots::new(1);
-        let mut values = Values {
-            received: 1,
-            ..Values::default()
-        };
-        slots.tell(70, &values);
-        slots.swept(71);
-        assert_eq!(slots.read(70), Some((values, 1)));
-        assert_eq!(slots.read(69), None);
-        slots.tell(70, &values);
-        slots.swept(71);
-        assert_eq!(slots.version(70), 1, "nothing has changed");
-        values.queued = 3;
-        slots.tell(70, &values);
-        slots.swept(71);
-        assert_eq!(slots.read(70), Some((values, 3)));
-    }
-
-    #[test]
-    fn v3_a_call_that_does_not_come_back_is_seen() {
-        let slots = Slots::new(0);
-        assert_eq!(slots.call(), None);
-        slots.enter(0, 7, 99);
-        assert_eq!(slots.call(), Some((0, 7, 99)));
-        slots.leave();
-        assert_eq!(slots.call(), None);
-    }
-
-    #[test]
-    fn dashboard_3_sweeps_take_a_fixed_share_of_the_driver() {
-        let slots = Slots::new(0);
-        let milli = Duration::from_millis(1);
-        let old = Duration::from_secs(3600);
-        assert_eq!(slots.interval(milli / 100, old), UNWATCHED);
-        assert_eq!(slots.interval(milli, old), Duration::from_secs(2));
-        assert_eq!(slots.interval(milli / 100, 400 * milli), 100 * milli);
-        assert_eq!(slots.interval(milli, 400 * milli), Duration::from_secs(2));
-        slots.want(Some(100 * milli));
-        assert_eq!(slots.interval(milli / 100, old), 100 * milli);
-        assert_eq!(slots.interval(milli, old), 200 * milli);
-        slots.want(None);
-        assert_eq!(slots.interval(Duration::ZERO, old), UNWATCHED);
-    }
-
-    proptest! {
-        #[test]
-        fn every_branch_has_a_slot_of_its_own(one in 0usize..5000, other in 0usize..5000) {
-            prop_assert_eq!(locate(one) == locate(other), one == other);
-            let size = |chunk| if chunk == 0 { FIRST } else { CHUNK };
-            let (chunk, place) = locate(one);
-            prop_assert!(place < size(chunk));
-        }
-    }
-}
+mod tests;

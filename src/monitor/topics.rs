@@ -40,8 +40,12 @@ pub(super) fn windows(pipelines: &[Arc<Pipeline>]) -> Windows {
     for pipeline in pipelines.iter().filter(|it| !it.has_ended()) {
         let now = pipeline.now();
         let fan_leg = pipeline.facts.fan_leg.unwrap_or(pipeline.facts.legs.len());
-        for id in 0..pipeline.slots.len() {
-            let Some((values, _)) = pipeline.slots.read(id).filter(|(it, _)| it.window > 0) else {
+        // Of ten thousand branches most may have none: those are not read.
+        let trunk = windowed(pipeline, 0).map(|_| 0..1);
+        let branches = windowed(pipeline, 1).map(|_| 1..pipeline.slots.len());
+        let ids = [trunk, branches].into_iter().flatten().flatten();
+        for id in ids.filter(|id| pipeline.slots.has_window(*id)) {
+            let Some((values, _)) = pipeline.slots.read(id) else {
                 continue;
             };
             let id = u32::try_from(id).unwrap_or(u32::MAX);

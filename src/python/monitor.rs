@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use anabranch_protocol::message::{self, Leg};
+use anabranch_protocol::message::{self, Leg, Severity};
 use anabranch_tui::At;
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
@@ -13,6 +13,7 @@ use pyo3::types::PyBytes;
 
 use super::domain::Shared;
 use super::leg;
+use super::outboxes::PyOutboxes;
 use super::run::locked;
 use crate::monitor::{Access, Facts, Monitor, Pipeline, Place, descriptors};
 use crate::wake::Wake;
@@ -74,6 +75,20 @@ impl PyMonitor {
                 .map_or_else(Vec::new, |monitor| monitor.picture(number, branches))
         });
         PyBytes::new(py, &picture)
+    }
+
+    /// Tells of what was logged, at a time in milliseconds since 1970.
+    #[pyo3(signature = (level, at, message))]
+    fn log(&self, level: &str, at: u64, message: &str) {
+        if let Some(monitor) = &*locked(&self.0) {
+            monitor.log(Severity::from_word(level), at, message);
+        }
+    }
+
+    /// The outboxes it is told of; None once it is closed.
+    fn outboxes(&self) -> Option<PyOutboxes> {
+        let monitor = locked(&self.0);
+        monitor.as_ref().map(|it| PyOutboxes(it.outboxes()))
     }
 
     /// Ends its thread, and removes its files.

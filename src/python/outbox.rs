@@ -404,10 +404,15 @@ impl OutboxMemory {
         locked(&self.memory).requeue(&filter, now)
     }
 
-    #[pyo3(signature = (name, topic, ended_by, limit, now))]
+    #[pyo3(signature = (name, ids, topic, ended_by, limit, now))]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a list from Python is extracted whole"
+    )]
     fn purge(
         &self,
         name: &str,
+        ids: Option<Vec<i64>>,
         topic: Option<&str>,
         ended_by: Millis,
         limit: usize,
@@ -415,9 +420,9 @@ impl OutboxMemory {
     ) -> PyResult<usize> {
         let filter = Filter {
             status: status(Some(name))?,
+            ids: ids.as_deref(),
             topic,
             ended_by: Some(ended_by),
-            ..Filter::default()
         };
         Ok(locked(&self.memory).purge(&filter, limit, now))
     }

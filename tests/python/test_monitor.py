@@ -692,7 +692,7 @@ def test_a_client_that_reads_only_what_it_asked_for(directory):
         looker.watch("branches", cols=looker.columns, visible=[[0, 1]])
         looker.until_told(lambda it: it.rows and (0, 1) in it.rows and it.rows[0, 1]["out"] > 0)
         assert looker.rows[0, 1]["mood"] is None
-        tick = looker.until("tick")
+        tick = looker.until("tick", lambda it: it["r"])
         assert tick["tot"] == []
         assert [row[:2] for row in tick["r"]] == [[0, 1]]
         kinds = {message["t"] for message in looker.heard[1:]}
@@ -729,3 +729,19 @@ def test_e5_the_files_go_with_a_process_that_is_terminated(directory):
     process.send_signal(signal.SIGTERM)
     finish(process)
     assert list(directory.iterdir()) == []
+
+
+def test_dashboard_what_anabranch_logs_is_in_the_log(directory):
+    said = """            if n == 50:
+                try:
+                    raise OSError("disk full")
+                except OSError:
+                    logging.getLogger("anabranch").warning("it %s", "creaks", exc_info=True)
+            yield {"""
+    script = ENDLESS.replace("            yield {", said)
+    with running(script + RUN), Looker(*sockets(directory)) as looker:
+        looker.watch("log")
+        looker.until_told(lambda it: any(entry["kind"] == "log" for entry in it.log))
+        (entry,) = (entry for entry in looker.log if entry["kind"] == "log")
+        assert (entry["lvl"], entry["msg"]) == ("warn", "it creaks: OSError: disk full")
+        assert abs(entry["at"] / 1000 - time.time()) < 60

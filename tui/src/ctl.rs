@@ -5,6 +5,7 @@
 
 mod aim;
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
@@ -25,6 +26,9 @@ use crate::top::{clock, instant};
 
 /// How long a process may take for its first picture.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// After so many more sweeps all that a process tells is newer than the question.
+const SWEEPS: u64 = 2;
 
 /// How often a process that does not answer is asked.
 const TRIES: usize = 4;
@@ -96,11 +100,14 @@ pub(crate) fn run(targets: &[(String, At)], order: &Order) -> Exit {
     if watched.is_empty() {
         return worst;
     }
-    let aims = match order.branch {
-        Op::DeadRequeue | Op::DeadDiscard => letters(&store, order),
-        _ => aims(&store, order),
-    };
-    let aim = match aims.as_slice() {
+    let mut found = find(&store, order);
+    if found.is_empty() {
+        for it in &mut watched {
+            settle(&mut store, it);
+        }
+        found = find(&store, order);
+    }
+    let aim = match found.as_slice() {
         [aim] => aim,
         [] => {
             complain(&unknown(&store, order));
@@ -159,10 +166,51 @@ pub(crate) fn run(targets: &[(String, At)], order: &Order) -> Exit {
     tell(&store, aim, order, &done, false)
 }
 
+fn find(store: &Store, order: &Order) -> Vec<Aim> {
+    match order.branch {
+        Op::DeadRequeue | Op::DeadDiscard | Op::DeadPeek => letters(store, order),
+        _ => aims(store, order),
+    }
+}
+
+/// Listens until what a process tells is newer than this: what is asked for may have begun just now.
+fn settle(store: &mut Store, watched: &mut Watched) {
+    let sweeps = |store: &Store| {
+        let process = store.process(watched.id);
+        let pipelines = process.into_iter().flat_map(|it| &it.pipelines);
+        let running = pipelines.filter(|(_, it)| it.totals.phase != Phase::End);
+        let sweeps = running.map(|(number, it)| (*number, it.totals.sweep));
+        sweeps.collect::<BTreeMap<_, _>>()
+    };
+    let before = sweeps(store);
+    let is_new = |store: &Store| {
+        let now = sweeps(store);
+        // A pipeline that has begun meanwhile counts from nothing.
+        let new = |(number, sweep): (&u32, &u64)| {
+            *sweep >= before.get(number).copied().unwrap_or(0) + SWEEPS
+        };
+        !now.is_empty() && now.iter().all(new)
+    };
+    let until = instant() + PATIENCE;
+    while !is_new(store) || !knows_all(store, watched.id) {
+        match watched.session.receive(until) {
+            Ok(Some(message)) => hear(store, watched.id, message),
+            // It is told why when it is asked.
+            Ok(None) | Err(_) => return,
+        }
+    }
+}
+
 /// Connects, and listens until all branches were told of.
 fn look(store: &mut Store, target: TargetId, label: &str, at: &At) -> Result<Watched, Failed> {
     let client = concat!("anabranch-ctl/", env!("CARGO_PKG_VERSION"));
-    let open = || Session::open(at, client, &[Right::Observe, Right::Control]);
+    let open = || {
+        Session::open(
+            at,
+            client,
+            &[Right::Observe, Right::Control, Right::Payloads],
+        )
+    };
     // On a machine that is busy a process may be late; it is the order that is wanted, not haste.
     let mut session = match (1..TRIES).map(|_| open()).find(|it| !is_silent(it)) {
         Some(answered) => answered?,
@@ -333,6 +381,7 @@ fn tell(store: &Store, aim: &Aim, order: &Order, done: &Done, dry: bool) -> Exit
         None => Exit::Ok,
         Some(failure) => refused(failure),
     };
+    let letter = payload(store, aim).filter(|_| done.ok);
     if order.json {
         let process = store.process(aim.process).and_then(|it| it.info.as_ref());
         let line = json!({
@@ -345,6 +394,7 @@ fn tell(store: &Store, aim: &Aim, order: &Order, done: &Done, dry: bool) -> Exit
             "n": done.n,
             "skipped": done.skipped,
             "msg": done.msg,
+            "payload": letter,
             "err": done.err,
         });
         say(&format!("{line}\n"));
@@ -356,8 +406,20 @@ fn tell(store: &Store, aim: &Aim, order: &Order, done: &Done, dry: bool) -> Exit
     } else {
         let begin = if dry { "dry run: " } else { "" };
         say(&format!("{begin}{}: {}\n", aim.label, done.msg));
+        if let Some(letter) = letter {
+            say(&format!("{letter}\n"));
+        }
     }
     exit
+}
+
+/// What the dead letter holds that was to be shown.
+fn payload<'a>(store: &'a Store, aim: &Aim) -> Option<&'a Text> {
+    let process = store.process(aim.process)?;
+    let name = Text::new(aim.on.store.as_deref()?);
+    let (_, letters) = process.dead.get(&name)?;
+    let letter = letters.iter().find(|it| aim.on.ids == [&*it.id])?;
+    letter.payload.as_ref()
 }
 
 const fn refused(failure: &Failure) -> Exit {

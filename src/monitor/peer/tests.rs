@@ -6,6 +6,7 @@ use anabranch_core::clock::Time;
 use anabranch_protocol::message::{Detail, Process, Scope, Totals};
 use proptest::prelude::*;
 
+use super::super::sums;
 use super::*;
 use crate::monitor::{Facts, Values};
 use crate::wake::Wake;
@@ -13,6 +14,7 @@ use crate::wake::Wake;
 /// A process with one pipeline, and what its clients are told by.
 struct Scene {
     pipelines: Vec<Arc<Pipeline>>,
+    outboxes: Outboxes,
     orders: Orders,
     journal: Journal,
     welcome: Welcome,
@@ -35,6 +37,7 @@ impl Scene {
         };
         let wake = Arc::new(Wake::new().unwrap());
         let scene = Self {
+            outboxes: Outboxes::new(wake.clone()).unwrap(),
             pipelines: vec![Arc::new(Pipeline::new(0, facts, wake))],
             orders: Orders::default(),
             journal: Journal::default(),
@@ -73,6 +76,7 @@ impl Scene {
     fn with<T>(&mut self, act: impl FnOnce(&mut World<'_>) -> T) -> T {
         let mut world = World {
             pipelines: &self.pipelines,
+            outboxes: &self.outboxes,
             orders: &mut self.orders,
             journal: &self.journal,
             welcome: &self.welcome,
@@ -296,11 +300,11 @@ fn v3_an_old_pulse_says_how_old_it_is() {
     };
     scene.slots().pulse(&pulse, false);
     scene.clock.store(9_000_000, Ordering::Relaxed);
-    let told: Totals = sampler::totals(&scene.pipelines[0]);
+    let told: Totals = sums::totals(&scene.pipelines[0]);
     assert_eq!((told.at, told.received), (5, 3));
     scene.slots().pulse(&pulse, true);
     assert_eq!(
-        sampler::totals(&scene.pipelines[0]).at,
+        sums::totals(&scene.pipelines[0]).at,
         9,
         "a driver that waits has told all"
     );
@@ -412,6 +416,56 @@ fn v1_undo_actions_and_a_branch_in_detail_come_with_the_bulk_tick_if_they_are_as
     assert_eq!(looked, Looked::default());
 }
 
+/// The branches whose rows the last tick tells of.
+fn rows_of(messages: &[Server]) -> Vec<Option<u64>> {
+    let ticks = messages.iter().rev();
+    let mut ticks = ticks.filter_map(|it| match it {
+        Server::Tick(tick) => Some(&tick.r),
+        _ => None,
+    });
+    let rows = ticks.next().expect("a tick");
+    rows.iter().map(|row| row[1].number()).collect()
+}
+
+#[test]
+fn dashboard_3_a_tick_tells_of_the_rows_that_have_changed_and_of_open_windows() {
+    let mut scene = Scene::new(4);
+    let mut peer = scene.client(millis(0));
+    let windowed = Values {
+        received: 1,
+        window: 1,
+        ..Values::default()
+    };
+    scene.slots().tell(3, &windowed);
+    scene.slots().swept(4);
+    let wanted = Sub {
+        visible: vec![BranchKey(0, 1), BranchKey(0, 2), BranchKey(0, 3)],
+        ..sub(&[Topic::Totals])
+    };
+    scene.say(&mut peer, wanted.clone(), millis(0));
+    let all = [Some(1), Some(2), Some(3)];
+    assert_eq!(rows_of(&heard(&mut peer, millis(0))), all);
+    scene.tick(&mut peer, millis(100));
+    assert_eq!(rows_of(&heard(&mut peer, millis(100))), [Some(3)]);
+    let changed = Values {
+        received: 9,
+        ..Values::default()
+    };
+    scene.slots().tell(2, &changed);
+    scene.slots().swept(4);
+    scene.tick(&mut peer, millis(200));
+    assert_eq!(rows_of(&heard(&mut peer, millis(200))), [Some(2), Some(3)]);
+    // With nothing to do it is idle after a while, though nobody has told.
+    scene.tick(&mut peer, millis(10_000));
+    assert_eq!(rows_of(&heard(&mut peer, millis(10_000))), all);
+    let other = Sub {
+        topics: vec![Topic::Totals, Topic::Errors],
+        ..wanted
+    };
+    scene.say(&mut peer, other, millis(10_050));
+    assert_eq!(rows_of(&heard(&mut peer, millis(10_050))), all);
+}
+
 #[test]
 fn dashboard_9_however_much_is_undone_one_message_tells_of_it() {
     let mut scene = Scene::new(1);
@@ -466,8 +520,15 @@ fn dashboard_9_no_line_of_the_corpus_is_kept_or_waited_for() {
     }
 }
 
+/// So many cases, unless `PROPTEST_CASES` asks for more or fewer.
+fn cases(usual: u32) -> ProptestConfig {
+    let asked = ProptestConfig::default();
+    let cases = std::env::var_os("PROPTEST_CASES").map_or(usual, |_| asked.cases);
+    ProptestConfig { cases, ..asked }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(cases(64))]
 
     #[test]
     fn dashboard_9_whatever_a_client_sends_little_is_kept_for_it(

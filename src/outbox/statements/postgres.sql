@@ -320,5 +320,7 @@ where id in (
   select id from {prefix}message
   where state = :state and (cast(:topic as text) is null or topic = :topic)
     and ended_at <= {now} - cast(:older_than as bigint)
+    and (cast(:ids as text) is null
+      or id in (select cast(v as bigint) from jsonb_array_elements_text(cast(:ids as jsonb)) v))
   limit :limit
 )

@@ -441,5 +441,6 @@ delete from {prefix}message
 where id in (
   select id from {prefix}message
   where state = :state and (:topic is null or topic = :topic) and ended_at <= :now - :older_than
+    and (:ids is null or id in (select value from json_each(:ids)))
   limit :limit
 )

@@ -4,6 +4,8 @@
 //! With nobody looking a slice costs one lock of the engine more, which is free, and some stores; a
 //! sweep is at most one part in two thousand of the time (`monitor/slots.rs`).
 
+mod errors;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,11 +20,9 @@ use anabranch_protocol::row::State as Shown;
 use pyo3::prelude::*;
 
 use super::super::domain::PyDomain;
-use super::told::{self, told_of};
+use super::told;
 use super::{FINISHED, Hand, IDLE, MORE, Run, locked};
-use crate::monitor::{
-    ErrorCount, LegValues, Looked, Pipeline, Pulse, REASONS, StageTold, Sums, Told, Values,
-};
+use crate::monitor::{LegValues, Looked, Pipeline, Pulse, REASONS, StageTold, Sums, Values};
 
 /// Branches that are told of between two looks at the clock.
 const PIECE: usize = 256;
@@ -30,8 +30,6 @@ const PIECE: usize = 256;
 /// those beyond there are only the sums, until somebody does. A run with more does not tell of all
 /// once more when it ends, either.
 const SMALL: usize = 16_384;
-/// Codes of failures that are told of one by one.
-const CODES: usize = 256;
 
 /// The sweep under way, and what it needs from the one before.
 #[derive(Debug)]
@@ -129,7 +127,7 @@ impl Watch {
             let codes = &mut self.codes;
             self.pipeline.slots.retell(|told| {
                 for (code, items) in engine.codes() {
-                    count_errors(codes, told, code, *items, now);
+                    errors::count(codes, told, code, *items, now);
                 }
             });
             self.sums = Sums::default();
@@ -304,45 +302,6 @@ impl Watch {
     }
 }
 
-/// Notes how often a code has come up.
-fn count_errors(
-    codes: &mut HashMap<String, (u64, u64)>,
-    told: &mut Told,
-    code: &str,
-    items: u64,
-    now: Time,
-) {
-    let minute = now.as_nanos() / 60_000_000_000;
-    let (place, before) = match codes.get(code) {
-        Some(known) => *known,
-        None if told.codes.len() < CODES => {
-            told.codes.push(Text::name(code));
-            told.errors.push(ErrorCount {
-                items: 0,
-                seen: (now.as_nanos(), now.as_nanos()),
-                minutes: [(0, 0); 60],
-                sample: Vec::new(),
-            });
-            (told.codes.len() as u64, 0)
-        }
-        None => return,
-    };
-    let index = usize::try_from(place).unwrap_or(usize::MAX) - 1;
-    if items == before {
-        return;
-    }
-    if let Some(error) = told.errors.get_mut(index) {
-        error.items = items;
-        error.seen.1 = now.as_nanos();
-        let slot = &mut error.minutes[usize::try_from(minute % 60).unwrap_or(0)];
-        if slot.0 != minute {
-            *slot = (minute, 0);
-        }
-        slot.1 += items - before;
-    }
-    codes.insert(code.to_owned(), (place, items));
-}
-
 impl Run {
     /// The driver calls a callable of a stage: whoever looks sees where it is until it has left.
     pub(super) fn enter_call(&self, stage: usize, branch: BranchId) {
@@ -410,37 +369,6 @@ impl Run {
                     .unwrap_or_default();
                 pipeline.slots.name(id, || Text::name(&name));
             }
-        }
-    }
-
-    /// Tells of one error of each code that has come up.
-    fn sample_errors(&self, py: Python<'_>, pipeline: &Pipeline) {
-        let missing: Vec<_> = pipeline.slots.told(|told| {
-            let codes = told.codes.iter().zip(&told.errors).enumerate();
-            let missing = codes.filter(|(_, (_, error))| error.sample.is_empty());
-            missing
-                .map(|(index, (code, _))| (index, code.clone()))
-                .collect()
-        });
-        for (index, code) in missing {
-            let error = {
-                let engine = locked(&self.engine);
-                let samples = engine.failures().iter();
-                let found = samples
-                    .map(|failed| &failed.error)
-                    .find(|it| Text::name(&it.code) == code);
-                found.map(|it| it.error.clone_ref(py))
-            };
-            let sample = match error {
-                Some(error) => told_of(error.bind(py)),
-                // There are more kinds of errors than samples.
-                None => vec![code],
-            };
-            pipeline.slots.retell(|told| {
-                if let Some(error) = told.errors.get_mut(index) {
-                    error.sample = sample;
-                }
-            });
         }
     }
 }

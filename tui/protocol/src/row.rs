@@ -152,10 +152,19 @@ macro_rules! columns {
         impl Branch {
             /// The value of a column; `Null` for one that is not known here.
             pub fn cell(&self, column: &str) -> Cell {
-                match column {
-                    $( $name => cell!($kind, self.$field), )+
-                    _ => Cell::Null,
-                }
+                place(column).map_or(Cell::Null, |it| self.value(it))
+            }
+
+            fn value(&self, column: usize) -> Cell {
+                let mut index = 0;
+                $(
+                    if column == index {
+                        return cell!($kind, self.$field);
+                    }
+                    index += 1;
+                )+
+                let _ = index;
+                Cell::Null
             }
 
             fn write(&self, column: usize, out: &mut Vec<u8>) {
@@ -212,13 +221,16 @@ macro_rules! cell {
 
 macro_rules! write {
     (count, $value:expr, $out:expr) => {
-        write_json(&$value, $out)
+        write_number($value, $out)
     };
     (id, $value:expr, $out:expr) => {
-        write_json(&$value, $out)
+        write_number(u64::from($value), $out)
     };
     (maybe, $value:expr, $out:expr) => {
-        write_json(&$value, $out)
+        match $value {
+            Some(value) => write_number(value, $out),
+            None => $out.extend_from_slice(b"null"),
+        }
     };
     (state, $value:expr, $out:expr) => {
         write_json($value.word(), $out)
@@ -226,6 +238,14 @@ macro_rules! write {
     (text, $value:expr, $out:expr) => {
         write_json(&$value, $out)
     };
+}
+
+/// Most numbers of a row are zero, or small.
+fn write_number(value: u64, out: &mut Vec<u8>) {
+    match u8::try_from(value) {
+        Ok(digit @ 0..=9) => out.push(b'0' + digit),
+        _ => write_json(&value, out),
+    }
 }
 
 fn write_json(value: &(impl Serialize + ?Sized), out: &mut Vec<u8>) {
@@ -309,6 +329,10 @@ columns! {
     p99: maybe = "p99",
 }
 
+fn place(column: &str) -> Option<usize> {
+    COLUMNS.iter().position(|it| **it == *column)
+}
+
 impl Branch {
     /// Where it belongs.
     pub const fn key(&self) -> BranchKey {
@@ -345,9 +369,7 @@ impl Columns {
             .into_iter()
             .map(|it| Text::name(it.as_ref()))
             .collect();
-        let known = names
-            .iter()
-            .map(|name| COLUMNS.iter().position(|it| **it == **name));
+        let known = names.iter().map(|name| place(name));
         Self {
             known: known.collect(),
             names,
@@ -372,7 +394,9 @@ impl Columns {
 
     /// The row of a branch.
     pub fn write(&self, branch: &Branch) -> Vec<Cell> {
-        self.names.iter().map(|name| branch.cell(name)).collect()
+        let known = self.known.iter();
+        let cells = known.map(|column| column.map_or(Cell::Null, |it| branch.value(it)));
+        cells.collect()
     }
 }
 
@@ -384,35 +408,53 @@ impl Columns {
 /// use anabranch_protocol::row::{Branch, Columns, RowsLine};
 ///
 /// let columns = Columns::default();
-/// let mut line = RowsLine::default();
+/// let mut line = RowsLine::new(3, false);
 /// line.push(&columns, &Branch { id: 7, ..Branch::default() });
-/// let Ok(Server::Rows(rows)) = Server::decode(&line.finish(3, false, true)) else { panic!() };
+/// let Ok(Server::Rows(rows)) = Server::decode(&line.finish(true)) else { panic!() };
 /// assert_eq!((rows.seq, rows.more, columns.read(&rows.r[0]).id), (3, true, 7));
 /// ```
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct RowsLine {
-    rows: Vec<u8>,
+    line: Vec<u8>,
+    /// Where it says whether more rows follow, which is known at the end.
+    more: usize,
+    /// Where the rows begin.
+    rows: usize,
     count: usize,
 }
 
 impl RowsLine {
+    /// A line without rows.
+    pub fn new(seq: u64, full: bool) -> Self {
+        let mut line = format!(r#"{{"t":"rows","seq":{seq},"full":{full},"more":"#).into_bytes();
+        let more = line.len();
+        line.extend_from_slice(br#"false,"r":["#);
+        Self {
+            more,
+            rows: line.len(),
+            line,
+            count: 0,
+        }
+    }
+
     /// Adds a row.
     pub fn push(&mut self, columns: &Columns, branch: &Branch) {
         if self.count > 0 {
-            self.rows.push(b',');
+            self.line.push(b',');
         }
         self.count += 1;
-        self.rows.push(b'[');
+        self.line.reserve(16 * columns.known.len());
+        self.line.push(b'[');
         for (place, column) in columns.known.iter().enumerate() {
             if place > 0 {
-                self.rows.push(b',');
+                self.line.push(b',');
             }
             match column {
-                Some(column) => branch.write(*column, &mut self.rows),
-                None => self.rows.extend_from_slice(b"null"),
+                Some(column) => branch.write(*column, &mut self.line),
+                None => self.line.extend_from_slice(b"null"),
             }
         }
-        self.rows.push(b']');
+        self.line.push(b']');
     }
 
     /// Rows so far.
@@ -420,18 +462,19 @@ impl RowsLine {
         self.count
     }
 
-    /// Bytes so far.
+    /// Bytes of rows so far.
     pub const fn size(&self) -> usize {
-        self.rows.len()
+        self.line.len() - self.rows
     }
 
     /// The line, with its end.
-    pub fn finish(self, seq: u64, full: bool, more: bool) -> Vec<u8> {
-        let head = format!(r#"{{"t":"rows","seq":{seq},"full":{full},"more":{more},"r":["#);
-        let mut line = head.into_bytes();
-        line.extend_from_slice(&self.rows);
-        line.extend_from_slice(b"]}\n");
-        line
+    pub fn finish(mut self, more: bool) -> Vec<u8> {
+        if more {
+            // As long as what stands there: JSON allows a space.
+            self.line[self.more..self.more + 5].copy_from_slice(b"true ");
+        }
+        self.line.extend_from_slice(b"]}\n");
+        self.line
     }
 }
 
@@ -478,11 +521,15 @@ mod tests {
         let wire = serde_json::to_string(&row).unwrap();
         let row: Vec<Cell> = serde_json::from_str(&wire).unwrap();
         assert_eq!(columns.read(&row), branch);
-        let mut line = RowsLine::default();
+        let mut line = RowsLine::new(1, true);
         line.push(&Columns::new(["mood"]), &branch);
         line.push(&columns, &branch);
         assert_eq!(line.count(), 2);
-        assert_eq!(line.rows, format!("[null],{wire}").as_bytes());
+        assert_eq!(line.size(), format!("[null],{wire}").len());
+        let begin = r#"{"t":"rows","seq":1,"full":true,"more":"#;
+        let end = format!(r#","r":[[null],{wire}]}}"#) + "\n";
+        let text = String::from_utf8(line.finish(true)).unwrap();
+        assert_eq!(text, format!("{begin}true {end}"));
     }
 
     #[test]

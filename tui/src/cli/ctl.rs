@@ -47,6 +47,14 @@ enum Verb {
     Requeue(Letters),
     /// Throw the dead letters of an outbox store away
     Discard(Letters),
+    /// Show what a dead letter of an outbox store holds
+    Peek {
+        #[command(flatten)]
+        target: Target,
+        /// The letter
+        #[arg(long, value_name = "ID")]
+        id: String,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -132,6 +140,10 @@ impl Ctl {
             Verb::Discard(letters) => {
                 ids = letters.id;
                 (Op::DeadDiscard, None, letters.target)
+            }
+            Verb::Peek { target, id } => {
+                ids = vec![id];
+                (Op::DeadPeek, None, target)
             }
         };
         whom::check(&target.process)?;

@@ -265,11 +265,26 @@ impl Process {
     }
 
     fn dead(&mut self, dead: Dead) {
+        let store = dead.store.unwrap_or_default();
+        let (_, known) = self.dead.entry(store.clone()).or_default();
+        if dead.r.iter().any(|it| it.payload.is_some()) {
+            // What was asked to be shown: of the others nothing is said.
+            for letter in dead.r {
+                match known.iter_mut().find(|it| it.id == letter.id) {
+                    Some(place) => *place = letter,
+                    None => known.push(letter),
+                }
+            }
+            return;
+        }
         self.pieces.dead.extend(dead.r);
         if !dead.more {
-            let letters = std::mem::take(&mut self.pieces.dead);
-            self.dead
-                .insert(dead.store.unwrap_or_default(), (dead.all, letters));
+            let mut letters = std::mem::take(&mut self.pieces.dead);
+            for letter in &mut letters {
+                let shown = known.iter_mut().find(|it| it.id == letter.id);
+                letter.payload = shown.and_then(|it| it.payload.take());
+            }
+            self.dead.insert(store, (dead.all, letters));
         }
     }
 }

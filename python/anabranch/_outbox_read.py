@@ -1,0 +1,237 @@
+"""What operators are told of a store, and what they may do to its dead letters."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections import Counter
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from anabranch._outbox_message import Message
+from anabranch.errors import AnabranchError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from anabranch import _core
+    from anabranch._outbox_shown import Shown
+    from anabranch._outbox_store import Store
+
+# Dead letters that are told of one by one: of a store, and of all of them.
+_LETTERS: Final = 100
+_ALL_LETTERS: Final = 500
+# Messages that are read at once: each comes with its payload.
+_PAGE: Final = 10
+# Every so many reads dead letters are listed though there are as many as before.
+_LISTED_EVERY: Final = 20
+# Leases that are looked at for the one that is over first.
+_LEASES: Final = 100
+# Messages that one transaction discards.
+_CHUNK: Final = 1000
+# Characters of an error, and of a payload, that are shown.
+_MOST_ERROR: Final = 160
+_MOST_PAYLOAD: Final = 4000
+
+_logger = logging.getLogger("anabranch")
+
+
+class Reading:
+    """What was last told of each store."""
+
+    def __init__(self, outboxes: _core.Outboxes) -> None:
+        self._outboxes = outboxes
+        self._told: dict[str, dict[str, Any]] = {}
+        self._reads = 0
+
+    def forget(self) -> None:
+        """List the dead letters anew, though their number may be the same."""
+        self._reads = 0
+
+    def name(self, all_shown: Iterable[Shown]) -> None:
+        """Tell of outboxes that were not read yet."""
+        told = [self._told.get(it.name) or {"store": it.name, "st": "probing"} for it in all_shown]
+        self._outboxes.tell(json.dumps(told), "[]")
+
+    def read(self, all_shown: Sequence[Shown]) -> None:
+        """Read all stores, and tell of them."""
+        told: dict[str, dict[str, Any]] = {}
+        letters: list[dict[str, Any]] = []
+        most = max(_PAGE, min(_LETTERS, _ALL_LETTERS // max(1, len(all_shown))))
+        for shown in all_shown:
+            before = self._told.get(shown.name, {})
+            polled = round(time.time() * 1000)
+            try:
+                row = {"store": shown.name, "st": "up", "polled": polled, **_depths(shown.store)}
+                # Each comes with its payload: they are not listed again for nothing.
+                if self._reads % _LISTED_EVERY == 0 or row["dead"] != before.get("dead"):
+                    listed = _letters(shown, most) if row["dead"] else []
+                    letters.append({"store": shown.name, "all": row["dead"], "r": listed})
+            except AnabranchError:
+                # Whoever works with it is told why; those who look see that it is so.
+                row = {**before, "store": shown.name, "st": "down"}
+            told[shown.name] = row
+        self._reads += 1
+        self._told = told
+        self._outboxes.tell(json.dumps(list(told.values())), json.dumps(letters))
+
+
+def _depths(store: Store) -> dict[str, Any]:
+    """Tell how many messages there are, and how long the first of them have waited."""
+    depths: Counter[str] = Counter()
+    for _, status, count in store.counts():
+        depths[status] += count
+    lag = expires = None
+    # The lowest id has waited longest, but for what came back: a look at all would cost more.
+    for row in store.rows(status="ready", topic=None, after=0, limit=1) if depths["ready"] else ():
+        lag = max(0, row[19] - row[12])
+    if depths["leased"]:
+        leased = store.rows(status="leased", topic=None, after=0, limit=_LEASES)
+        expires = min((row[18] for row in leased), default=None)
+    told = {
+        "ready": depths["ready"],
+        "leased": depths["leased"],
+        "retry": depths["scheduled"],
+        "dead": depths["dead"],
+        "lag_ms": lag,
+        "expires": expires,
+    }
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def _dead(store: Store, most: int | None) -> Iterable[Message]:
+    after = listed = 0
+    while most is None or listed < most:
+        limit = _PAGE if most is None else min(_PAGE, most - listed)
+        rows = store.rows(status="dead", topic=None, after=after, limit=limit)
+        yield from (Message(row, store.label) for row in rows)
+        if len(rows) < limit:
+            return
+        after = rows[-1][0]
+        listed += len(rows)
+
+
+def _letter(message: Message) -> dict[str, Any]:
+    ended = message.ended_at or message.enqueued_at
+    error = message.errors[-1].error if message.errors else ""
+    return {
+        "id": str(message.id),
+        "topic": message.topic[:_MOST_ERROR],
+        "tenant": "",
+        "attempts": message.attempt,
+        "error": error[:_MOST_ERROR],
+        "at": round(ended.timestamp() * 1000),
+    }
+
+
+def _letters(shown: Shown, most: int) -> list[dict[str, Any]]:
+    return [_letter(message) for message in _dead(shown.store, most)]
+
+
+def _found(store: Store, ids: Sequence[int]) -> list[Message]:
+    """Return those of these messages that are dead."""
+    found: list[Message] = []
+    for id_ in ids:
+        rows = store.rows(status="dead", topic=None, after=id_ - 1, limit=1)
+        found += [Message(row, store.label) for row in rows if row[0] == id_]
+    return found
+
+
+def carry_out(
+    outboxes: _core.Outboxes,
+    request: tuple[int, str, str, list[int], bool, str],
+    shown: Shown | None,
+) -> None:
+    """Carry out what an operator asks for, and answer."""
+    number, operation, name, ids, dry, who = request
+    if shown is None:
+        outboxes.refuse(number, "not_found", f"outbox '{name}' was closed")
+        return
+    if operation == "dl.peek" and not shown.payloads:
+        why = f"outbox '{name}' does not show what its messages hold: see expose_payloads"
+        outboxes.refuse(number, "readonly", why)
+        return
+    letters = None
+    worked = True
+    try:
+        if operation == "dl.peek":
+            count, message, letters = _peek(shown, ids[0])
+        elif dry:
+            count, message = _foretell(shown, operation, ids)
+        elif operation == "dl.requeue":
+            count = shown.store.requeue(ids=ids or None, topic=None)
+            message = _said(count, name, "ready again", ids)
+        else:
+            count = _discard(shown.store, ids or None)
+            message = _said(count, name, "gone", ids)
+    except LookupError as error:
+        worked, count, message = False, 0, str(error.args[0])
+        outboxes.refuse(number, "not_found", message)
+    except AnabranchError as error:
+        worked, count, message = False, 0, str(error)
+        outboxes.refuse(number, "failed", message)
+    else:
+        outboxes.answer(number, count, message, letters)
+    if not dry:
+        level = logging.INFO if worked else logging.WARNING
+        # What those who look are told of by itself: see _observe.
+        told = {"anabranch_audit": True}
+        _logger.log(level, "outbox %r: %s by %s: %s", name, operation, who, message, extra=told)
+
+
+def _foretell(shown: Shown, operation: str, ids: list[int]) -> tuple[int, str]:
+    done = "ready again" if operation == "dl.requeue" else "gone"
+    if ids:
+        dead = _found(shown.store, ids)
+        count = len(dead)
+    else:
+        count = sum(count for _, status, count in shown.store.counts() if status == "dead")
+        dead = list(_dead(shown.store, 1)) if count else []
+    since = ""
+    if dead and (ended := dead[0].ended_at) is not None:
+        since = f"; the first died {_ago(ended)} ago"
+    return count, f"{_said(count, shown.name, done, ids, would=True)}{since}"
+
+
+def _said(count: int, name: str, done: str, ids: list[int], *, would: bool = False) -> str:
+    letters = "dead letter" if count == 1 else "dead letters"
+    verb = "would be" if would else "is" if count == 1 else "are"
+    text = f"{count:,} {letters} of {name} {verb} {done}"
+    left = len(set(ids)) - count
+    return f"{text}; {left:,} not dead any more" if ids and left > 0 else text
+
+
+def _ago(then: datetime) -> str:
+    seconds = max(0, round((datetime.now(UTC) - then).total_seconds()))
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
+
+
+def _discard(store: Store, ids: list[int] | None) -> int:
+    gone = 0
+    while True:
+        chunk = store.purge(status="dead", ids=ids, topic=None, older_than=0, limit=_CHUNK)
+        gone += chunk
+        if chunk < _CHUNK:
+            return gone
+
+
+def _peek(shown: Shown, id_: int) -> tuple[int, str, str]:
+    found = _found(shown.store, [id_])
+    if not found:
+        raise LookupError(f"message {id_} of {shown.name} is not dead any more")
+    message = found[0]
+    payload = message.payload
+    if isinstance(payload, bytes):
+        text = payload[:_MOST_PAYLOAD].hex(" ")
+    else:
+        text = message.body.decode(errors="replace")
+    if len(text) > _MOST_PAYLOAD:
+        text = text[:_MOST_PAYLOAD] + " …"
+    letter = {**_letter(message), "payload": text}
+    told = {"store": shown.name, "all": 1, "r": [letter]}
+    size = len(message.body)
+    return 1, f"message {id_} of {shown.name} holds {size:,} bytes", json.dumps(told)

@@ -1,0 +1,179 @@
+"""The outboxes of this process, as they are shown to whoever looks at it.
+
+The monitor needs no interpreter and waits for no database, so it cannot read a store. A thread of
+their own does: it sleeps until somebody looks, reads then each store about once a second, over a
+connection of its own where there may be several, and carries out what operators ask for.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING, Final
+
+from anabranch._outbox_read import Reading, carry_out
+
+if TYPE_CHECKING:
+    from anabranch import _core
+    from anabranch._outbox_store import Store
+
+# Seconds between two reads; more, if a read takes more than this share of it.
+_EVERY: Final = 1.0
+_SHARE: Final = 20
+# Seconds that the end of the process waits for a read that is under way.
+_PATIENCE: Final = 1.0
+
+
+class Shown:
+    """An outbox with the name it is shown by, which nobody else has."""
+
+    def __init__(self, name: str, store: Store, *, payloads: bool) -> None:
+        self.name = name
+        self.payloads = payloads
+        self._store = store
+        self._beside: Store | None = None
+
+    @property
+    def store(self) -> Store:
+        """The store, over a connection that the program does not wait for."""
+        if self._beside is None:
+            beside = getattr(self._store, "beside", None)
+            self._beside = self._store if beside is None else beside()
+        return self._beside
+
+    def close(self) -> None:
+        """Close the connection, if it is one of its own."""
+        beside, self._beside = self._beside, None
+        if beside is not None and beside is not self._store:
+            beside.close()
+
+    def leave(self) -> object:
+        """In a fork: give the parent's connection away, which nobody may use or close here."""
+        beside, self._beside = self._beside, None
+        return beside
+
+
+# By the outbox's id(). Without a lock, which a fork could leave taken for ever: each change is a
+# single operation.
+_shown: dict[int, Shown] = {}
+# Of outboxes that nobody has any more: closed by a reader, for a destructor must not wait.
+_gone: list[Shown] = []
+_readers: list[Reader] = []
+# Connections of the process that this one is a fork of.
+_left: list[object] = []
+_may_be_steered = True
+
+
+def show(outbox: object, store: Store, *, payloads: bool) -> None:
+    """Show an outbox from now on, for as long as it lives and is open."""
+    taken = {shown.name for shown in tuple(_shown.values())}
+    _shown[id(outbox)] = Shown(_name(store.label, taken), store, payloads=payloads)
+    weakref.finalize(outbox, _forget, id(outbox)).atexit = False
+    for reader in tuple(_readers):
+        reader.begin()
+
+
+def hide(outbox: object) -> None:
+    """Show an outbox no more."""
+    if (shown := _shown.pop(id(outbox), None)) is not None:
+        shown.close()
+        for reader in tuple(_readers):
+            reader.begin()
+
+
+def _forget(outbox: int) -> None:
+    if (shown := _shown.pop(outbox, None)) is not None:
+        _gone.append(shown)
+
+
+def attend(monitor: _core.Monitor) -> None:
+    """Tell a monitor of the outboxes there are, and will be."""
+    outboxes = monitor.outboxes()
+    if outboxes is not None:
+        _readers.append(reader := Reader(outboxes))
+        if not _may_be_steered:
+            outboxes.only_look()
+        if _shown:
+            reader.begin()
+
+
+def only_look() -> None:
+    """Let operators of this process do no more than look at its outboxes."""
+    global _may_be_steered  # noqa: PLW0603 - of the process
+    _may_be_steered = False
+    for reader in tuple(_readers):
+        reader.outboxes.only_look()
+
+
+def join() -> None:
+    """Wait, for a moment, until the readers have ended; their monitors are closed."""
+    until = time.monotonic() + _PATIENCE
+    for reader in tuple(_readers):
+        reader.join(until - time.monotonic())
+    _readers.clear()
+
+
+def _name(label: str, taken: set[str]) -> str:
+    """Return what a store is called: by the last part of its label, if that is enough."""
+    short = label.rpartition("/")[2] or label
+    names = (short, label, *(f"{short}#{number}" for number in range(2, len(taken) + 3)))
+    return next(name for name in names if name not in taken)
+
+
+class Reader:
+    """The thread that reads the stores for one monitor."""
+
+    def __init__(self, outboxes: _core.Outboxes) -> None:
+        self.outboxes = outboxes
+        self._thread: threading.Thread | None = None
+        self._reading = Reading(outboxes)
+
+    def begin(self) -> None:
+        """There is an outbox to be shown: its name at once, the rest when somebody looks."""
+        self._reading.name(tuple(_shown.values()))
+        if self._thread is None:
+            # A daemon: the interpreter does not wait for a database. It holds nothing of ours.
+            self._thread = threading.Thread(target=self._run, name="anabranch-outbox", daemon=True)
+            self._thread.start()
+
+    def join(self, most: float) -> None:
+        if self._thread is not None:
+            self._thread.join(max(0.0, most))
+
+    def _run(self) -> None:
+        outboxes = self.outboxes
+        ready = select.poll()
+        ready.register(outboxes.fileno(), select.POLLIN)
+        due = 0.0
+        while not outboxes.closed:
+            now = time.monotonic()
+            if outboxes.wanted and now >= due:
+                self._reading.read(tuple(_shown.values()))
+                took = time.monotonic() - now
+                due = now + max(_EVERY, took * _SHARE)
+            left = max(0.0, due - time.monotonic()) * 1000 if outboxes.wanted else None
+            ready.poll(left)
+            outboxes.clear()
+            while _gone:
+                _gone.pop().close()
+            for request in outboxes.requests():
+                by_name = {shown.name: shown for shown in _shown.values()}
+                carry_out(outboxes, request, by_name.get(request[2]))
+                # What has changed is seen at once.
+                self._reading.forget()
+                due = 0.0
+        for shown in tuple(_shown.values()):
+            shown.close()
+
+
+def _in_child() -> None:
+    # The thread is the parent's. A pipeline of the child opens a monitor of its own.
+    _readers.clear()
+    _left.extend(shown.leave() for shown in (*_shown.values(), *_gone))
+    _gone.clear()
+
+
+os.register_at_fork(after_in_child=_in_child)
