@@ -17,6 +17,7 @@ __all__ = [
     "Job",
     "Monitor",
     "OutboxMemory",
+    "Outboxes",
     "Plan",
     "Playback",
     "Readers",
