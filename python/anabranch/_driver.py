@@ -64,8 +64,11 @@ class Session(Generic[T]):
         self._deadline: float | None = None
         # Whether the run is known to drain.
         self._draining = False
-        # When what does not end is left behind, once the run is aborted.
+        # When the run was aborted, and when what does not end then is left behind.
+        self._aborted: float | None = None
         self._patience: float | None = None
+        # What threads were at then; what they have begun since has as much time.
+        self._at_abort: list[_core.Job] = []
         # What was asked for before there was a run, by a signal for instance.
         self._asked: Callable[[_core.Run], None] | None = None
         self._crews: Tasks | None = None
@@ -117,6 +120,12 @@ class Session(Generic[T]):
         """End as it stands: wait neither for handlers nor for the rollback."""
         self._leaving = True
         self.abort()
+        self._hide()
+
+    def _hide(self) -> None:
+        """Let the end of the loop, which may come next, wait for nobody but the driver."""
+        if self._crews is not None:
+            self._crews.hide()
 
     def ask(self, what: str, tenant: object, argument: object = None) -> Any:  # noqa: ANN401 - an answer of any kind
         """Ask something of a branch, or command it; from any thread.
@@ -238,6 +247,7 @@ class Session(Generic[T]):
                 # The rollback is shielded: it ends before the cancellation goes on.
                 cancelled = error
                 self.abort()
+                self._hide()
                 self._kick()
         report = self.outcome(task)
         if cancelled is not None:
@@ -298,10 +308,14 @@ class Session(Generic[T]):
         if _process.late(self):
             await _process.rest(self, loop)
         state = self._step(run, in_loop=True)
+        resting = state == _IDLE
         if state == _FINISHED and not tasks.at_work:
-            return True
+            if not tasks.closing:
+                return True
+            # The source has something to close.
+            resting = True
         busy = tasks.turn()
-        if busy or state != _IDLE:
+        if busy or not resting:
             await asyncio.sleep(0)
         else:
             await self._pause(loop, self._until_due(run))
@@ -410,7 +424,9 @@ class Session(Generic[T]):
     def _step(self, run: _core.Run, *, in_loop: bool) -> int:
         state = run.step(in_loop=in_loop)
         if self._patience is None and run.aborting:
-            self._patience = self._clock.now() + _ABORT_GRACE
+            self._aborted = self._clock.now()
+            self._patience = self._aborted + _ABORT_GRACE
+            self._at_abort = [] if self._pool is None else self._pool.busy()
         return state
 
     def _until_due(self, run: _core.Run) -> float | None:
@@ -495,14 +511,28 @@ class Session(Generic[T]):
             self._forsake(run)
 
     def _forsake(self, run: _core.Run) -> None:
-        """Leave the callables behind that do not end though the run was aborted."""
-        error = asyncio.CancelledError(
-            f"it had not ended {_ABORT_GRACE:g} s after the run was aborted, and was left behind"
+        """Leave the callables behind that do not end though the run was aborted.
+
+        What has begun since then, a window that is flushed for instance, is asked to end first.
+        """
+        now = self._clock.now()
+        passed = 0.0 if self._aborted is None else now - self._aborted
+        seconds = (
+            round(passed, 2) if self._leaving else _ABORT_GRACE * max(1, passed // _ABORT_GRACE)
         )
+        error = asyncio.CancelledError(
+            f"it had not ended {seconds:g} s after the run was aborted, and was left behind"
+        )
+        later: list[_core.Job] = []
         if self._pool is not None:
-            run.forsake(self._pool.busy(), error, _ABORT_GRACE)
-        if self._crews is not None:
-            self._crews.forsake(error, _ABORT_GRACE)
+            busy = self._pool.busy()
+            stuck = [job for job in busy if self._leaving or job in self._at_abort]
+            later = [job for job in busy if job not in stuck]
+            run.forsake(stuck, error, seconds, undo=self._leaving)
+        others = self._crews is not None and self._crews.forsake(error, seconds, undo=self._leaving)
+        if others or later:
+            self._at_abort = later
+            self._patience = now + _ABORT_GRACE
 
     def _end(self, run: _core.Run) -> Report[T]:
         report = self._end_quietly(run)
@@ -511,6 +541,8 @@ class Session(Generic[T]):
         return report
 
     def _end_quietly(self, run: _core.Run) -> Report[T]:
+        if self._leaving and not self.forked:
+            self._forsake(run)
         run.abandon()
         for collector in self._collectors:
             collector.end()

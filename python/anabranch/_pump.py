@@ -68,14 +68,8 @@ class Pump:
             iterator = aiter(source)
             async for item in iterator:
                 told = run.push(item)
-                if told:
-                    self._kick()
-                while told > 1 and not run.has_room():
-                    self._room = self._loop.create_future()
-                    try:
-                        await self._room
-                    finally:
-                        self._room = None
+                if told and await self._heed(told):
+                    break
         except asyncio.CancelledError:
             # The driver's, when the run is to stop; or the source's own, which is an end, too.
             if not run.stopping:
@@ -92,6 +86,18 @@ class Pump:
                 await _aclose(iterator)
             run.source_ended(error)
             self._kick()
+
+    async def _heed(self, told: int) -> bool:
+        """Tell the driver, and wait while there is no room; return whether to end."""
+        self._kick()
+        while told > 1 and not self._run.has_room():
+            self._room = self._loop.create_future()
+            try:
+                await self._room
+            finally:
+                self._room = None
+        # It has swallowed its cancellation, and goes on.
+        return self._run.stopping
 
 
 async def _aclose(iterator: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import gc
 import inspect
 import logging
 from collections import Counter
@@ -85,6 +86,8 @@ class Tasks:
             if leg.runs == "tasks" and leg.handler is not None
         ]
         self._pump: Pump | None = None
+        # Whether the source has been left behind.
+        self._source_left = False
         if source is not None:
             self._pump = Pump(loop, run, source, kick=kick, interrupted=interrupted)
 
@@ -92,6 +95,11 @@ class Tasks:
     def at_work(self) -> bool:
         """Whether a job is under way."""
         return bool(self._jobs or self._undoing)
+
+    @property
+    def closing(self) -> bool:
+        """Whether the source has not come to its end, and has not been left behind."""
+        return self._pump is not None and not self._pump.task.done() and not self._source_left
 
     def turn(self) -> bool:
         """Begin what waits, and cancel what an abort does not wait for.
@@ -103,6 +111,9 @@ class Tasks:
         while (job := run.next_job()) is not None:
             tasks = self._undoing if job.undo else self._jobs
             task = self._loop.create_task(self._await(job))
+            if job.undo:
+                # Whoever shuts the loop down cancels what it knows of; the driver ends these.
+                _hide(task)
             tasks[task] = job
             task.add_done_callback(functools.partial(_forget, tasks))
         for leg, attempt, abandoned in run.take_overdue():
@@ -112,6 +123,7 @@ class Tasks:
             self._cancel_crews()
             for task in self._jobs:
                 task.cancel()
+            self.hide()
         if self._pump is not None:
             self._pump.tend()
         busy = False
@@ -120,9 +132,13 @@ class Tasks:
         return busy
 
     async def dismiss(self) -> None:
-        """Cancel crews and pump and wait for them, whatever happens to the caller meanwhile."""
+        """Cancel all tasks and wait for them, whatever happens to the caller meanwhile."""
         self._cancel_crews()
         tasks = {task for crew in self._crews for task in crew.tasks}
+        # There are some only if nobody wanted to wait for them.
+        for task in (*self._jobs, *self._undoing):
+            task.cancel()
+            tasks.add(task)
         if self._pump is not None:
             self._pump.cancel()
             tasks.add(self._pump.task)
@@ -148,6 +164,7 @@ class Tasks:
             stuck = [task for task in tasks if not task.done()]
             for task in stuck:
                 _hide(task)
+                _forget_generators(self._loop, task)
             if stuck:
                 _logger.error(
                     "pipeline %r: tasks are still busy and were left behind: %s",
@@ -162,6 +179,8 @@ class Tasks:
             for crew in self._crews
             for task in (*crew.tasks, *crew.abandoned)
         }
+        if self._pump is not None:
+            stages[self._pump.task] = f"stage {self._stages[0]!r}"
         return Counter(stages.get(task, "other coroutines") for task in tasks)
 
     def _time_out(self, leg: int | None, attempt: int, *, abandoned: bool) -> None:
@@ -186,18 +205,46 @@ class Tasks:
         self._abandoned.add(task)
         task.add_done_callback(self._abandoned.discard)
 
-    def forsake(self, error: BaseException, seconds: float) -> None:
-        """Leave the coroutines behind that do not end though the run was aborted.
+    def forsake(self, error: BaseException, seconds: float, *, undo: bool) -> bool:
+        """Leave the coroutines behind that do not end though they have been cancelled.
 
         Args:
             error: What their units fail with.
-            seconds: How long ago they were cancelled.
+            seconds: How long ago the run was aborted.
+            undo: Whether undo actions are left behind, too.
+
+        Returns:
+            Whether there are others, begun since then: these are cancelled now.
+        """
+        others = False
+        for crew in self._crews:
+            others |= crew.forsake(error, seconds)
+        for tasks in (self._jobs, self._undoing) if undo else (self._jobs,):
+            for task, job in tuple(tasks.items()):
+                if not task.cancelling():
+                    task.cancel()
+                    others = True
+                elif job.forsake(error, seconds):
+                    self._abandon(tasks, task)
+        if self._pump is not None and self.closing:
+            self._source_left = True
+            self._run.forsake_source(seconds)
+            self._abandoned.add(self._pump.task)
+            self._pump.task.add_done_callback(self._abandoned.discard)
+        return others
+
+    def hide(self) -> None:
+        """Let whoever shuts the loop down wait for the driver only, which waits for the others.
+
+        `asyncio.run` would wait for ever for a coroutine that swallows its cancellation.
         """
         for crew in self._crews:
-            crew.forsake(error, seconds)
-        for task, job in tuple(self._jobs.items()):
-            if job.forsake(error, seconds):
-                self._abandon(self._jobs, task)
+            for task in (*crew.tasks, *crew.abandoned):
+                _hide(task)
+        for task in (*self._jobs, *self._undoing, *self._abandoned):
+            _hide(task)
+        if self._pump is not None:
+            _hide(self._pump.task)
 
     def copied(self) -> None:
         """This process is a fork: what the workers have in hand is the parent's."""
@@ -251,13 +298,27 @@ class Tasks:
 
 
 def _hide(task: asyncio.Task[None]) -> None:
-    """Let the loop end without a task that does not end.
-
-    `asyncio.run` would cancel it once more, and wait for ever.
-    """
+    """Let the loop end without a task, which the driver ends or leaves behind."""
     asyncio._unregister_task(task)  # noqa: SLF001 - documented, in spite of its name
-    # It was told already.
+    # The report tells of it.
     task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001 - as asyncio.gather does
+
+
+def _forget_generators(loop: asyncio.AbstractEventLoop, task: asyncio.Task[None]) -> None:
+    """Let the loop end without the async generators in which a task stands that does not end.
+
+    It would try to close them, and complain that they are running.
+    """
+    known = getattr(loop, "_asyncgens", None)
+    awaited: Any = task.get_coro()
+    while known is not None and awaited is not None:
+        if inspect.isasyncgen(awaited):
+            known.discard(awaited)
+        inner = getattr(awaited, "cr_await", None) or getattr(awaited, "ag_await", None)
+        if inner is None:
+            # What `anext()` returns names its generator to nobody but the collector.
+            inner = next(filter(inspect.isasyncgen, gc.get_referents(awaited)), None)
+        awaited = inner
 
 
 def _forget(tasks: dict[asyncio.Task[None], _core.Job], task: asyncio.Task[None]) -> None:

@@ -134,18 +134,28 @@ class Crew:
                 return True
         return False
 
-    def forsake(self, error: BaseException, seconds: float) -> None:
+    def forsake(self, error: BaseException, seconds: float) -> bool:
         """Leave the workers behind that do not end though they have been cancelled.
 
         Args:
             error: What their units fail with.
-            seconds: How long ago they were cancelled.
+            seconds: How long ago the run was aborted.
+
+        Returns:
+            Whether there are others, begun since then: these are cancelled now.
         """
+        others = False
         for task, feed in tuple(self._feeds.items()):
-            if task in self._tasks and feed.forsake(error, seconds):
+            if task not in self._tasks:
+                continue
+            if not task.cancelling():
+                task.cancel()
+                others = True
+            elif feed.forsake(error, seconds):
                 self._tasks.discard(task)
                 self._awake.discard(task)
                 self._abandoned.add(task)
+        return others
 
     def cancel(self) -> None:
         """Cancel all workers; what they have in hand fails as cancelled."""

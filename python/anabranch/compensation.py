@@ -64,7 +64,7 @@ def compensation(*, outcome: str, error: BaseException | None, **told: Any) -> C
     if outcome == "unrun":
         outcome = "failed"
         error = AnabranchError(
-            "it had no turn: the rollback's deadline came first, or it was registered in the last "
-            "pass there is"
+            "it had no turn: the rollback's deadline or a third signal came first, or it was "
+            "registered in the last pass there is"
         )
     return Compensation(outcome=outcome, error=error, **told)  # type: ignore[arg-type]  # the core's

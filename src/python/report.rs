@@ -124,6 +124,7 @@ fn timeouts<'py>(
     let rows = PyList::empty(py);
     for it in left_behind {
         let row = PyDict::new(py);
+        // The source has no leg.
         let stage = run.facts.get(it.leg).map_or(0, |leg| leg.stage);
         row.set_item("stage", run.shared.stages.get(stage))?;
         row.set_item("tenant", run.tenant(py, it.branch))?;

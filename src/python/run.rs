@@ -170,6 +170,8 @@ pub(crate) struct Run {
     failed: AtomicBool,
     /// Whether this process is a fork of the one that runs the pipeline.
     copied: AtomicBool,
+    /// Whether nothing is waited for any more, undo actions included.
+    left: AtomicBool,
     /// Whether the source waits for room: whoever makes some wakes the driver.
     starved: AtomicBool,
 }
@@ -292,11 +294,20 @@ impl Run {
         !locked(&self.adopted).is_empty() || locked(&self.engine).has_work(super::domain::UNDO)
     }
 
-    /// Takes an item of an async source. 0: go on; 1: go on, and tell the driver; 2: wait.
+    /// Takes an item of an async source. 0: go on; 1: go on, and tell the driver; 2: wait; 3: end.
     fn push(&self, item: Py<PyAny>) -> u8 {
+        if self.aborting() {
+            // Nothing asks for it any more; but it has come, and the report tells of it.
+            let mut engine = locked(&self.engine);
+            engine.received(1);
+            engine.left_behind(1);
+            return 3;
+        }
+        let stopping = self.stopping();
         let mut pushed = locked(&self.pushed);
         pushed.items.push(item);
         match pushed.items.len() {
+            _ if stopping => 3,
             slice::PUSHED.. => 2,
             1 => 1,
             _ => 0,
@@ -364,23 +375,42 @@ impl Run {
     }
 
     /// The run was aborted `seconds` ago, and these jobs on the pool do not end: their units fail
-    /// with `error`, and their threads are replaced. Called by the driver between two steps.
+    /// with `error`, and their threads are replaced. Called by the driver between two steps; with
+    /// `undo`, and for undo actions, too, when none is to come.
+    #[pyo3(signature = (jobs, error, seconds, *, undo))]
     fn forsake(
         &self,
         jobs: Vec<Bound<'_, Job>>,
         error: &Bound<'_, PyAny>,
         seconds: f64,
+        undo: bool,
     ) -> PyResult<()> {
+        self.left.fetch_or(undo, Ordering::AcqRel);
         match self.hand.try_lock().ok().as_deref_mut() {
-            Some(Some(hand)) => Self::forsake_jobs(hand, jobs, error, seconds),
+            Some(Some(hand)) => Self::forsake_jobs(hand, jobs, error, seconds, undo),
             _ => Ok(()),
         }
     }
 
+    /// The run was aborted `seconds` ago, and its async source has not ended.
+    fn forsake_source(&self, seconds: f64) {
+        let ran = std::time::Duration::try_from_secs_f64(seconds).unwrap_or_default();
+        let no_leg = self.facts.len();
+        locked(&self.engine).tell_abandoned(BranchId::TRUNK, no_leg, 1, ran);
+    }
+
     /// The run is left as it is: undo actions that have had no turn are stuck.
-    fn abandon(&self) {
-        let now = self.shared.now();
-        locked(&self.engine).abandon(now);
+    fn abandon(this: &Bound<'_, Self>) {
+        let py = this.py();
+        let run = this.get();
+        if run.is_left()
+            && let Ok(mut hand) = run.hand.try_lock()
+            && let Some(hand) = hand.as_mut()
+            && let Err(error) = run.take_back(this, hand)
+        {
+            run.shared.postpone(py, error);
+        }
+        run.end_here();
     }
 
     /// What happened so far.
@@ -467,6 +497,23 @@ impl Run {
              end the child where it was forked, or use the start method 'spawn'",
             self.shared.pipeline
         )))
+    }
+
+    /// Whether nothing is waited for any more.
+    pub(crate) fn is_left(&self) -> bool {
+        self.left.load(Ordering::Acquire)
+    }
+
+    /// Gives up the undo actions that have had no turn.
+    fn end_here(&self) {
+        let now = self.shared.now();
+        let mut engine = locked(&self.engine);
+        // It was asked to abort, perhaps, and had no turn to.
+        let asked = self.abort_asked.load(Ordering::Acquire);
+        if asked && (engine.counts().left > 0 || !engine.finished()) {
+            self.shared.aborting.store(true, Ordering::Release);
+        }
+        engine.abandon(now);
     }
 
     /// The tenant of a branch; None for the trunk.

@@ -232,7 +232,11 @@ impl InHand {
                 let undo = &turn.step.undo;
                 let error = match result {
                     Ok(_) => None,
-                    Err(_) if tried < undo.retries && run.shared.now() < turn.deadline => {
+                    Err(_)
+                        if tried < undo.retries
+                            && run.shared.now() < turn.deadline
+                            && !run.is_left() =>
+                    {
                         return GivenBack::Again(turn, tried + 1, registered);
                     }
                     Err(error) => {

@@ -288,11 +288,8 @@ class Storm:
         ended = report.committed + report.filtered + report.failed + report.dropped
         ended += report.dead_lettered + report.returned + report.left
         assert report.received + report.produced == ended, report
-        if report.abandonments:
-            # One that came to its end at the instant it was left behind has done its work here, and
-            # is cancelled and undone there.
-            assert report.committed <= len(self.committed)
-            return
+        # Nothing here swallows its cancellation.
+        assert report.abandoned == 0, report.abandonments
         assert report.committed == len(self.committed)
         assert report.filtered == len(self.filtered)
         assert report.dead_lettered == len(self.letters)
@@ -349,14 +346,8 @@ class Storm:
         return item in self.good
 
     def check_order(self):
-        """Along the way of each item: the last registered first, but for what came later.
-
-        A branch that fails is undone at once, and what its units register meanwhile belongs to its
-        next life: when that began is not seen from here, so its own actions are left out. The
-        random runs of the engine, which know, look at their order.
-        """
-        lives = {"branch"} if self.fanned else set()
-        ran = [it for it in self.actions if it.ran and it.level not in lives]
+        """Along the way of each item: the last registered first, but for what came later."""
+        ran = [it for it in self.actions if it.ran]
         ran.sort(key=lambda it: it.ran[0])
         last = {}
         for action in ran:

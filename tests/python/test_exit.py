@@ -36,6 +36,38 @@ def test_c8_a_loop_that_shuts_down_waits_for_the_rollback():
     assert finish(child(script)) == (0, "True aborted 1\n", "")
 
 
+def test_c8_a_loop_that_shuts_down_cancels_no_undo_action():
+    script = """
+    import asyncio, itertools
+    import anabranch as ab
+
+    undoing, undone = asyncio.Event(), []
+
+    async def undo(n):
+        undoing.set()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        undone.append(n)
+
+    async def sink(n, ctx):
+        ctx.compensate(undo, n)
+        await asyncio.Event().wait()
+
+    pipeline = ab.Pipeline("p").source([1]).for_each(sink)
+
+    async def main():
+        running = await pipeline.start().__aenter__()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        running.abort()
+        await undoing.wait()
+
+    asyncio.run(main())
+    print(undone, pipeline.last_report.compensated, pipeline.last_report.stuck)
+    """
+    assert finish(child(script)) == (0, "[1] 1 0\n", "")
+
+
 def test_e7_a_pooled_handler_that_is_at_work_at_exit_does_no_harm():
     script = """
     import sys, threading

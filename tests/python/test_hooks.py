@@ -7,6 +7,7 @@ import pytest
 from support import Live, Seen, balanced, every_driver, every_sink, go, with_sink, within
 
 import anabranch as ab
+from anabranch.testing import VirtualClock
 
 
 @every_sink
@@ -125,3 +126,61 @@ def test_b5_a_callable_is_named_in_the_description():
 
     pipeline = ab.Pipeline("p").source(Live(1)).fan_out(by=lambda n: n, capacity=quota).collect()
     assert "capacity=quota" in pipeline.describe()
+
+
+@every_driver
+@pytest.mark.parametrize("policy", ["fail", "restart", "drain"])
+def test_b3_c19_a_branch_is_told_to_have_closed_once_it_was_undone(driver, policy):
+    clock, told = VirtualClock(), []
+
+    async def undo(life):
+        await asyncio.sleep(2.0)
+        told.append(("undone", life, clock.now()))
+
+    async def sink(item, ctx):
+        end = ctx.finalize if policy == "drain" else ctx.compensate
+        end(undo, item[1], level="branch")
+        if policy != "drain":
+            raise LookupError
+
+    async def events():
+        yield ("acme", 1)
+        await asyncio.sleep(1.0)
+        # For the next life: it waits until what the first one did is undone.
+        yield ("acme", 2)
+
+    pipeline = ab.Pipeline("p", clock=clock).source(events())
+    pipeline = pipeline.fan_out(
+        by=lambda item: item[0],
+        idle_ttl=0.5,
+        on_branch_error={
+            "fail": ab.fail(after=1),
+            "restart": ab.restart(ab.Retry.fixed(0.1, attempts=9)),
+            "drain": "continue",
+        }[policy],
+        on_new_branch=lambda tenant: told.append(("opened", clock.now())),
+        on_branch_closed=lambda tenant: told.append(("closed", clock.now())),
+    )
+    go(pipeline.for_each(sink), driver, clock)
+    assert (
+        told
+        == {
+            "fail": [("opened", 0.0), ("undone", 1, 2.0), ("closed", 2.0)],
+            "restart": [
+                ("opened", 0.0),
+                ("undone", 1, 2.0),
+                ("closed", 2.0),
+                ("opened", 2.1),
+                ("undone", 2, 4.1),
+                ("closed", 4.1),
+            ],
+            "drain": [
+                ("opened", 0.0),
+                ("undone", 1, 2.5),
+                ("closed", 2.5),
+                ("opened", 2.5),
+                ("undone", 2, 4.5),
+                ("closed", 4.5),
+            ],
+        }[policy]
+    )

@@ -13,7 +13,7 @@ from support import DRIVERS, Live, Seen, balanced, child, every_driver, finish, 
 
 import anabranch as ab
 from anabranch import _driver, _legs
-from anabranch.testing import VirtualClock
+from anabranch.testing import VirtualClock, virtual_time
 
 # Real time: for what is stuck in a thread there is no other.
 SHORT = 0.02
@@ -126,6 +126,32 @@ def test_e5_a_cancelled_run_ends_though_its_sink_does_not(driver):
     assert ab.testing.run(main(), clock=clock) == 5.5
     report = balanced(pipeline.last_report)
     assert (report.outcome, report.abandoned, report.left) == ("aborted", 1, 1)
+
+
+@pytest.mark.parametrize("seconds", [3.0, 6.0])
+@virtual_time
+async def test_e5_c9_what_began_after_the_abort_is_cancelled_before_it_is_left(clock, seconds):
+    begun, done, undone = [], [], []
+
+    async def sink(window, ctx):
+        ctx.compensate(undone.append, window)
+        begun.append((clock.now(), window))
+        await asyncio.sleep(seconds)
+        done.append(window)
+
+    pipeline = ab.Pipeline("p").source(Live(1, 2, 3))
+    pipeline = pipeline.window(max_items=9, on_cancel="flush").for_each(sink)
+    async with pipeline.start() as running:
+        await asyncio.sleep(1.0)
+        running.abort()
+        report = balanced(await running.wait())
+    assert (begun, report.outcome, report.abandoned) == ([(1.0, [1, 2, 3])], "aborted", 0)
+    if seconds < 5.0:
+        assert (done, undone, report.committed) == ([[1, 2, 3]], [], 3)
+    else:
+        # What is undone does not go on to its end.
+        assert (done, undone, report.codes) == ([], [[1, 2, 3]], {"cancelled": 3})
+        assert clock.now() == 6.0
 
 
 class Stuck:

@@ -214,6 +214,11 @@ pub(crate) struct Life<D: Domain> {
     pub(crate) blocked: Duration,
     /// The end of its generation, still to be carried out once it is at rest.
     pub(crate) ending: Ending,
+    /// Whether what was registered for the generation that ends has been released, or is being
+    /// undone.
+    pub(crate) settled: bool,
+    /// How many rollbacks of what was registered for the branch are under way.
+    pub(crate) undoing: u32,
     /// Whether somebody will look whether it is idle.
     pub(crate) watched: bool,
     /// Whether what comes to it is refused, as the driver has heard or is about to.
@@ -250,6 +255,8 @@ impl<D: Domain> Life<D> {
             touched: now,
             blocked: Duration::ZERO,
             ending: Ending::None,
+            settled: false,
+            undoing: 0,
             watched: false,
             refuses: false,
             rare: None,

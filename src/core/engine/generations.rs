@@ -46,6 +46,7 @@ impl<D: Domain> Engine<D> {
         if life.ending == Ending::None {
             self.lives.ending.push(branch);
         }
+        life.settled = false;
         // A branch in its back-off has ended its generation already; failures may still wait in its
         // lanes, or be with their operator.
         let ended = life.state == State::Restarting && life.ending == Ending::None;
@@ -203,6 +204,8 @@ impl<D: Domain> Engine<D> {
     }
 
     /// Ends a generation if its branch is at rest; returns whether nothing is left to be ended.
+    ///
+    /// It is over, and the next one may begin, when what undoes it has run.
     pub(super) fn end_generation(&mut self, branch: BranchId, now: Time) -> bool {
         if self.branches[branch.index()].life.ending == Ending::None {
             return true;
@@ -219,15 +222,22 @@ impl<D: Domain> Engine<D> {
         if !at_rest {
             return false;
         }
-        match row.life.ending {
-            Ending::None => {}
-            Ending::Well => self.commit_branch(branch, now),
-            // Handlers of failures that were still on their way may have registered something.
-            Ending::Badly | Ending::Quietly => self.undo_branch(branch, now),
+        if !row.life.settled {
+            self.branches[branch.index()].life.settled = true;
+            match self.branches[branch.index()].life.ending {
+                Ending::None => {}
+                Ending::Well => self.commit_branch(branch, now),
+                // Handlers of failures that were still on their way may have registered something.
+                Ending::Badly | Ending::Quietly => self.undo_branch(branch, now),
+            }
         }
         let row = &mut self.branches[branch.index()];
+        if row.life.undoing > 0 {
+            return false;
+        }
         let (first, lanes) = (row.first, row.lanes.len());
         row.life.ending = Ending::None;
+        row.life.settled = false;
         if row.life.state == State::Restarting {
             let (generation, at) = (row.life.generation, now.after(row.life.waited));
             self.lives

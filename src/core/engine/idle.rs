@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use super::end::Phase;
 use super::{Domain, Engine};
-use crate::branch::{BranchId, News, State};
+use crate::branch::{BranchId, Ending, State};
 use crate::clock::Time;
 
 impl<D: Domain> Engine<D> {
@@ -61,11 +61,10 @@ impl<D: Domain> Engine<D> {
             row.life.state = State::Evicted;
             row.life.after = State::Evicted;
             row.life.watched = false;
-            self.commit_branch(branch, now);
-            self.fold(branch);
-            self.lives
-                .news
-                .push((branch, News::Closed { wanted: false }));
+            row.life.ending = Ending::Well;
+            if !self.end_generation(branch, now) {
+                self.lives.ending.push(branch);
+            }
         }
     }
 }

@@ -336,6 +336,9 @@ impl<D: Domain> Engine<D> {
             Then::Run => Reach::Run,
             Then::Retry(..) | Then::Release(_) | Then::Nothing | Then::Fail(_) => Reach::Unit,
         };
+        if matches!(then, Then::Branch) {
+            self.branches[branch.index()].life.undoing += 1;
+        }
         let deadline = self.config.rollback.deadline;
         let undoing = Undoing {
             rollback,
@@ -363,6 +366,9 @@ impl<D: Domain> Engine<D> {
         }
         if over && let Some(mut undoing) = self.rollbacks.remove(&id) {
             self.remember(id, &mut undoing, now);
+            if matches!(undoing.then, Then::Branch) {
+                self.branches[undoing.branch.index()].life.undoing -= 1;
+            }
             self.proceed(undoing.then, now);
         }
     }

@@ -66,15 +66,17 @@ impl Run {
     }
 
     /// The run was aborted `seconds` ago: fails the units whose handlers still keep a thread, and
-    /// replaces the threads. Undo actions have a deadline of their own.
+    /// replaces the threads. Undo actions have a deadline of their own, unless nothing is waited
+    /// for any more.
     pub(super) fn forsake_jobs(
         hand: &mut Hand,
         jobs: Vec<Bound<'_, Job>>,
         error: &Bound<'_, PyAny>,
         seconds: f64,
+        undo: bool,
     ) -> PyResult<()> {
         for job in jobs {
-            if job.get().undo() {
+            if job.get().undo() && !undo {
                 continue;
             }
             job.get().forsake(error.clone(), seconds);

@@ -191,11 +191,12 @@ impl Run {
         self.shared.aborting.store(true, Ordering::Release);
         hand.source.rest(py, &self.shared);
         let source = std::mem::replace(&mut hand.source, Source::Ended);
+        let pushed = std::mem::take(&mut locked(&self.pushed).items);
         let untaken = match &source {
             Source::Native(native) => native.abort(),
-            _ => std::mem::take(&mut locked(&self.pushed).items).len(),
+            _ => pushed.len(),
         };
-        drop(source);
+        drop((source, pushed));
         {
             let mut engine = locked(&self.engine);
             engine.received(untaken as u64);
@@ -209,7 +210,7 @@ impl Run {
     }
 
     /// Gives the engine what came back from the pool and from coroutines.
-    fn take_back(&self, this: &Bound<'_, Self>, hand: &mut Hand) -> PyResult<bool> {
+    pub(super) fn take_back(&self, this: &Bound<'_, Self>, hand: &mut Hand) -> PyResult<bool> {
         let returned = std::mem::take(&mut *locked(&self.returned));
         let mut any = !returned.is_empty();
         let mut fatal = None;

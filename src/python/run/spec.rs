@@ -243,6 +243,7 @@ impl RunSpec<'_> {
             drained: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             copied: AtomicBool::new(false),
+            left: AtomicBool::new(false),
             starved: AtomicBool::new(false),
         })
     }
