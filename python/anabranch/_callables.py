@@ -47,6 +47,7 @@ def examine(
     argument: str = "fn",
     generates: bool = False,
     takes: str = "the item",
+    alone: bool = False,
 ) -> Call:
     """Find out how `fn` is to be called.
 
@@ -57,6 +58,7 @@ def examine(
         argument: The argument's name, for the error.
         generates: Whether it may be a generator function: one call, any number of results.
         takes: What it is called with, for the error.
+        alone: Whether it is given no `ctx`.
 
     Raises:
         ConfigError: It cannot be called with one item, and perhaps `ctx`; or it is a generator
@@ -71,8 +73,10 @@ def examine(
     try:
         takes_ctx = _takes_ctx(fn)
     except TypeError as error:
-        allowed = f"a callable that takes {takes}, then perhaps ctx ({error})"
+        allowed = f"a callable that takes {takes}{'' if alone else ', then perhaps ctx'} ({error})"
         raise refuse(allowed, shown=_shown(fn)) from None
+    if takes_ctx and alone:
+        raise refuse(f"a callable that takes {takes} alone, without ctx", shown=_shown(fn))
     call = _by_position(fn) if takes_ctx and not _binds(fn, ctx=None) else fn
     if is_async_generator(fn):
         call = _gathered(call)
@@ -117,6 +121,126 @@ def examine_undo(fn: Callable[..., Any]) -> tuple[str, bool, bool]:
     first, last = code.co_posonlyargcount, code.co_argcount + code.co_kwonlyargcount
     takes_ctx = first < last and "ctx" in code.co_varnames[first:last]
     return name_of(plain), bool(code.co_flags & inspect.CO_COROUTINE), takes_ctx
+
+
+# More arguments than anybody passes: for a callable that takes any number.
+_ANY: Final = 1 << 31
+
+
+def examine_action(fn: Callable[..., Any]) -> tuple[str, bool, bool, int, int]:
+    """Return what `examine_undo` does, and how many arguments must and may be passed by position.
+
+    `ctx` is not counted. More must be than may where it cannot be called by position at all.
+    """
+    label, awaits, takes_ctx = examine_undo(fn)
+    return label, awaits, takes_ctx, *_takes(fn, takes_ctx=takes_ctx)
+
+
+def _takes(fn: Callable[..., Any], *, takes_ctx: bool) -> tuple[int, int]:
+    if isinstance(fn, _OPAQUE):
+        return 0, _ANY
+    if isinstance(fn, functools.partial):
+        return _takes_still(fn, *_takes(fn.func, takes_ctx=takes_ctx))
+    plain = getattr(fn, "__func__", fn)
+    if type(plain) is not types.FunctionType or hasattr(plain, "__wrapped__"):
+        return _takes_by_signature(fn, takes_ctx=takes_ctx)
+    code = plain.__code__
+    count = code.co_argcount
+    last = count + code.co_kwonlyargcount
+    needed = count - len(plain.__defaults__ or ())
+    named = code.co_varnames[count:last]
+    optional = plain.__kwdefaults__ or {}
+    if any(name not in optional and not (takes_ctx and name == "ctx") for name in named):
+        return _ANY, 0
+    if takes_ctx and "ctx" in code.co_varnames[:count]:
+        # By name: what stands behind it cannot be passed by position.
+        place = code.co_varnames.index("ctx")
+        if needed > place + 1:
+            return _ANY, 0
+        count, needed = place, min(needed, place)
+    elif code.co_flags & inspect.CO_VARARGS:
+        count = _ANY
+    own = int(plain is not fn)
+    return max(0, needed - own), count if count == _ANY else count - own
+
+
+def _takes_still(fn: functools.partial[Any], least: int, most: int) -> tuple[int, int]:
+    """Return what is left of what the function of a partial takes."""
+    if fn.keywords:
+        # They may stand for what is needed; too many are too many all the same.
+        least, most = (0, _ANY) if least > most else (least - len(fn.keywords), most)
+    passed = len(fn.args)
+    if passed > most:
+        return _ANY, 0
+    return max(0, least - passed), most if most == _ANY else most - passed
+
+
+def _takes_by_signature(fn: Callable[..., Any], *, takes_ctx: bool) -> tuple[int, int]:
+    signature = _signature(fn, follow_wrapped=False)
+    if signature is None:
+        return 0, _ANY
+    least = most = 0
+    for one in signature.parameters.values():
+        if one.kind is one.VAR_POSITIONAL:
+            most = _ANY
+        elif one.kind is one.VAR_KEYWORD or (takes_ctx and one.name == "ctx"):
+            continue
+        elif one.kind is one.KEYWORD_ONLY:
+            if one.default is one.empty:
+                return _ANY, 0
+        else:
+            most += 1
+            least += one.default is one.empty
+    return least, min(most, _ANY)
+
+
+def why_not(fn: Callable[..., Any], *args: object, takes_ctx: bool = False) -> str | None:
+    """Return why `fn` cannot be called so; None if it can, or if nobody knows."""
+    signature = _signature(fn, follow_wrapped=False)
+    if signature is None:  # a builtin
+        return None
+    try:
+        signature.bind(*args, **({"ctx": None} if takes_ctx else {}))
+    except TypeError as error:
+        return str(error)
+    return None
+
+
+def check_def(
+    fn: object,
+    *args: object,
+    argument: str,
+    allowed: str,
+    pipeline: str | None = None,
+    stage: str | None = None,
+    subject: str = "pipeline",
+) -> None:
+    """See that `fn` is a `def` that can be called with `args`.
+
+    Args:
+        fn: What the user passed.
+        args: As many as it will be given.
+        argument: The argument's name, for the error.
+        allowed: What may be passed, for the error.
+        pipeline: The pipeline's name, for the error.
+        stage: The stage's name, for the error.
+        subject: What is being configured where there is no pipeline.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    shown = why = None
+    if callable(fn):
+        shown, why = _shown(fn), why_not(fn, *args)
+        if is_async(fn) or is_async_generator(fn):
+            why = "it is an async def"
+        elif _is(inspect.isgeneratorfunction, fn):
+            why = "it yields"
+        if why is None:
+            return
+    because = "" if why is None else f" ({why})"
+    place = {"pipeline": pipeline, "stage": stage, "subject": subject}
+    raise refused(argument, fn, allowed + because, shown=shown, **place)  # type: ignore[arg-type]  # as declared
 
 
 def name_of(fn: object, *, otherwise: str | None = None) -> str:

@@ -16,7 +16,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from anabranch import _core
-from anabranch._callables import examine_undo, is_async
+from anabranch._callables import examine_undo, is_async, why_not
 from anabranch._watch import Watch, check
 from anabranch.context import Context, child_of
 from anabranch.errors import refused
@@ -90,23 +90,10 @@ def act(
             hint = f" (pass {name}, not {name}(); functools.partial takes its arguments)"
         raise refused(argument, fn, f"a callable{hint}", subject=subject)
     name, awaits, takes_ctx = examine_undo(fn)
-    if binds and (why := _why_not(fn, args, takes_ctx=takes_ctx)):
+    if binds and (why := why_not(fn, *args, takes_ctx=takes_ctx)):
         allowed = f"a callable that takes {gives}, and perhaps ctx ({why})"
         raise refused(argument, fn, allowed, subject=subject, shown=name)
     return Act(fn, name, args, awaits=awaits or _passes_on(fn), ctx=takes_ctx)
-
-
-def _why_not(fn: Callable[..., Any], args: tuple[Any, ...], *, takes_ctx: bool) -> str | None:
-    """Return why `fn` cannot be called so; None if it can, or if nobody knows."""
-    try:
-        signature = inspect.signature(fn, follow_wrapped=False)
-    except (TypeError, ValueError):  # a builtin
-        return None
-    try:
-        signature.bind(*args, **({"ctx": None} if takes_ctx else {}))
-    except TypeError as error:
-        return str(error)
-    return None
 
 
 def by_kind(fn: Callable[..., Any]) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from anabranch._callables import name_of
-from anabranch._virtual import PATIENCE, VirtualClock, VirtualLoop
+from anabranch._virtual import PATIENCE, VirtualClock, VirtualLoop, check_waits
 from anabranch.errors import refused
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ def explore(
     """
     if not inspect.iscoroutinefunction(test):
         raise refused("test", test, "an async def", subject="explore")
+    check_waits(True, patience, subject="explore")  # noqa: FBT003 - as it is here
     takes_clock = "clock" in inspect.signature(test).parameters
     traces: set[int] = set()
     count = 0

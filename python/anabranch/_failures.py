@@ -7,7 +7,7 @@ import contextlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from anabranch._callables import examine_undo
+from anabranch._callables import examine_action
 from anabranch.codes import CODES
 from anabranch.errors import AnabranchError, HandlerTimeout
 from anabranch.failure import Failure, own_code, text
@@ -171,7 +171,7 @@ def mapped(failure: Failure, result: object) -> Failure:
 class Callbacks:
     """What the extension calls back."""
 
-    inspect: Callable[..., tuple[str, bool, bool]] = examine_undo
+    inspect: Callable[..., tuple[str, bool, bool, int, int]] = examine_action
     describe: Callable[..., str] = describe
     timed_out: Callable[..., BaseException] = timed_out
     undo_timed_out: Callable[..., BaseException] = undo_timed_out

@@ -41,7 +41,15 @@ def fan_out_options(
         if not callable(value):
             allowed = "a def that takes the tenant"
             raise refused(argument, value, allowed, pipeline=pipeline, stage=stage)
-        if examine(value, pipeline=pipeline, stage=stage, argument=argument).is_async:
+        call = examine(
+            value,
+            pipeline=pipeline,
+            stage=stage,
+            argument=argument,
+            takes="the tenant",
+            alone=True,
+        )
+        if call.is_async:
             allowed = "a def: it is called in between"
             shown = name_of(value)
             raise refused(argument, value, allowed, pipeline=pipeline, stage=stage, shown=shown)

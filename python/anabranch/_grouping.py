@@ -210,8 +210,8 @@ class Grouping(Builder[T]):
         """
         if size_of is not None:
             stage = "window" if name is None else name
-            call = examine(size_of, pipeline=self.name, stage=stage, argument="size_of")
-            if call.is_async or call.takes_ctx or max_bytes is None:
+            call = examine(size_of, pipeline=self.name, stage=stage, argument="size_of", alone=True)
+            if call.is_async or max_bytes is None:
                 allowed = "a def that takes the item alone, beside max_bytes"
                 shown = name_of(size_of)
                 raise refused(

@@ -290,10 +290,14 @@ class Operators(Builder[T]):
         stage = "collect_errors" if name is None else name
         call: Call | None = None
         if to is not None:
-            call = examine(to, pipeline=self.name, stage=stage, argument="to")
-            if call.takes_ctx:
-                allowed = "a callable that takes the summary alone"
-                raise refused("to", to, allowed, pipeline=self.name, stage=stage)
+            call = examine(
+                to,
+                pipeline=self.name,
+                stage=stage,
+                argument="to",
+                takes="the ErrorSummary",
+                alone=True,
+            )
         elif every is not None:
             allowed = "None where there is no `to` to be called"
             raise refused("every", every, allowed, pipeline=self.name, stage=stage)

@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from anabranch import _core
-from anabranch._callables import examine_undo
+from anabranch._callables import examine_action
 from anabranch._failures import undo_timed_out
 from anabranch.errors import AnabranchError, refused
 
@@ -298,4 +298,4 @@ def seconds(deadline: object, subject: str) -> float | None:
 
 def new_scope() -> _core.Scope:
     """Make the core's part of a scope."""
-    return _core.Scope(examine_undo)
+    return _core.Scope(examine_action)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import cast
 
-from anabranch._callables import is_async
+from anabranch._callables import check_def
 from anabranch.errors import Cancelled, refused
 
 # A second attempt meets the same mistake in the program.
@@ -24,10 +24,10 @@ def check_rule(rule: object) -> None:
     """Raise a ConfigError unless `rule` can tell errors apart."""
     if rule is None or _are_types(rule):
         return
-    if callable(rule) and not isinstance(rule, type) and not is_async(rule):
-        return
     allowed = "an Exception type, a tuple of them, or a def that takes the exception"
-    raise refused("retry_on", rule, allowed, subject="retry")
+    if isinstance(rule, type):
+        raise refused("retry_on", rule, allowed, subject="retry")
+    check_def(rule, None, argument="retry_on", allowed=allowed, subject="retry")
 
 
 def _are_types(rule: object) -> bool:

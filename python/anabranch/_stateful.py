@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from anabranch._builder import Builder
-from anabranch._callables import Call, examine, examine_undo, name_of
+from anabranch._callables import Call, check_def, examine, examine_undo, name_of
 from anabranch.errors import refused
 from anabranch.keys import ItemKey
 
@@ -115,9 +115,14 @@ class Stateful(Builder[T]):
         label = "distinct" if name is None else name
         if type(max_keys) is not int or max_keys < 1:
             raise refused("max_keys", max_keys, "an int >= 1", pipeline=self.name, stage=label)
+        if isinstance(by, str) and not by.strip():
+            allowed = (
+                "the name of an entry, ab.attr(...), ab.item(...) or a def that takes the item"
+            )
+            raise refused("by", by, allowed, pipeline=self.name, stage=label)
         key: Any = ItemKey(by) if isinstance(by, str) else by
         if key is not None:
-            self._check_def(key, label, "by")
+            self._check_key(key, label)
 
         def first(seen: OrderedDict[object, None], item: T) -> bool:
             one = item if key is None else key(item)
@@ -191,19 +196,15 @@ class Stateful(Builder[T]):
 
     def _check_fold(self, fn: object, label: str) -> None:
         allowed = "a def that is given the state and the item"
-        if not callable(fn):
-            raise refused("fn", fn, allowed, pipeline=self.name, stage=label)
-        _, is_async, takes_ctx = examine_undo(fn)
-        if is_async or takes_ctx:
-            shown = name_of(fn)
-            raise refused("fn", fn, allowed, pipeline=self.name, stage=label, shown=shown)
+        check_def(fn, None, None, argument="fn", allowed=allowed, pipeline=self.name, stage=label)
+        if callable(fn) and examine_undo(fn)[2]:
+            raise refused("fn", fn, allowed, pipeline=self.name, stage=label, shown=name_of(fn))
 
-    def _check_def(self, fn: object, label: str, argument: str) -> None:
-        call = examine(fn, pipeline=self.name, stage=label, argument=argument)
-        if call.is_async or call.takes_ctx:
-            allowed = "a def without ctx: what it returns depends on what it is given alone"
-            shown = name_of(fn)
-            raise refused(argument, fn, allowed, pipeline=self.name, stage=label, shown=shown)
+    def _check_key(self, fn: object, label: str) -> None:
+        name = self.name
+        if examine(fn, pipeline=name, stage=label, argument="by", alone=True).is_async:
+            allowed = "a def: a key is needed at once"
+            raise refused("by", fn, allowed, pipeline=name, stage=label, shown=name_of(fn))
 
     def _remembering(
         self,

@@ -18,7 +18,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from anabranch import _core, _standstill
 from anabranch.errors import StandstillError, refused
@@ -223,6 +223,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(
         self, clock: VirtualClock, *, auto_advance: bool = True, patience: float = PATIENCE
     ) -> None:
+        # For `__del__`, which asks.
+        self._closed = True
+        check_clock(clock, subject="VirtualLoop")
+        check_waits(auto_advance, patience, subject="VirtualLoop")
         self._clock = clock
         self.auto_advance = auto_advance
         self._selector_of_time = _Selector(self, patience)
@@ -386,6 +390,21 @@ class _Selector(selectors.DefaultSelector):
             reason = f"{reason} (waited {self._patience:g} real seconds)"
             raise self._loop.standstill(reason, list(self._threads.values()))
         return events
+
+
+def check_clock(clock: object, *, subject: str) -> None:
+    """Raise a ConfigError unless `clock` is one."""
+    if not isinstance(clock, VirtualClock):
+        raise refused("clock", clock, "an ab.testing.VirtualClock", subject=subject)
+
+
+def check_waits(auto_advance: object, patience: object, *, subject: str) -> None:
+    """Raise a ConfigError unless these are a bool, and real seconds."""
+    if not isinstance(auto_advance, bool):
+        raise refused("auto_advance", auto_advance, "a bool", subject=subject)
+    number = isinstance(patience, int | float) and not isinstance(patience, bool)
+    if not number or not cast("float", patience) >= 0:
+        raise refused("patience", patience, "a number of seconds >= 0", subject=subject)
 
 
 def _nanos(seconds: object, argument: str) -> int:

@@ -507,6 +507,8 @@ class Channel(Generic[T]):
     # Arguments and errors.
 
     def _batch(self, items: Iterable[T]) -> list[T]:
+        if not hasattr(type(items), "__iter__") and not hasattr(type(items), "__getitem__"):
+            raise self._refused("items", items, "an iterable of items")
         batch = list(items)
         if len(batch) > self._core.capacity and self._core.whole:
             allowed = f"at most {self._core.capacity} items, for they go in together"
@@ -515,15 +517,15 @@ class Channel(Generic[T]):
 
     def _seconds(self, timeout: object) -> float:
         seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
-        # A NaN is not equal to itself.
-        if not isinstance(seconds, int | float) or seconds != seconds:  # noqa: PLR0124
+        # A bool is a number, and surely a mistake. A NaN is not equal to itself.
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds != seconds:  # noqa: PLR0124
             raise self._refused("timeout", timeout, "a number of seconds, a timedelta or None")
         return seconds
 
     def _most(self, max_items: object) -> int | None:
         if max_items is None:
             return None
-        if not isinstance(max_items, int) or max_items < 1:
+        if type(max_items) is not int or max_items < 1:
             raise self._refused("max_items", max_items, "an int >= 1 or None")
         return max_items
 

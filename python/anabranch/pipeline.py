@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from anabranch import _core
-from anabranch._callables import name_of, source_kind
+from anabranch._callables import check_def, name_of, source_kind
 from anabranch._grouping import Grouping
 from anabranch._observe import checked
 from anabranch._operators import Operators, last_letters, letters
@@ -133,7 +133,11 @@ class Pipeline(Transforms[T], Stateful[T], Grouping[T], Operators[T], Sinks[T]):
     ) -> None:
         if clock is not None:
             _check_clock(clock, pipeline=name)
-        policy = rollback if callable(rollback) else None
+        policy = None
+        if callable(rollback):
+            policy = rollback
+            allowed = "'sequential', 'parallel', 'none' or a def that takes the undo actions"
+            check_def(policy, (), argument="rollback", allowed=allowed, pipeline=name)
         target = None
         if dead_letter is not None:
             target = letters(dead_letter, pipeline=name, stage="dead_letter")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from anabranch import _core
-from anabranch._callables import is_async, name_of
+from anabranch._callables import check_def, name_of
 from anabranch._core import RetryBudget
 from anabranch._retryable import check_rule, is_hopeless
-from anabranch.errors import refused
+from anabranch.errors import ConfigError, refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     )
     DelayOf: TypeAlias = Callable[[int, Exception], float | timedelta]
 
+# The methods that make one.
+_KINDS: Final = ("fixed", "exponential", "decorrelated", "cron", "custom")
 # The longest time that can be asked for, as in the plan.
 _FOREVER = 1e9
 
@@ -68,6 +70,22 @@ class Retry:
     expression: str | None = None
     tz: str | None = None
     delay: DelayOf | None = None
+
+    def __post_init__(self) -> None:
+        # Made by hand, or by `dataclasses.replace`.
+        if self.kind not in _KINDS:
+            allowed = f"{', '.join(map(repr, _KINDS[:-1]))} or {_KINDS[-1]!r}"
+            raise refused("kind", self.kind, allowed, subject="retry")
+        if self.kind == "custom":
+            _check_delay(self.delay)
+        try:
+            _checked(self.plan_options(), self.retry_on, self.budget)
+        except ConfigError as error:
+            if self.kind != "fixed" or error.argument != "delay":
+                raise
+            allowed = "a number of seconds >= 0"
+            raise refused("base", self.base, allowed, subject="retry") from None
+        _check_zone(self.tz)
 
     @classmethod
     def fixed(
@@ -250,9 +268,6 @@ class Retry:
             "total": total,
         }
         checked = _checked(options, retry_on, budget)
-        if tz is not None and not _core.has_zone(tz):
-            allowed = "the name of a time zone that this machine knows, such as 'Europe/Berlin'"
-            raise refused("tz", tz, allowed, subject="retry")
         return cls(retry_on=retry_on, budget=budget, **checked)
 
     @classmethod
@@ -386,6 +401,11 @@ def _checked(options: dict[str, object], retry_on: object, budget: object) -> di
 
 
 def _check_delay(delay: object) -> None:
-    if not callable(delay) or is_async(delay):
-        allowed = "a def that takes the attempt and the exception, and returns seconds"
-        raise refused("delay", delay, allowed, subject="retry")
+    allowed = "a def that takes the attempt and the exception, and returns seconds"
+    check_def(delay, 1, None, argument="delay", allowed=allowed, subject="retry")
+
+
+def _check_zone(tz: str | None) -> None:
+    if tz is not None and not _core.has_zone(tz):
+        allowed = "the name of a time zone that this machine knows, such as 'Europe/Berlin'"
+        raise refused("tz", tz, allowed, subject="retry")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Self, TypeAlias, cast
 
+from anabranch._callables import check_def
 from anabranch._core import UndoAction
 from anabranch._playback import Played, arranging, new_scope, play, play_blocking, seconds
 from anabranch._record import note, record, record_of
@@ -314,6 +315,7 @@ class CompensationScope:
 
     def _begin(self, policy: object) -> tuple[_core.Playback, list[Played], bool]:
         if callable(policy):
+            check_policy(policy, subject="rollback")
             playback = self._core.end(False, "custom")  # noqa: FBT003 - private
             actions = playback.unarranged()
             chosen = arranging(cast("Policy", policy))(tuple(actions)) if actions else []
@@ -363,9 +365,9 @@ def tell(error: BaseException, report: RollbackReport | None) -> None:
 
 def check_policy(policy: object, *, subject: str, argument: str = "policy") -> None:
     """Raise a ConfigError unless `policy` tells how undo actions follow each other."""
-    if not callable(policy) and policy not in _POLICIES:
-        allowed = "'sequential', 'parallel', 'none' or a callable"
-        raise refused(argument, policy, allowed, subject=subject)
+    if callable(policy) or policy not in _POLICIES:
+        allowed = "'sequential', 'parallel', 'none' or a def that takes the undo actions"
+        check_def(policy, (), argument=argument, allowed=allowed, subject=subject)
 
 
 def _core_of(other: object) -> _core.Scope:

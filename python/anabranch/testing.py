@@ -39,9 +39,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from anabranch._callables import check_def
 from anabranch._explore import Explored, explore
-from anabranch._virtual import PATIENCE, VirtualClock, VirtualLoop
-from anabranch.errors import StandstillError, refused
+from anabranch._virtual import PATIENCE, VirtualClock, VirtualLoop, check_clock, check_waits
+from anabranch.errors import ConfigError, StandstillError, refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -88,6 +89,7 @@ def run(
         What the coroutine returns.
 
     Raises:
+        ConfigError: An argument is not allowed.
         StandstillError: Everything waits for what can never happen; it names what does.
         RuntimeError: An event loop runs in this thread, or the clock is in use already.
         Exception: What the coroutine raises.
@@ -105,9 +107,16 @@ def run(
         >>> ab.testing.run(main(), clock=clock)
         'gave up at 3600.0 s'
     """
-    loop = VirtualLoop(
-        VirtualClock() if clock is None else clock, auto_advance=auto_advance, patience=patience
-    )
+    if not asyncio.iscoroutine(main):
+        raise refused("main", main, "a coroutine: call the async def", subject="run")
+    try:
+        clock = VirtualClock() if clock is None else clock
+        check_clock(clock, subject="run")
+        check_waits(auto_advance, patience, subject="run")
+    except ConfigError:
+        main.close()  # it is not awaited, and need not say so
+        raise
+    loop = VirtualLoop(clock, auto_advance=auto_advance, patience=patience)
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
         try:
             return runner.run(main)
@@ -148,7 +157,7 @@ def virtual_time(
         patience: Real seconds to wait for a thread, a socket or a pipe, as for `run`.
 
     Raises:
-        ConfigError: What is decorated is no `async def`.
+        ConfigError: What is decorated is no `async def`, or an argument is not allowed.
 
     Example:
         >>> import asyncio
@@ -159,6 +168,8 @@ def virtual_time(
         ...     assert clock.now() == 7200.0
         >>> test_a_nap()
     """
+    VirtualClock(start, seed=seed)
+    check_waits(auto_advance, patience, subject="virtual_time")
 
     def decorate(test: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Any]:
         if not inspect.iscoroutinefunction(test):
@@ -271,7 +282,8 @@ def memory_growth(
         rounds: How often to measure.
 
     Raises:
-        ConfigError: `calls`, `warm_up` or `rounds` is less than 1.
+        ConfigError: `call` is no `def` without arguments, or `calls`, `warm_up` or `rounds` is less
+            than 1.
         Exception: What `call` raises.
 
     Example:
@@ -284,6 +296,8 @@ def memory_growth(
         >>> ab.testing.memory_growth(lambda: kept.append(object()), calls=50).blocks >= 50
         True
     """
+    allowed = "a def that takes nothing"
+    check_def(call, argument="call", allowed=allowed, subject="memory_growth")
     counts = {"calls": calls, "warm_up": warm_up, "rounds": rounds}
     for argument, count in counts.items():
         _checked(argument, count, least=1, subject="memory_growth")

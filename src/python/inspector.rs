@@ -1,6 +1,6 @@
 //! What is found out about an undo action when it is registered.
 //!
-//! `anabranch._callables.examine_undo` finds out, in Python, which would cost more than all the rest
+//! `anabranch._callables.examine_action` finds out, in Python, which would cost more than all the rest
 //! of a registration: mostly the same function is registered again and again, so the answer for the
 //! last one is kept.
 
@@ -21,12 +21,17 @@ pub(crate) struct Examined {
     pub(crate) asynchronous: bool,
     /// Whether it has a parameter `ctx`.
     pub(crate) takes_ctx: bool,
+    /// How many arguments it must be given, `ctx` not counted, and how many it may be.
+    pub(crate) takes: (usize, usize),
 }
+
+/// What is not known to be otherwise.
+const ANY_NUMBER: (usize, usize) = (0, usize::MAX);
 
 /// Examines undo actions.
 #[derive(Debug)]
 pub(crate) struct Inspector {
-    /// `anabranch._callables.examine_undo`.
+    /// `anabranch._callables.examine_action`.
     examine: Py<PyAny>,
     /// `types.FunctionType` and `types.MethodType`.
     function: Py<PyAny>,
@@ -60,6 +65,7 @@ impl Inspector {
                     .into(),
                 asynchronous: false,
                 takes_ctx: false,
+                takes: ANY_NUMBER,
             });
         }
         let kind = call.get_type();
@@ -74,12 +80,13 @@ impl Inspector {
         {
             return Ok(examined.clone());
         }
-        let (name, asynchronous, takes_ctx): (String, bool, bool) =
+        let (name, asynchronous, takes_ctx, least, most): (String, bool, bool, usize, usize) =
             self.examine.bind(py).call1((call,))?.extract()?;
         let examined = Examined {
             name: name.into(),
             asynchronous,
             takes_ctx,
+            takes: (least, most),
         };
         if function.get_type().is(&self.function) {
             let kept = (function.unbind(), examined.clone());

@@ -137,6 +137,27 @@ fn refuse_bool(given: Borrowed<'_, '_, PyAny>) -> PyResult<()> {
     Ok(())
 }
 
+/// What an undo action should have been, in the words of an error.
+fn wanted(name: &str, given: usize, least: usize, most: usize) -> String {
+    let arguments = |count: usize| match count {
+        1 => "1 argument".to_owned(),
+        _ => format!("{count} arguments"),
+    };
+    let takes = if least > most {
+        "needs others, which go through functools.partial".to_owned()
+    } else if least == most {
+        format!("takes {least}")
+    } else if given < least {
+        format!("takes at least {least}")
+    } else {
+        format!("takes at most {most}")
+    };
+    let passed = arguments(given);
+    format!(
+        "a callable that can be called with the {passed} passed, and perhaps ctx ({name} {takes})"
+    )
+}
+
 /// What was passed to register it.
 #[derive(Debug)]
 pub(crate) struct Passed<'py> {
@@ -158,10 +179,20 @@ impl Registrar<'_> {
             return Err(self.refused(py, "fn", passed.function, "a callable"));
         }
         let when = self.fit(py, "when", passed.when, "a bool")?;
-        let name = self.fit(py, "name", passed.name, "None or a str")?;
+        let name = self.fit(py, "name", passed.name, "None or a str that is not blank")?;
+        if let Some(blank) = name.as_ref().filter(|name| name.trim().is_empty()) {
+            let blank = blank.into_pyobject(py)?.into_any();
+            return Err(self.refused(py, "name", blank, "None or a str that is not blank"));
+        }
         let Tries(retries) = self.fit(py, "retries", passed.retries, "an int >= 0")?;
         let timeout = self.fit(py, "timeout", passed.timeout, "None or seconds > 0")?;
         let examined = self.inspector.examine(&passed.function)?;
+        let (least, most) = examined.takes;
+        let given = passed.args.len();
+        if !(least..=most).contains(&given) {
+            let allowed = wanted(&examined.name, given, least, most);
+            return Err(self.refused(py, "fn", passed.function, &allowed));
+        }
         Ok(when.then(|| Undo {
             call: passed.function.unbind(),
             args: passed.args.unbind(),

@@ -254,7 +254,7 @@ REFUSED = [
     ({"level": 5}, "level", "'unit', 'branch' or 'pipeline', got 5"),
     ({"when": 1}, "when", "a bool, got 1"),
     ({"when": None}, "when", "a bool, got None"),
-    ({"name": 5}, "name", "None or a str, got 5"),
+    ({"name": 5}, "name", "None or a str that is not blank, got 5"),
     ({"retries": -1}, "retries", "an int >= 0, got -1"),
     ({"retries": "x"}, "retries", "an int >= 0, got 'x'"),
     ({"retries": 1.5}, "retries", "an int >= 0, got 1.5"),
