@@ -49,7 +49,8 @@ class Pipeline(Transforms[T], Stateful[T], Grouping[T], Operators[T], Sinks[T]):
     Each method returns a new Pipeline with one more stage and leaves the old one as it was, so
     two pipelines can share a beginning. `Pipeline[T]` is typed by the items that leave its last
     stage. Callables may be `def` or `async def` wherever nothing else is said; one with a
-    parameter named `ctx` is given the Context of its unit by that name.
+    parameter named `ctx` is given the Context of its unit by that name. A stage whose name is taken
+    gets a number behind it, `parse_2` for instance; reports and errors use that.
 
     An exception in a callable never ends the pipeline (unless `on_error="stop"`): the item, or
     the window, becomes a failure, which the report counts and samples.
@@ -244,7 +245,8 @@ class Pipeline(Transforms[T], Stateful[T], Grouping[T], Operators[T], Sinks[T]):
 
         A cancelled call aborts the run, and waits for its rollback. A handler that swallows its
         own cancellation, or is stuck in a thread, is left behind after 5 s, and listed in the
-        report; one that never suspends blocks the loop, and nothing can end it.
+        report, as is an async source; one that never suspends blocks the loop, and nothing can end
+        it.
 
         Returns:
             The report. Failures are in it, not raised; `report.raise_for_failure()` raises them.
@@ -267,9 +269,10 @@ class Pipeline(Transforms[T], Stateful[T], Grouping[T], Operators[T], Sinks[T]):
         """Run the pipeline in this thread, to its end.
 
         An event loop is opened only if something is asynchronous. On the main thread the first
-        Ctrl-C drains, the second rolls back at once, and the third leaves. A handler that is stuck
-        in a thread is left behind 5 s after the second, and listed in the report; one that runs
-        inline cannot be.
+        Ctrl-C or SIGTERM drains, the second rolls back at once, and the third leaves: it raises
+        KeyboardInterrupt, and `last_report` tells what was left. A handler that does not end is
+        left behind 5 s after the second, and listed in the report, as is an async source; one that
+        runs inline cannot be.
 
         Returns:
             The report. Failures are in it, not raised; `report.raise_for_failure()` raises them.
@@ -279,6 +282,7 @@ class Pipeline(Transforms[T], Stateful[T], Grouping[T], Operators[T], Sinks[T]):
             ClosedError: This Pipeline object has been run already.
             OSError: `tcp_lines` cannot listen on its address.
             RuntimeError: An event loop runs in this thread.
+            KeyboardInterrupt: At the third signal.
 
         Example:
             >>> import anabranch as ab

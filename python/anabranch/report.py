@@ -186,6 +186,8 @@ class Abandonment:
         tenant: The branch's key; None before `fan_out`.
         attempt: The number of the attempt, from 1.
         seconds: How long it had been running by then; since the run was aborted, if that is why.
+
+    An async source that does not end is one, too.
     """
 
     stage: str

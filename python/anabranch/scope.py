@@ -82,7 +82,9 @@ class CompensationScope:
     when it raises; the exception goes on, and `report` tells what was undone. The rollback is
     shielded: a cancellation that caused it, or comes meanwhile, goes on when it has ended.
 
-    Used plainly, a scope has no pool: a `def` runs where `rollback` is called.
+    Used plainly, a scope has no pool: a `def` runs where `rollback` is called. An `async def` needs
+    a loop: the plain block opens one, but where a loop runs already nothing may block it, so the
+    action is stuck, in the report and in a note on the exception: use `async with` there.
 
     Example:
         >>> import anabranch as ab
