@@ -78,13 +78,14 @@ impl Run {
         let now = self.shared.now();
         let mut engine = locked(&self.engine);
         match taker {
-            Some(leg) if !engine.aborted() => {
+            // Not aborted meanwhile: that is done between two of these rounds, and loses them all.
+            Some(leg) => {
                 let item = Item::of_failure(told, &failed);
                 engine.offer(leg, failed.branch, item, now);
                 drop(engine);
                 drop(failed);
             }
-            _ => {
+            None => {
                 failed.error.told = Some(told);
                 engine.lose(failed, now);
             }
