@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from anabranch import _branches, _build, _core, _process
 from anabranch._clock import RunClock
+from anabranch._patience import Patience
 from anabranch._signals import steering
 from anabranch._stages import sink_of
 from anabranch._stateful import fresh
@@ -38,8 +39,6 @@ _logger = logging.getLogger("anabranch")
 
 _IDLE: Final = 0
 _FINISHED: Final = 2
-# Seconds that callables have to end once the run is aborted, before they are left behind.
-_ABORT_GRACE: Final = 5.0
 # How long closing waits for a `def` handler that is still at work.
 _POOL_CLOSE: Final = 2.0
 
@@ -64,11 +63,7 @@ class Session(Generic[T]):
         self._deadline: float | None = None
         # Whether the run is known to drain.
         self._draining = False
-        # When the run was aborted, and when what does not end then is left behind.
-        self._aborted: float | None = None
-        self._patience: float | None = None
-        # What threads were at then; what they have begun since has as much time.
-        self._at_abort: list[_core.Job] = []
+        self._patience = Patience(self._clock)
         # What was asked for before there was a run, by a signal for instance.
         self._asked: Callable[[_core.Run], None] | None = None
         self._crews: Tasks | None = None
@@ -423,17 +418,15 @@ class Session(Generic[T]):
 
     def _step(self, run: _core.Run, *, in_loop: bool) -> int:
         state = run.step(in_loop=in_loop)
-        if self._patience is None and run.aborting:
-            self._aborted = self._clock.now()
-            self._patience = self._aborted + _ABORT_GRACE
-            self._at_abort = [] if self._pool is None else self._pool.busy()
+        if run.aborting:
+            self._patience.begin(self._pool)
         return state
 
     def _until_due(self, run: _core.Run) -> float | None:
         """Return the seconds until a timer, or the end of a grace, is due; None for never."""
         timeout = run.timeout()
         due = min((it.due for it in self._collectors), default=math.inf)
-        for until in (self._deadline, self._patience):
+        for until in (self._deadline, self._patience.due):
             due = due if until is None else min(due, until)
         if due == math.inf:
             return timeout
@@ -506,33 +499,7 @@ class Session(Generic[T]):
         if self._deadline is not None and self._clock.now() >= self._deadline:
             self._deadline = None
             run.abort()
-        if self._patience is not None and self._clock.now() >= self._patience:
-            self._patience = math.inf
-            self._forsake(run)
-
-    def _forsake(self, run: _core.Run) -> None:
-        """Leave the callables behind that do not end though the run was aborted.
-
-        What has begun since then, a window that is flushed for instance, is asked to end first.
-        """
-        now = self._clock.now()
-        passed = 0.0 if self._aborted is None else now - self._aborted
-        seconds = (
-            round(passed, 2) if self._leaving else _ABORT_GRACE * max(1, passed // _ABORT_GRACE)
-        )
-        error = asyncio.CancelledError(
-            f"it had not ended {seconds:g} s after the run was aborted, and was left behind"
-        )
-        later: list[_core.Job] = []
-        if self._pool is not None:
-            busy = self._pool.busy()
-            stuck = [job for job in busy if self._leaving or job in self._at_abort]
-            later = [job for job in busy if job not in stuck]
-            run.forsake(stuck, error, seconds, undo=self._leaving)
-        others = self._crews is not None and self._crews.forsake(error, seconds, undo=self._leaving)
-        if others or later:
-            self._at_abort = later
-            self._patience = now + _ABORT_GRACE
+        self._patience.check(run, self._pool, self._crews)
 
     def _end(self, run: _core.Run) -> Report[T]:
         report = self._end_quietly(run)
@@ -542,7 +509,7 @@ class Session(Generic[T]):
 
     def _end_quietly(self, run: _core.Run) -> Report[T]:
         if self._leaving and not self.forked:
-            self._forsake(run)
+            self._patience.end(run, self._pool, self._crews)
         run.abandon()
         for collector in self._collectors:
             collector.end()

@@ -112,8 +112,8 @@ class Grouping(Builder[T]):
             on_new_branch: A `def` told of each tenant before its branch opens, for the first time
                 or again. If it raises, or `capacity` does, the item that came, and whatever has
                 waited for that, has failed with its code, and the tenant's next one asks again.
-            on_branch_closed: A `def` told of each tenant when its branch has closed; what it
-                raises is logged.
+            on_branch_closed: A `def` told of each tenant when its branch has closed, and its undo
+                actions and finalizers have run; what it raises is logged.
 
         Raises:
             ConfigError: An argument is not allowed, or the stage cannot stand here.

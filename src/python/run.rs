@@ -376,7 +376,7 @@ impl Run {
 
     /// The run was aborted `seconds` ago, and these jobs on the pool do not end: their units fail
     /// with `error`, and their threads are replaced. Called by the driver between two steps; with
-    /// `undo`, and for undo actions, too, when none is to come.
+    /// `undo` when none is to come, and then for undo actions, too.
     #[pyo3(signature = (jobs, error, seconds, *, undo))]
     fn forsake(
         &self,

@@ -139,10 +139,6 @@ fn refuse_bool(given: Borrowed<'_, '_, PyAny>) -> PyResult<()> {
 
 /// What an undo action should have been, in the words of an error.
 fn wanted(name: &str, given: usize, least: usize, most: usize) -> String {
-    let arguments = |count: usize| match count {
-        1 => "1 argument".to_owned(),
-        _ => format!("{count} arguments"),
-    };
     let takes = if least > most {
         "needs others, which go through functools.partial".to_owned()
     } else if least == most {
@@ -152,9 +148,10 @@ fn wanted(name: &str, given: usize, least: usize, most: usize) -> String {
     } else {
         format!("takes at most {most}")
     };
-    let passed = arguments(given);
+    let plural = if given == 1 { "" } else { "s" };
     format!(
-        "a callable that can be called with the {passed} passed, and perhaps ctx ({name} {takes})"
+        "a callable that can be called with the {given} argument{plural} passed, and perhaps ctx \
+         ({name} {takes})"
     )
 }
 

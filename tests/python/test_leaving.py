@@ -17,7 +17,7 @@ from anabranch.testing import virtual_time
 STUBBORN = """
     import asyncio, logging, signal, sys
     import anabranch as ab
-    from anabranch import _driver
+    from anabranch import _patience
 
     # It says what it leaves behind.
     logging.getLogger("anabranch").addHandler(logging.NullHandler())
@@ -123,7 +123,7 @@ def test_e5_so_does_a_third_sigterm_in_a_loop_of_the_program(kind):
 @pytest.mark.parametrize("kind", STAGES)
 def test_e5_two_interrupts_of_a_loop_of_the_program_end_it(kind):
     script = """
-    _driver._ABORT_GRACE = 0.02
+    _patience._GRACE = 0.02
     try:
         asyncio.run(pipeline.run())
     except KeyboardInterrupt:
@@ -136,7 +136,7 @@ def test_e5_two_interrupts_of_a_loop_of_the_program_end_it(kind):
 @pytest.mark.parametrize("kind", STAGES)
 def test_e7_r8_what_two_signals_leave_behind_is_reported_and_nothing_else_said(kind):
     script = """
-    _driver._ABORT_GRACE = 0.02
+    _patience._GRACE = 0.02
     report = pipeline.run_blocking()
     (row,) = report.abandonments
     print(report.outcome, report.abandoned, row.stage, row.tenant, row.attempt, row.seconds)

@@ -12,7 +12,7 @@ import pytest
 from support import DRIVERS, Live, Seen, balanced, child, every_driver, finish, go, wait_for, within
 
 import anabranch as ab
-from anabranch import _driver, _legs
+from anabranch import _driver, _legs, _patience
 from anabranch.testing import VirtualClock, virtual_time
 
 # Real time: for what is stuck in a thread there is no other.
@@ -22,7 +22,7 @@ SHORT = 0.02
 @pytest.fixture
 def no_grace(monkeypatch):
     """Leave behind soon what does not end after an abort; closing would wait for it for ever."""
-    monkeypatch.setattr(_driver, "_ABORT_GRACE", SHORT)
+    monkeypatch.setattr(_patience, "_GRACE", SHORT)
     monkeypatch.setattr(_driver, "_POOL_CLOSE", 3600.0)
 
 
@@ -288,10 +288,10 @@ def test_e5_e7_two_interrupts_end_a_run_with_a_handler_that_is_stuck_in_c():
     script = """
     import logging, threading
     import anabranch as ab
-    from anabranch import _driver
+    from anabranch import _driver, _patience
 
     logging.getLogger("anabranch").addHandler(logging.NullHandler())
-    _driver._ABORT_GRACE = 0.02
+    _patience._GRACE = 0.02
     _driver._POOL_CLOSE = 3600.0
     undone, never = [], threading.Lock()
     never.acquire()

@@ -21,7 +21,8 @@
 //! `evicted` to `removed`, too.
 //!
 //! A **generation** lasts from one opening to the next end: what was registered for the branch
-//! ends with it, well if it was drained or idle, badly if it has failed. What comes for a branch
+//! ends with it, well if it was drained or idle, badly if it has failed. It is over, and the next
+//! one may begin, when the finalizers and undo actions of that have run. What comes for a branch
 //! that is draining waits for the next generation, which therefore overtakes nothing; what comes
 //! for one that is removed or has failed is refused at once, and never queues.
 //!
@@ -214,9 +215,6 @@ pub(crate) struct Life<D: Domain> {
     pub(crate) blocked: Duration,
     /// The end of its generation, still to be carried out once it is at rest.
     pub(crate) ending: Ending,
-    /// Whether what was registered for the generation that ends has been released, or is being
-    /// undone.
-    pub(crate) settled: bool,
     /// How many rollbacks of what was registered for the branch are under way.
     pub(crate) undoing: u32,
     /// Whether somebody will look whether it is idle.
@@ -255,7 +253,6 @@ impl<D: Domain> Life<D> {
             touched: now,
             blocked: Duration::ZERO,
             ending: Ending::None,
-            settled: false,
             undoing: 0,
             watched: false,
             refuses: false,

@@ -46,7 +46,6 @@ impl<D: Domain> Engine<D> {
         if life.ending == Ending::None {
             self.lives.ending.push(branch);
         }
-        life.settled = false;
         // A branch in its back-off has ended its generation already; failures may still wait in its
         // lanes, or be with their operator.
         let ended = life.state == State::Restarting && life.ending == Ending::None;
@@ -222,14 +221,15 @@ impl<D: Domain> Engine<D> {
         if !at_rest {
             return false;
         }
-        if !row.life.settled {
-            self.branches[branch.index()].life.settled = true;
-            match self.branches[branch.index()].life.ending {
-                Ending::None => {}
-                Ending::Well => self.commit_branch(branch, now),
-                // Handlers of failures that were still on their way may have registered something.
-                Ending::Badly | Ending::Quietly => self.undo_branch(branch, now),
-            }
+        if row.life.undoing > 0 {
+            return false;
+        }
+        // Once more after each rollback: handlers of failures that were still on their way, and undo
+        // actions, may have registered something.
+        match row.life.ending {
+            Ending::None => {}
+            Ending::Well => self.commit_branch(branch, now),
+            Ending::Badly | Ending::Quietly => self.undo_branch(branch, now),
         }
         let row = &mut self.branches[branch.index()];
         if row.life.undoing > 0 {
@@ -237,7 +237,6 @@ impl<D: Domain> Engine<D> {
         }
         let (first, lanes) = (row.first, row.lanes.len());
         row.life.ending = Ending::None;
-        row.life.settled = false;
         if row.life.state == State::Restarting {
             let (generation, at) = (row.life.generation, now.after(row.life.waited));
             self.lives

@@ -293,6 +293,8 @@ fn b4_of_two_commands_the_later_one_wins() {
             [9],
             "{last:?}: it has failed before that"
         );
+        assert_eq!(driver.news(), [], "{last:?}");
+        driver.poll();
         let (news, state) = match last {
             Command::Restart => (News::Closed { wanted: true }, State::Open),
             Command::Fail => (News::Closed { wanted: false }, State::Failed),
