@@ -17,7 +17,8 @@ use super::tracked::Way;
 use super::{Hand, Run, locked};
 
 impl Run {
-    /// The first leg from which on operators may take what failed at `stage`.
+    /// The first leg from which on operators may take what failed at `stage`, which is none of
+    /// theirs: what they fail at goes on by [`Run::operator_failed`].
     pub(super) fn behind(&self, stage: usize) -> usize {
         let behind = |leg: &super::LegFacts| leg.role.operator().is_some() && leg.stage > stage;
         let found = self.facts.iter().position(behind);
@@ -96,6 +97,7 @@ impl Run {
         let Some(takes) = &leg.takes else {
             return true;
         };
+        // Ours: nothing raises in it but a signal handler, which the run ends with.
         let result = takes.bind(py).call1((told,)).and_then(|it| it.is_truthy());
         result.unwrap_or_else(|error| {
             self.shared.postpone(py, error);

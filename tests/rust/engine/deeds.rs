@@ -63,6 +63,10 @@ pub(crate) struct Deeds {
     samples: (usize, usize),
     /// Whether what ends no item has failed: the source, or, if all is kept to the end, a branch.
     fell: bool,
+    /// The branches that have failed now.
+    broken: Vec<BranchId>,
+    /// Those that are drained, or idle.
+    closing: Vec<BranchId>,
     /// Whether the run was left before all was undone.
     pub(crate) forsaken: bool,
 }
@@ -77,6 +81,8 @@ impl Deeds {
             left_out: BTreeSet::new(),
             samples: (0, 0),
             fell: false,
+            broken: Vec::new(),
+            closing: Vec::new(),
             forsaken: false,
         }
     }
@@ -100,6 +106,13 @@ impl Deeds {
 
     pub(crate) const fn source_failed(&mut self) {
         self.fell = true;
+    }
+
+    /// The branches that have failed now, at least for the time being, and those whose generation is
+    /// about to end well.
+    pub(crate) fn branches_end(&mut self, broken: Vec<BranchId>, closing: Vec<BranchId>) {
+        self.broken = broken;
+        self.closing = closing;
     }
 
     /// A generation of a branch has ended.
@@ -161,6 +174,8 @@ impl Deeds {
             Owner::Unit => false,
             // It goes with the run, which may have ended before the branch.
             Owner::Branch(branch) if branch != by => well,
+            // Its generation ends when all of these have run.
+            Owner::Branch(branch) if deed.ended.is_none() && self.broken.contains(&branch) => false,
             Owner::Branch(_) | Owner::Run => self.is_good(order, deed, well),
         };
         assert!(
@@ -195,7 +210,11 @@ impl Deeds {
         if deed.seen.is_some_and(|seen| seen != Seen::Released) {
             return;
         }
-        let good = !deed.finalizer && self.is_good(order, deed, well);
+        // Its generation ends well when its finalizers have run.
+        let closing = |branch| deed.ended.is_none() && self.closing.contains(&branch);
+        let early = !self.options.commit_at_end;
+        let closes = early && matches!(deed.owner, Owner::Branch(branch) if closing(branch));
+        let good = !deed.finalizer && (closes || self.is_good(order, deed, well));
         // More were left out than are kept as samples.
         let skips = matches!(self.options.policy, Policy::Skip | Policy::Custom);
         let surplus = skips && engine.undone().len() == MAX_SAMPLES;

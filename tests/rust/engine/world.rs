@@ -302,6 +302,17 @@ impl World {
             }
             self.news.push_back((branch, what));
         }
+        let breaks = |it: &BranchId| self.broken.contains(it) || self.breaks(*it);
+        let (broken, others) = self
+            .branches
+            .iter()
+            .partition::<Vec<BranchId>, _>(|it| breaks(it));
+        let closes = |it: &BranchId| {
+            let (state, _) = self.driver.engine().state(*it);
+            matches!(state, State::Draining | State::Evicted)
+        };
+        let closing = others.into_iter().filter(closes).collect();
+        self.ledger.deeds.branches_end(broken, closing);
         self.ledger.deeds.listed(self.driver.engine());
         let dead = self.driver.graveyard();
         for undo in &dead.undos {
