@@ -78,18 +78,15 @@ impl Run {
         }
         let now = self.shared.now();
         let mut engine = locked(&self.engine);
-        match taker {
+        if let Some(leg) = taker {
             // Not aborted meanwhile: that is done between two of these rounds, and loses them all.
-            Some(leg) => {
-                let item = Item::of_failure(told, &failed);
-                engine.offer(leg, failed.branch, item, now);
-                drop(engine);
-                drop(failed);
-            }
-            None => {
-                failed.error.told = Some(told);
-                engine.lose(failed, now);
-            }
+            let item = Item::of_failure(told, &failed);
+            engine.offer(leg, failed.branch, item, now);
+            drop(engine);
+            drop(failed);
+        } else {
+            failed.error.told = Some(told);
+            engine.lose(failed, now);
         }
     }
 
