@@ -140,7 +140,8 @@ def _takes(fn: Callable[..., Any], *, takes_ctx: bool) -> tuple[int, int]:
     if isinstance(fn, _OPAQUE):
         return 0, _ANY
     if isinstance(fn, functools.partial):
-        return _takes_still(fn, *_takes(fn.func, takes_ctx=takes_ctx))
+        inner = _takes(fn.func, takes_ctx=takes_ctx)
+        return _takes_still(inner, len(fn.args), len(fn.keywords))
     plain = getattr(fn, "__func__", fn)
     if type(plain) is not types.FunctionType or hasattr(plain, "__wrapped__"):
         return _takes_by_signature(fn, takes_ctx=takes_ctx)
@@ -164,12 +165,12 @@ def _takes(fn: Callable[..., Any], *, takes_ctx: bool) -> tuple[int, int]:
     return max(0, needed - own), count if count == _ANY else count - own
 
 
-def _takes_still(fn: functools.partial[Any], least: int, most: int) -> tuple[int, int]:
-    """Return what is left of what the function of a partial takes."""
-    if fn.keywords:
+def _takes_still(inner: tuple[int, int], passed: int, named: int) -> tuple[int, int]:
+    """Return what is left of what a function takes when a partial passes some of it."""
+    least, most = inner
+    if named:
         # They may stand for what is needed; too many are too many all the same.
-        least, most = (0, _ANY) if least > most else (least - len(fn.keywords), most)
-    passed = len(fn.args)
+        least, most = (0, _ANY) if least > most else (least - named, most)
     if passed > most:
         return _ANY, 0
     return max(0, least - passed), most if most == _ANY else most - passed
