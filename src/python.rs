@@ -36,6 +36,7 @@ mod pass;
 mod plan;
 mod readers;
 mod report;
+mod results;
 mod retry;
 mod run;
 mod scope;
@@ -74,6 +75,8 @@ mod _core {
     use super::plan::{PyPlan, check_channel, check_retry, check_tcp, check_window};
     #[pymodule_export]
     use super::readers::Readers;
+    #[pymodule_export]
+    use super::results::results;
     #[pymodule_export]
     use super::retry::{RetryBudget, has_zone};
     #[pymodule_export]

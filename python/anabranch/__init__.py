@@ -27,6 +27,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from anabranch import _process as _process  # first: it is to be the last to run at exit
+from anabranch import _landing
 from anabranch._core import RetryBudget, UndoAction, WindowInfo, __version__
 from anabranch._stages import StageInfo
 from anabranch.branch import OVERFLOW, Branch, BranchPolicy, fail, restart
@@ -279,4 +280,6 @@ def __getattr__(name: str) -> object:
     if module is None:
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
+    if module == "result":
+        _landing.admit(name)
     return getattr(importlib.import_module(f"anabranch.{module}"), name)

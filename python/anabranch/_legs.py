@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from anabranch import _pass, _weave
+from anabranch._landing import land
 from anabranch._stages import OPERATORS, Stage
 from anabranch.branch import pace
 
@@ -296,12 +297,12 @@ def _ensuring(stage: Stage) -> Callable[..., Any]:
     assert fn is not None  # noqa: S101 - for the type: it has one
 
     async def ensured(item: object, **ctx: object) -> object:
-        if not await fn(item, **ctx):
+        if not land(await fn(item, **ctx)):
             raise refusal(item)
         return item
 
     def ensured_here(item: object, **ctx: object) -> object:
-        if not fn(item, **ctx):
+        if not land(fn(item, **ctx)):
             raise refusal(item)
         return item
 

@@ -12,6 +12,8 @@ rules it is written by:
   made only where somebody asks;
 - the `guarded` form asks of each key whether its branch refuses what comes, before the stages
   behind the fan-out are called. It is used only while some branch does;
+- each is written twice: `blind`, and, the same line for line, with a look at each value that may
+  be a Result (see `anabranch._landing`);
 - a `counted` pass also notes what a stage behind the fan-out took out, once something has failed:
   for a branch's streak of failures that is a success.
 """
@@ -24,14 +26,24 @@ import re
 import zlib
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from anabranch import _landing
 from anabranch.keys import AttrKey, ItemKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from types import FunctionType
 
     from anabranch._stages import Stage
+
+    class Made(Protocol):
+        """What is written: a loop, or a woven pass."""
+
+        @property
+        def function(self) -> FunctionType: ...
+
+Form = TypeVar("Form", bound="Made")
 
 _PARAMETERS = (
     "chunk",
@@ -45,10 +57,12 @@ _PARAMETERS = (
     "taken",
     "watched",
 )
+# Globals of every pass, and a variable, for Results.
+LANDING = {"results": _landing.RESULTS, "land": _landing.land, "type": type}
 # Sources kept for tracebacks: those of the latest pipelines, however many a process makes.
 _MOST_SOURCES = 256
 _sources: OrderedDict[str, None] = OrderedDict()
-_LOCALS = frozenset({*_PARAMETERS, "error", "index", "key", "filtered", "len"})
+_LOCALS = frozenset({*_PARAMETERS, *LANDING, "given", "error", "index", "key", "filtered", "len"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +75,7 @@ class Loop:
         source: The source, for people.
     """
 
-    function: Callable[..., None]
+    function: FunctionType
     lines: list[tuple[int, int]]
     source: str
 
@@ -112,6 +126,7 @@ class Writer:
         behind: Whether the fan-out comes before these stages.
         guards: Whether it is the guarded form.
         counts: Whether it notes what stages take out.
+        sees: Whether it looks for Results.
     """
 
     names: dict[str, object]
@@ -125,6 +140,19 @@ class Writer:
     behind: bool = False
     guards: bool = False
     counts: bool = False
+    sees: bool = False
+
+    def landed(self, expression: str) -> str:
+        """Return an expression for what is given, or for its value if it is an `Ok`."""
+        if not self.sees:
+            return expression
+        return f"(land(given) if type(given := {expression}) in results else given)"
+
+    def land(self, indent: int, value: str) -> int:
+        """Add a line that unwraps what is in a variable; return its number."""
+        landing = f"if type({value}) in results: {value} = land({value})"
+        self.line(indent, landing if self.sees else "# may be a Result")
+        return len(self.lines)
 
     def line(self, indent: int, text: str, stage: int | None = None) -> None:
         """Add a line, which may be a stage's."""
@@ -179,10 +207,20 @@ def generate(
     def loop(*, guards: bool) -> tuple[Loop, Writer]:
         # What makes a value gives it a variable of its own: a failure lists them all.
         made = [f"v{number}" for number, stage in stages if stage.kind in ("map", "flat_map")]
-        writer = Writer(
-            {}, tracked, values=("v", *made), behind=behind, guards=guards, counts=counted
-        )
-        return _written(pipeline, stages, writer, keyed=keyed), writer
+
+        def written(*, sees: bool) -> tuple[Loop, Writer]:
+            writer = Writer(
+                dict(LANDING),
+                tracked,
+                values=("v", *made),
+                behind=behind,
+                guards=guards,
+                counts=counted,
+                sees=sees,
+            )
+            return _written(pipeline, stages, writer, keyed=keyed), writer
+
+        return seeing(lambda sees: written(sees=sees), [stage.fn for _, stage in stages])
 
     plain, writer = loop(guards=False)
     return Pass(
@@ -197,6 +235,23 @@ def generate(
     )
 
 
+def seeing(
+    written: Callable[[bool], tuple[Form, Writer]], functions: Sequence[object]
+) -> tuple[Form, Writer]:
+    """Write a pass so that it looks for Results as soon as there can be any.
+
+    Args:
+        written: Writes it; told whether it looks for them.
+        functions: The callables in it.
+    """
+    sees = written(True)
+    if _landing.expected(functions):
+        return sees
+    blind = written(False)
+    _landing.attend(blind[0].function, sees[0].function.__code__)
+    return blind
+
+
 def _written(
     pipeline: str, stages: Sequence[tuple[int, Stage]], writer: Writer, *, keyed: bool
 ) -> Loop:
@@ -209,13 +264,17 @@ def _written(
     writer.line(1, "while True:")
     writer.line(2, "try:")
     writer.line(3, f"for {'index, v' if tracked else 'v'} in chunk:")
+    entry = writer.land(4, "v")
     _body(writer, stages, "v", 4, keyed=keyed)
     writer.line(3, "return")
     writer.line(2, "except Exception as error:")
     _caught(writer, 3, open_counter=0 if counters else None)
     source = "\n".join(writer.lines) + "\n"
     function = compiled(pipeline, source, writer.names)
-    return Loop(function=function, lines=writer.stages, source=source)
+    # Last: whoever asks where a pass is, without a line, means its first stage.
+    before = stages[0][0] - 1
+    writer.inputs.append((before, 0))
+    return Loop(function=function, lines=[*writer.stages, (entry, before)], source=source)
 
 
 def _body(
@@ -231,6 +290,7 @@ def _body(
                 writer.line(indent, f"if key in refusing: {refused}; continue", number)
             continue
         call = f"{writer.bind(stage.fn, stage.name)}({value}{_context(writer, stage, number)})"
+        call = writer.landed(call)
         if stage.kind == "map":
             value = f"v{number}"
             writer.line(indent, f"{value} = {call}", number)
@@ -253,7 +313,7 @@ def _body(
             writer.line(indent, f"for {value} in {call}:", number)
             writer.line(indent + 1, f"{counter} += 1")
             noted = _notes(writer)
-            _children(writer, stages[at + 1 :], value, indent + 1, keyed=keyed)
+            _children(writer, (number, stages[at + 1 :]), value, indent + 1, keyed=keyed)
             if noted:
                 writer.line(indent, f"if not {counter}:")
                 _note(writer, indent + 1)
@@ -263,13 +323,17 @@ def _body(
 
 
 def _children(
-    writer: Writer, stages: Sequence[tuple[int, Stage]], value: str, indent: int, *, keyed: bool
+    writer: Writer,
+    behind: tuple[int, Sequence[tuple[int, Stage]]],
+    value: str,
+    indent: int,
+    *,
+    keyed: bool,
 ) -> None:
-    if not stages:
-        _emit(writer, value, indent, keyed=keyed)
-        return
+    number, stages = behind
     inner = writer.depth if any(stage.kind == "flat_map" for _, stage in stages) else None
     writer.line(indent, "try:")
+    writer.stages.append((writer.land(indent + 1, value), number))
     _body(writer, stages, value, indent + 1, keyed=keyed)
     writer.line(indent, "except Exception as error:")
     _caught(writer, indent + 1, open_counter=inner)
@@ -330,7 +394,8 @@ def _key(writer: Writer, stage: Stage, value: str, number: int) -> str:
         return f"{value}[{by!r}]"
     if isinstance(by, ItemKey):
         return f"{value}[{by.key!r}]"
-    return f"{writer.bind(stage.fn, stage.name)}({value}{_context(writer, stage, number)})"
+    call = f"{writer.bind(stage.fn, stage.name)}({value}{_context(writer, stage, number)})"
+    return writer.landed(call)
 
 
 def function_name(pipeline: str) -> str:
@@ -339,7 +404,7 @@ def function_name(pipeline: str) -> str:
     return f"pass_of_{name}"
 
 
-def compiled(pipeline: str, source: str, names: dict[str, Any]) -> Callable[..., Any]:
+def compiled(pipeline: str, source: str, names: dict[str, Any]) -> FunctionType:
     """Compile a generated function, and let tracebacks show its source."""
     # The same source has the same name, so that running a pipeline again and again adds nothing.
     checksum = zlib.crc32(source.encode())
@@ -348,7 +413,7 @@ def compiled(pipeline: str, source: str, names: dict[str, Any]) -> Callable[...,
     exec(compile(source, filename, "exec"), namespace)  # noqa: S102 - our own source
     # Without an entry here tracebacks through the pass would show no source line.
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
-    function: Callable[..., Any] = namespace[function_name(pipeline)]
+    function: FunctionType = namespace[function_name(pipeline)]
     _sources[filename] = None
     _sources.move_to_end(filename)
     if len(_sources) > _MOST_SOURCES:

@@ -10,12 +10,13 @@ rest of the batch goes back to its queue.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from anabranch import _pass
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator, Sequence
+    from collections.abc import Sequence
+    from types import FunctionType
 
     from anabranch._stages import Stage
 
@@ -27,12 +28,12 @@ class Woven:
     """A woven pass.
 
     Attributes:
-        function: The coroutine function; called with the items and with a list of one number, to
+        function: A coroutine function, called with the items and with a list of one number, to
             which it adds the items that a filter took out.
         lines: The stage number behind each line of its source.
     """
 
-    function: Callable[[Iterator[Any], list[int]], Coroutine[Any, Any, None]]
+    function: FunctionType
     lines: dict[int, int]
 
     def stage_of(self, error: BaseException) -> int | None:
@@ -58,12 +59,20 @@ def weave(
     """
     if any(stage.kind not in _WOVEN or stage.takes_ctx for _, stage in stages):
         return None
-    writer = _pass.Writer({}, tracked=False)
+    functions = [stage.fn for _, stage in (*stages, sink)]
+    return _pass.seeing(lambda sees: _woven(pipeline, stages, sink, sees=sees), functions)[0]
+
+
+def _woven(
+    pipeline: str, stages: Sequence[tuple[int, Stage]], sink: tuple[int, Stage], *, sees: bool
+) -> tuple[Woven, _pass.Writer]:
+    writer = _pass.Writer(dict(_pass.LANDING), tracked=False, sees=sees)
     writer.line(0, f"async def {_pass.function_name(pipeline)}(chunk, filtered):")
     writer.line(1, "for v in chunk:")
+    entry = writer.land(2, "v")
     value = "v"
     for number, stage in stages:
-        call = f"{writer.bind(stage.fn, stage.name)}({value})"
+        call = writer.landed(f"{writer.bind(stage.fn, stage.name)}({value})")
         if stage.kind == "map":
             value = f"v{number}"
             writer.line(2, f"{value} = {call}", number)
@@ -72,7 +81,9 @@ def weave(
         else:
             writer.line(2, call, number)
     number, stage = sink
-    writer.line(2, f"await {writer.bind(stage.fn, stage.name)}({value})", number)
+    last = f"await {writer.bind(stage.fn, stage.name)}({value})"
+    writer.line(2, writer.landed(last), number)
     source = "\n".join(writer.lines) + "\n"
     function = _pass.compiled(pipeline, source, writer.names)
-    return Woven(function=function, lines=dict(writer.stages))
+    lines = dict([*writer.stages, (entry, 0)])
+    return Woven(function=function, lines=lines), writer

@@ -11,6 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from anabranch import _core
+from anabranch._landing import land
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -191,7 +192,8 @@ class Crew:
                     if serve is None:
                         # Here: a coroutine in between would cost at each resumption.
                         for unit in feed:
-                            await handler(unit)
+                            if (given := await handler(unit)) is not None:
+                                land(given)
                     else:
                         await serve(feed, handler)
                 except (KeyboardInterrupt, SystemExit) as error:
@@ -283,10 +285,11 @@ async def _serve_batches(feed: _core.Feed, handler: Callable[..., Awaitable[Any]
     while True:
         while (batch := feed.batch()) is not None:
             for unit in batch:
-                await handler(unit)
+                if (given := await handler(unit)) is not None:
+                    land(given)
         # What comes alone: a further attempt, an item with a history.
         for unit in feed:
-            await handler(unit)
+            land(await handler(unit))
             break
         else:
             return

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Never, TypeGuard, TypeVar, cast,
 
 from anabranch._calls import act, begun, check_context
 from anabranch._failures import code_of, mapped
+from anabranch._landing import loaded
 from anabranch.codes import CODES
 from anabranch.context import Context, child_of
 from anabranch.errors import EnsureError, ResultError, check_name, refused
@@ -582,3 +583,7 @@ def _check_code(code: object, subject: str, *, but: str | None = None) -> None:
     if not isinstance(code, str) or not code or (code in CODES and code != but):
         allowed = "a code of your own: a str that is not one of ab.CODES"
         raise refused("code", code, allowed, subject=subject)
+
+
+# There can be none before: generated passes look for them from here on.
+loaded(Ok, Err)

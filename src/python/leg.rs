@@ -58,8 +58,7 @@ pub(crate) struct PassSpec {
 impl PassSpec {
     /// Its first stage: where it is, as far as one can tell from outside.
     pub(crate) fn stage(&self) -> usize {
-        let stages = self.r#loop.lines.iter().map(|(_, stage)| *stage);
-        stages.min().unwrap_or(0)
+        self.r#loop.lines.first().map_or(0, |(_, stage)| *stage)
     }
 }
 

@@ -10,6 +10,7 @@ use pyo3::types::{PyDict, PyList, PyTuple};
 use super::context::{Context, undo_port};
 use super::domain::{Failure, PyDomain};
 use super::leg::{Leg, Role};
+use super::results;
 use super::run::Run;
 use super::undo::Undo;
 
@@ -174,6 +175,7 @@ impl InHand {
         result: CallResult,
         stage: Option<usize>,
     ) -> GivenBack {
+        let result = result.and_then(|value| results::landed(py, value));
         match self {
             Self::Unit {
                 unit,

@@ -10,6 +10,7 @@ use pyo3::types::PyList;
 use super::super::domain::PyDomain;
 use super::super::leg::{Leg, Sizes};
 use super::super::pass::{Input, Taken};
+use super::super::results;
 use super::super::source::Source;
 use super::super::work::ends_the_process;
 use super::order::{Lost, Routed, Standing};
@@ -64,6 +65,7 @@ impl Run {
         let legs = self.legs()?;
         let entry = &legs[hand.entry];
         if entry.r#pass.is_none()
+            && !results::known(py)
             && let Source::Sequence { items, next } = &mut hand.source
             && let Ok(list) = items.bind(py).cast_exact::<PyList>()
         {
@@ -183,7 +185,7 @@ impl Run {
         let Some(hand) = hand.as_mut() else {
             return Ok(None);
         };
-        let room = Self::straight_room(hand, &locked(&self.engine));
+        let room = Self::straight_room(py, hand, &locked(&self.engine));
         if room == 0 {
             return Ok(None);
         }
@@ -202,8 +204,10 @@ impl Run {
     }
 
     /// How many items a worker may take straight from the source now.
-    pub(super) fn straight_room(hand: &Hand, engine: &Engine<PyDomain>) -> usize {
-        let may = hand.straight && hand.source.is_ready() && engine.straight();
+    pub(super) fn straight_room(py: Python<'_>, hand: &Hand, engine: &Engine<PyDomain>) -> usize {
+        // Results are looked for on the way to the queue.
+        let may =
+            hand.straight && hand.source.is_ready() && engine.straight() && !results::known(py);
         if may { engine.room() } else { 0 }
     }
 
@@ -236,12 +240,15 @@ impl Run {
             return self.flow_tracked(py, hand, &way, inputs);
         }
         let count = items.len();
-        let Some(spec) = &leg.pass else {
+        let passed = match &leg.pass {
+            Some(spec) => Some(self.run_pass(py, hand, spec, items, Vec::new())?),
+            None => results::sifted(py, items, 0)?,
+        };
+        let Some(passed) = passed else {
             let routed = self.route_plain(py, hand, leg, items.iter(), None);
             self.settle_plain(py, hand, routed, Vec::new());
             return Ok(None);
         };
-        let passed = self.run_pass(py, hand, spec, items, Vec::new())?;
         let produced = usize::try_from(passed.produced).unwrap_or(usize::MAX);
         let gone = passed.out.len() + passed.failed.len();
         // A signal handler may raise right after an item was let through: it then fails, too.

@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 use super::super::domain::{FIRST_TASKS, INLINE, POOL, PyDomain, UNDO};
 use super::super::job::Job;
 use super::super::leg::Role;
+use super::super::results::is_result;
 use super::super::source::Source;
 use super::super::work::{CallResult, GivenBack, InHand, ends_the_process};
 use super::{FINISHED, Hand, IDLE, MORE, Run, locked};
@@ -80,7 +81,7 @@ impl Run {
             progress |= self.move_failures(py)?;
             let (tasks_wait, room) = {
                 let engine = locked(&self.engine);
-                let room = match Self::straight_room(hand, &engine) {
+                let room = match Self::straight_room(py, hand, &engine) {
                     0 => engine.room(),
                     // A worker that takes the rest by itself is only roused.
                     _ => 1,
@@ -320,6 +321,10 @@ impl Run {
     /// Whether a `def` callable has returned what should be awaited.
     fn is_awaitable(&self, hand: &Hand, value: &Bound<'_, PyAny>) -> bool {
         if value.is_none() || value.is_exact_instance_of::<pyo3::types::PyBool>() {
+            return false;
+        }
+        // Awaited, a Result is itself.
+        if is_result(value) {
             return false;
         }
         hand.is_awaitable

@@ -11,6 +11,7 @@ use pyo3::types::PyList;
 use super::super::domain::{Failure, PyDomain};
 use super::super::leg::{Leg, PassSpec};
 use super::super::pass::{Input, Passed};
+use super::super::results;
 use super::super::undo::Undo;
 use super::holders::Holders;
 use super::order::{Order, Standing};
@@ -136,7 +137,11 @@ impl Run {
                     .collect();
                 self.run_pass(py, hand, spec, &values, tenants)?
             }
-            None => Passed::untouched(values),
+            None => {
+                let before = way.index.checked_sub(1);
+                let stage = before.map_or(0, |leg| self.facts[leg].stage);
+                results::sifted(py, &values, stage)?.unwrap_or_else(|| Passed::untouched(values))
+            }
         };
         for (at, produced) in passed.grown.drain(..) {
             if let Some(input) = inputs.get_mut(at) {
