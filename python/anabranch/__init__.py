@@ -27,7 +27,6 @@ import importlib
 from typing import TYPE_CHECKING
 
 from anabranch import _process as _process  # first: it is to be the last to run at exit
-from anabranch import _landing
 from anabranch._core import RetryBudget, UndoAction, WindowInfo, __version__
 from anabranch._stages import StageInfo
 from anabranch.branch import OVERFLOW, Branch, BranchPolicy, fail, restart
@@ -97,6 +96,7 @@ if TYPE_CHECKING:
     from anabranch._windowed import Windowed, window
     from anabranch.child import Child
     from anabranch.group import ErrGroup, WaitGroup
+    from anabranch.heartbeat import Heartbeat
     from anabranch.monitor import Attached, attach
     from anabranch.outbox import Draft, Message, Outbox
     from anabranch.result import Err, Ok, Result
@@ -151,6 +151,7 @@ __all__ = [
     "GroupFailed",
     "HandlerError",
     "HandlerTimeout",
+    "Heartbeat",
     "ItemKey",
     "LeaseLost",
     "Merge",
@@ -234,6 +235,7 @@ _LATER = {
     "Err": "result",
     "ErrGroup": "group",
     "FanInReport": "_fan_in",
+    "Heartbeat": "heartbeat",
     "Merge": "_merge",
     "Message": "outbox",
     "Ok": "result",
@@ -281,5 +283,7 @@ def __getattr__(name: str) -> object:
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
     if module == "result":
+        from anabranch import _landing
+
         _landing.admit(name)
     return getattr(importlib.import_module(f"anabranch.{module}"), name)

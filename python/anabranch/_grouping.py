@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from anabranch._callables import WithCtx
     from anabranch._stages import FanOutOptions, OnFull
     from anabranch.branch import BranchPolicy
+    from anabranch.heartbeat import Heartbeat
     from anabranch.keys import AttrKey, ItemKey
     from anabranch.pipeline import Pipeline
 
@@ -169,6 +170,45 @@ class Grouping(Builder[T]):
             (30, 2.9)
         """
         return self._extended("throttle", name, {"rate": rate, "burst": burst})
+
+    def heartbeat(
+        self, *, every: float | timedelta, name: str | None = None
+    ) -> Pipeline[T | Heartbeat]:
+        """Add a Heartbeat where nothing has come for a while; after `fan_out`, of each branch.
+
+        The first one says that a branch has become idle, and the next ones that it still is. They
+        come at multiples of `every` after the last item that came here, by the pipeline's clock;
+        the first item of a branch begins it. There are none while the branch is paused or drains,
+        or has items waiting here, and none once the source has ended. Those of a branch end when
+        it has been silent for `idle_ttl`, and it is evicted when that has passed again.
+
+        A Heartbeat is an item like others: it goes through the stages that follow, and counts as
+        produced.
+
+        Args:
+            every: Seconds.
+            name: The stage's name; "heartbeat" by default.
+
+        Raises:
+            ConfigError: An argument is not allowed, or the stage cannot stand here.
+
+        Example:
+            >>> import asyncio
+            >>> import anabranch as ab
+            >>> async def source():
+            ...     yield "acme"
+            ...     await asyncio.sleep(25.0)
+            ...     yield "acme"
+            >>> pipeline = ab.Pipeline("p").source(source()).fan_out(by=lambda it: it)
+            >>> pipeline = pipeline.heartbeat(every=10.0).collect()
+            >>> for item in ab.testing.run(pipeline.run()).items:
+            ...     print(item)
+            acme
+            Heartbeat(tenant='acme', silent=10.0, number=1)
+            Heartbeat(tenant='acme', silent=20.0, number=2)
+            acme
+        """
+        return self._extended("heartbeat", name, {"every": every})
 
     def window(
         self,

@@ -65,6 +65,7 @@ class Leg:
     concurrency: int
     ordered: bool
     throttle: tuple[float, int] | None
+    heartbeat: float | None
     retry: Policy | None
     timeout: float | None
     grace: float
@@ -87,6 +88,7 @@ class Legs:
     fused: list[tuple[int, Stage]] = field(default_factory=list[tuple[int, Stage]])
     window: Stage | None = None
     throttle: Stage | None = None
+    heartbeat: Stage | None = None
     capacity: int = _TRUNK_CAPACITY
     isolate: bool = False
     fan_leg: int | None = None
@@ -99,19 +101,17 @@ class Legs:
             return
         own_call = stage.is_async or stage.options.get("retry") is not None
         if stage.kind == "window":
-            if self.window is not None:
+            if self.window is not None or self.heartbeat is not None:
                 self.forward(number)
             self.window = stage
-        elif stage.kind == "throttle":
-            if self.window is not None or self.throttle is not None:
-                self.forward(number)
-            self.throttle = stage
+        elif stage.kind in ("throttle", "heartbeat"):
+            self.timed(number, stage)
         elif stage.kind in ("for_each", "collect", "to_channel") or (
             own_call and stage.kind != "fan_out"
         ):
             self.close(number, stage)
         else:
-            if self.window is not None or self.throttle is not None:
+            if self.waits:
                 self.forward(number)
             self.fused.append((number, stage))
             if stage.kind == "fan_out":
@@ -123,9 +123,23 @@ class Legs:
                 self.capacity = capacity if isinstance(capacity, int) else _TRUNK_CAPACITY
                 self.isolate = stage.options["isolate"]
 
+    def timed(self, number: int, stage: Stage) -> None:
+        """Begin a leg with what goes by the clock."""
+        if self.waits:
+            self.forward(number)
+        if stage.kind == "throttle":
+            self.throttle = stage
+        else:
+            self.heartbeat = stage
+
+    @property
+    def waits(self) -> bool:
+        """Whether a window, a throttle or a heartbeat stands in front of what comes next."""
+        return not (self.window is None and self.throttle is None and self.heartbeat is None)
+
     def operator(self, number: int, stage: Stage) -> None:
         """Add a leg for failures."""
-        if stage.kind == "recover" and (self.window is not None or self.throttle is not None):
+        if stage.kind == "recover" and self.waits:
             # What it gives does not go into a window that stands before it.
             self.forward(number)
         options = stage.options
@@ -149,6 +163,7 @@ class Legs:
             concurrency=options.get("concurrency", 1),
             ordered=options.get("ordered", False),
             throttle=None,
+            heartbeat=None,
             retry=None if retry is None else retry_policy(retry),
             timeout=options.get("timeout"),
             grace=_TIMEOUT_GRACE,
@@ -157,7 +172,7 @@ class Legs:
         self.legs.append(leg)
 
     def forward(self, number: int) -> None:
-        """End the leg with its window, or its throttle: what follows comes behind it."""
+        """End the leg with its window, throttle or heartbeat: what follows comes behind it."""
         self._append(number - 1, "forward", "inline", None, takes_ctx=False)
 
     def close(self, number: int, stage: Stage) -> None:
@@ -203,8 +218,7 @@ class Legs:
             and stage.options["retry"] is None
             and stage.options["timeout"] is None
             and not self.legs
-            and self.window is None
-            and self.throttle is None
+            and not self.waits
             and self.fan_leg is None
         )
 
@@ -242,6 +256,7 @@ class Legs:
                 concurrency=concurrency,
                 ordered=ordered,
                 throttle=None if self.throttle is None else _pace(self.throttle),
+                heartbeat=None if self.heartbeat is None else self.heartbeat.options["every"],
                 retry=None if retry is None else retry_policy(retry),
                 timeout=timeout,
                 grace=_TIMEOUT_GRACE,
@@ -250,6 +265,7 @@ class Legs:
         self.fused = []
         self.window = None
         self.throttle = None
+        self.heartbeat = None
 
     def _rest(self, last: int) -> None:
         """Give what recovers failures the stages between it and the handler that now follows."""

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         @property
         def function(self) -> FunctionType: ...
 
+
 Form = TypeVar("Form", bound="Made")
 
 _PARAMETERS = (
@@ -220,7 +221,7 @@ def generate(
             )
             return _written(pipeline, stages, writer, keyed=keyed), writer
 
-        return seeing(lambda sees: written(sees=sees), [stage.fn for _, stage in stages])
+        return seeing(written, [stage.fn for _, stage in stages])
 
     plain, writer = loop(guards=False)
     return Pass(
@@ -236,18 +237,18 @@ def generate(
 
 
 def seeing(
-    written: Callable[[bool], tuple[Form, Writer]], functions: Sequence[object]
+    written: Callable[..., tuple[Form, Writer]], functions: Sequence[object]
 ) -> tuple[Form, Writer]:
     """Write a pass so that it looks for Results as soon as there can be any.
 
     Args:
-        written: Writes it; told whether it looks for them.
+        written: Writes it; told by `sees` whether it looks for them.
         functions: The callables in it.
     """
-    sees = written(True)
+    sees = written(sees=True)
     if _landing.expected(functions):
         return sees
-    blind = written(False)
+    blind = written(sees=False)
     _landing.attend(blind[0].function, sees[0].function.__code__)
     return blind
 

@@ -33,6 +33,7 @@ Kind: TypeAlias = Literal[
     "dead_letter",
     "fan_out",
     "throttle",
+    "heartbeat",
     "window",
     "for_each",
     "collect",

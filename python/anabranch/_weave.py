@@ -10,6 +10,7 @@ rest of the batch goes back to its queue.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from anabranch import _pass
@@ -60,7 +61,7 @@ def weave(
     if any(stage.kind not in _WOVEN or stage.takes_ctx for _, stage in stages):
         return None
     functions = [stage.fn for _, stage in (*stages, sink)]
-    return _pass.seeing(lambda sees: _woven(pipeline, stages, sink, sees=sees), functions)[0]
+    return _pass.seeing(partial(_woven, pipeline, stages, sink), functions)[0]
 
 
 def _woven(

@@ -18,6 +18,7 @@
 //! - `engine/full.rs`: what becomes of items for a full branch, and how long it holds up others.
 //! - `engine/life.rs`: how branches open, pause and are commanded; `engine/generations.rs`: how they
 //!   end; `engine/idle.rs`: how they are evicted; `engine/streaks.rs`: when they have failed.
+//! - `engine/beats.rs`: which branches hear that nothing has come for a while.
 //! - `engine/outcome.rs`: success, failure, retry.
 //! - `engine/operators.rs`: where failures go that an operator behind them takes.
 //! - `engine/overdue.rs`: attempts that must end in time.
@@ -29,6 +30,7 @@
 //! - `engine/end.rs`: the source's end, drain and abort.
 
 mod batch;
+mod beats;
 mod end;
 mod full;
 mod generations;
@@ -51,6 +53,7 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::time::Duration;
 
 pub use batch::Batch;
+pub use beats::Beat;
 pub use full::{Refused, Why};
 pub use life::{BranchOptions, OnBranchError};
 pub use look::{DURATIONS, Gauge, LaneLook, LegLook, Look, Stage, StageLook};
@@ -72,6 +75,7 @@ use crate::report::Counts;
 use crate::retry::{Random, Retry};
 use crate::throttle::Rate;
 use crate::window::WindowOptions;
+use beats::Beats;
 use end::Phase;
 use full::Stalls;
 use life::Lives;
@@ -106,6 +110,8 @@ pub struct LegOptions {
     pub ordered: bool,
     /// How fast items go on from the queue, per branch; `None`: as fast as can be.
     pub throttle: Option<Rate>,
+    /// How long nothing may come before the branch is told so, and how often; `None`: never.
+    pub heartbeat: Option<Duration>,
     /// What happens after a failed attempt; `None`: there is one attempt.
     pub retry: Option<Retry>,
     /// How long an attempt may take; `None`: any time.
@@ -200,6 +206,7 @@ pub struct Engine<D: Domain> {
     ways: Ways<D>,
     lives: Lives,
     stalls: Stalls,
+    beats: Beats,
     gauges: Gauges,
     /// Items that were not let in, for the driver to make failures of.
     refused: Vec<Refused<D>>,
@@ -268,6 +275,7 @@ impl<D: Domain> Engine<D> {
             ways,
             lives: Lives::default(),
             stalls: Stalls::default(),
+            beats: Beats::default(),
             gauges: Gauges::new(legs),
             refused: Vec::new(),
             random: Random::new(config.seed),
@@ -348,6 +356,7 @@ impl<D: Domain> Engine<D> {
         self.overrun(now);
         self.close_legs(now);
         self.end_generations(now);
+        self.beat(now);
         self.evict_idle(now);
         self.give_up_rollbacks(now);
         self.settle_whole(now);
@@ -364,6 +373,7 @@ impl<D: Domain> Engine<D> {
             self.whole.patience(),
             self.stalls.deadline(),
             self.idle_deadline(),
+            self.beat_deadline(),
         ]
         .into_iter()
         .flatten()

@@ -76,6 +76,8 @@ pub enum Kind {
     FanOut,
     /// Lets so many per second go on, and delays the others.
     Throttle,
+    /// Adds an item where nothing has come for a while.
+    Heartbeat,
     /// Gathers several into one unit.
     Window,
     /// Ends the course in a call.
@@ -88,7 +90,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of the builder's documentation.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Source,
         Self::Map,
         Self::Filter,
@@ -102,6 +104,7 @@ impl Kind {
         Self::DeadLetter,
         Self::FanOut,
         Self::Throttle,
+        Self::Heartbeat,
         Self::Window,
         Self::ForEach,
         Self::Collect,
@@ -124,6 +127,7 @@ impl Kind {
             Self::DeadLetter => "dead_letter",
             Self::FanOut => "fan_out",
             Self::Throttle => "throttle",
+            Self::Heartbeat => "heartbeat",
             Self::Window => "window",
             Self::ForEach => "for_each",
             Self::Collect => "collect",

@@ -78,6 +78,8 @@ pub(crate) struct LegSpec<'py> {
     ordered: bool,
     /// Items per second, and how many at once.
     throttle: Option<(f64, u32)>,
+    /// Seconds.
+    heartbeat: Option<f64>,
     retry: Option<RetrySpec<'py>>,
     /// Seconds.
     timeout: Option<f64>,
@@ -241,6 +243,7 @@ impl LegSpec<'_> {
             concurrency: self.concurrency,
             ordered: self.ordered && role != Role::Sink,
             throttle: self.throttle.map(|(rate, burst)| pace(rate, burst)),
+            heartbeat: self.heartbeat.map(seconds),
             retry: policy,
             timeout: self.timeout.map(seconds),
             grace: seconds(self.grace),

@@ -69,6 +69,7 @@ impl Job {
             concurrency: 1,
             ordered: true,
             throttle: None,
+            heartbeat: None,
             retry: None,
             timeout: None,
             grace: Duration::ZERO,

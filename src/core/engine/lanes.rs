@@ -37,6 +37,10 @@ impl<D: Domain> Engine<D> {
             self.turn_away(leg, branch, item, now);
             return;
         }
+        if options.heartbeat.is_some() {
+            self.heard(leg, branch, now);
+        }
+        let options = &self.config.legs[leg];
         let row = &mut self.branches[branch.index()];
         let closed = closed || leg < row.shut;
         let lane = &mut row.lanes[leg - row.first];
@@ -93,7 +97,12 @@ impl<D: Domain> Engine<D> {
     ) {
         let mut taken = 0;
         let open = leg >= self.closed;
+        let beats = self.config.legs[leg].heartbeat.is_some();
         for (branch, value) in items {
+            if beats {
+                self.offer(leg, branch, Item::new(value), now);
+                continue;
+            }
             let row = &mut self.branches[branch.index()];
             let Some(lane) = row.lanes.get_mut(leg - row.first) else {
                 // The branch is over: it comes back for the item, or refuses it.

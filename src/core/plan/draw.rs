@@ -111,7 +111,8 @@ impl Kind {
             | Self::FlatMap
             | Self::Tap
             | Self::Ensure
-            | Self::Throttle => ("[", "]"),
+            | Self::Throttle
+            | Self::Heartbeat => ("[", "]"),
             // Failures pass here, and items pass by.
             Self::TapError | Self::Recover | Self::MapError | Self::CollectErrors => ("(", ")"),
         }

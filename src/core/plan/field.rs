@@ -146,6 +146,8 @@ static FAN_OUT: &[Field] = &[
     Field::bare("on_branch_closed", Rule::Maybe(&Rule::Hook)),
 ];
 
+static HEARTBEAT: &[Field] = &[Field::bare("every", Rule::PositiveSeconds).of("s")];
+
 static THROTTLE: &[Field] = &[
     Field::bare("rate", Rule::Positive).of("items/s").always(),
     Field::bare("burst", Rule::Maybe(&Rule::COUNT))
@@ -278,6 +280,7 @@ impl Kind {
             Self::DeadLetter => DEAD_LETTER,
             Self::FanOut => FAN_OUT,
             Self::Throttle => THROTTLE,
+            Self::Heartbeat => HEARTBEAT,
             Self::Window => WINDOW,
             Self::ForEach => FOR_EACH,
             Self::Collect => COLLECT,

@@ -211,6 +211,22 @@ impl Run {
         if may { engine.room() } else { 0 }
     }
 
+    /// Makes items of the heartbeats that are due.
+    pub(super) fn beat(&self, py: Python<'_>) -> PyResult<bool> {
+        let beats = locked(&self.engine).take_beats();
+        if beats.is_empty() {
+            return Ok(false);
+        }
+        let make = py.import("anabranch.heartbeat")?.getattr("Heartbeat")?;
+        for beat in beats {
+            let tenant = self.tenant(py, beat.branch);
+            let made = make.call1((tenant, beat.silent.as_secs_f64(), beat.number))?;
+            let now = self.shared.now();
+            locked(&self.engine).offer_beat(beat, made.unbind(), now);
+        }
+        Ok(true)
+    }
+
     /// The source has raised: a failure that is no item's.
     fn source_failed(&self, py: Python<'_>, error: &PyErr) {
         let mut failure = self.shared.failure(py, error, 0, None, None, None);

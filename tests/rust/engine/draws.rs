@@ -289,6 +289,7 @@ pub(crate) fn configs() -> impl Strategy<Value = Config> {
                 concurrency,
                 ordered,
                 throttle,
+                heartbeat: None,
                 retry,
                 timeout,
                 grace: ms(2),

@@ -21,6 +21,7 @@ pub(crate) const fn leg() -> LegOptions {
         concurrency: 1,
         ordered: true,
         throttle: None,
+        heartbeat: None,
         retry: None,
         timeout: None,
         grace: Duration::ZERO,
