@@ -64,7 +64,7 @@ test-%: .venv-%/installed FORCE
 # then `__del__` runs who knows where. This build aborts instead. The tests are those in which other
 # threads, waits and late results come up; `__del__` of the interpreter's own end is not among them.
 DETACHED := channel channel_pipeline channel_threads callables cancellation compensation concurrency \
-  drivers monitor streams stubborn timeouts undo_actions
+  drivers fan_in merge monitor relays select streams stubborn timeouts undo_actions
 test-detached: .venv-$(lastword $(VERSIONS))/installed ## find objects that are dropped without the interpreter
 	RUSTFLAGS="--cfg pyo3_disable_reference_pool" $(BIN)/maturin build --profile dev \
 	  --target-dir target/detached --interpreter $(BIN)/python --out target/detached/wheels

@@ -132,6 +132,13 @@ class Relay(Generic[T]):
             return None
         return ClosedError(f"{self._subject}: its block was left before its reader had ended")
 
+    def _give_up(self, error: Exception) -> None:
+        """End it with an error that did not arise in its task."""
+        self._error = error
+        self._end(error)
+        if self._task is not None:
+            self._task.cancel()
+
     def _end(self, error: Exception | None) -> None:
         if self._close_branches:
             for channel in self._targets():

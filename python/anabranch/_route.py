@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast
 
+from anabranch._calls import check_seconds
+from anabranch._idle import Idle
 from anabranch._record import note
 from anabranch._relay import Relay
 from anabranch._room import Room
@@ -13,6 +15,9 @@ from anabranch.errors import BranchError, BranchRefused, ChannelClosed, refused
 from anabranch.keys import AttrKey, ItemKey
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+    from types import TracebackType
+
     from anabranch.context import Context
 
 T = TypeVar("T")
@@ -36,6 +41,7 @@ class Branches(Relay[T], Mapping[Any, Channel[T]]):
         max_branches: int,
         on_new_branch: Callable[[Any, Channel[T]], object] | None,
         on_branch_closed: Callable[[Any], object] | None,
+        idle_ttl: float | None,
         **options: object,
     ) -> None:
         super().__init__(reader, subject="fan_out", **options)
@@ -46,6 +52,7 @@ class Branches(Relay[T], Mapping[Any, Channel[T]]):
         self._on_new = on_new_branch
         self._on_closed = on_branch_closed
         self._open: dict[Any, Channel[T]] = {}
+        self._idle = None if idle_ttl is None else Idle(idle_ttl, self._evict)
         self._removed: set[Any] = set()
         self._refused = 0
 
@@ -109,6 +116,17 @@ class Branches(Relay[T], Mapping[Any, Channel[T]]):
         await self._begin()
         return self
 
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop; what is wrong with what it was given is raised."""
+        if self._idle is not None:
+            self._idle.stop()
+        await super().__aexit__(kind, error, traceback)
+
     def __repr__(self) -> str:
         return f"<Branches: {len(self._open)} open>"
 
@@ -121,6 +139,18 @@ class Branches(Relay[T], Mapping[Any, Channel[T]]):
         if self._on_closed is not None:
             self._on_closed(tenant)
 
+    def _evict(self, tenant: object) -> bool:
+        """Close a branch that has been idle; return whether it is over."""
+        channel = self._open.get(tenant)
+        if channel is not None and channel.depth:
+            return False
+        try:
+            if channel is not None:
+                self._shut(tenant)
+        except Exception as error:  # noqa: BLE001 - told when the block is left, as any hook's
+            self._give_up(error)
+        return True
+
     def _new(self, tenant: object) -> Channel[T]:
         if len(self._open) >= self._most:
             message = f"fan_out: {tenant!r} would be one branch more than the {self._most} allowed"
@@ -130,6 +160,8 @@ class Branches(Relay[T], Mapping[Any, Channel[T]]):
         on_full: Any = mode(tenant) if callable(mode) else mode
         channel: Channel[T] = Channel(capacity, on_full=on_full, name=str(tenant) or "''")
         self._open[tenant] = channel
+        if self._idle is not None:
+            self._idle.touch(tenant)
         if self._on_new is not None:
             self._on_new(tenant, channel)
         return channel
@@ -206,6 +238,8 @@ class Branches(Relay[T], Mapping[Any, Channel[T]]):
         if channel is not None and channel.closed:
             self._shut(tenant)
             channel = None
+        if channel is not None and self._idle is not None:
+            self._idle.touch(tenant)
         return self._new(tenant) if channel is None else channel
 
 
@@ -218,6 +252,7 @@ def fan_out(
     max_branches: int = 1_000_000,
     on_new_branch: Callable[[Any, Channel[T]], object] | None = None,
     on_branch_closed: Callable[[Any], object] | None = None,
+    idle_ttl: float | timedelta | None = None,
     close_branches: bool = True,
     ctx: Context | None = None,
 ) -> Branches[T]:
@@ -234,8 +269,11 @@ def fan_out(
         max_branches: The most that are open at once; one more is an error.
         on_new_branch: Called with the key and the channel of each branch that opens, at once: the
             place to begin what reads it, e.g. by `group.go`.
-        on_branch_closed: Called with the key of each branch that was drained or removed, or closed
-            by who reads it.
+        on_branch_closed: Called with the key of each branch that was drained or removed, idle, or
+            closed by who reads it.
+        idle_ttl: After so many seconds in which nothing came for a branch, and with nothing left
+            in it, it is closed; its next item opens it again. By the event loop's clock. None:
+            never.
         close_branches: False: leave the branches open when the reader has ended.
         ctx: What ends it, if it is cancelled.
 
@@ -274,6 +312,8 @@ def fan_out(
     ):
         if hook is not None and not callable(hook):
             raise refused(argument, hook, "a callable or None", subject="fan_out")
+    if idle_ttl is not None:
+        idle_ttl = check_seconds(idle_ttl, "idle_ttl", "fan_out", exclusive=True)
     if not callable(capacity) and not callable(on_full):
         # Refused here, not at the first item.
         Channel(capacity, on_full=on_full)
@@ -285,6 +325,7 @@ def fan_out(
         max_branches,
         on_new_branch,
         on_branch_closed,
+        idle_ttl,
         close_branches=close_branches,
         ctx=ctx,
     )

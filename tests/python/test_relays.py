@@ -224,6 +224,46 @@ async def test_b4_branches_are_added_drained_and_removed_while_it_runs():
     assert [tenant for tenant, _ in opened] == ["early", "a", "b", "a", "b"]
 
 
+@ab.testing.virtual_time
+async def test_b4_an_idle_branch_is_closed_and_comes_back_for_its_next_item(clock):
+    source, closed_ones = ab.Channel(10), []
+    router = ab.fan_out(source, "tenant", idle_ttl=10.0, on_branch_closed=closed_ones.append)
+    async with router as branches:
+        await source.send_many(events("aab"))
+        await clock.advance(6.0)
+        assert len(drained(branches["b"])) == 1
+        await source.send_many(events("a"))
+        await clock.advance(6.0)
+        # Nothing has come for the one, which is empty, for 12 s; for the other for 6 s.
+        assert (list(branches), closed_ones) == (["a"], ["b"])
+        # What still holds something stays.
+        await clock.advance(30.0)
+        assert list(branches) == ["a"]
+        first = branches["a"]
+        assert len(drained(first)) == 3
+        await clock.advance(10.0)
+        assert (list(branches), closed_ones, first.closed) == ([], ["b", "a"], True)
+        await source.send_many(events("a"))
+        await clock.advance(0.0)
+        assert branches["a"].depth == 1
+
+
+@ab.testing.virtual_time
+async def test_b4_what_is_told_of_an_idle_branch_may_raise(clock):
+    source = ab.Channel(10)
+
+    def told(tenant):
+        raise PermissionError(tenant)
+
+    with pytest.raises(PermissionError, match="a"):
+        async with ab.fan_out(source, "tenant", idle_ttl=1.0, on_branch_closed=told) as branches:
+            await source.send_many(events("a"))
+            await clock.advance(0.5)
+            assert len(drained(branches["a"])) == 1
+            await clock.advance(1.0)
+            await branches.finished()
+
+
 @within
 async def test_b5_capacity_and_overflow_may_depend_on_the_tenant():
     router = ab.fan_out(
@@ -295,6 +335,7 @@ async def test_f10_a_cancelled_fan_out_puts_back_what_it_holds_in_order_per_key(
         (lambda: ab.fan_out(ab.Channel(), 1), "fan_out: by must be a name, ab.item"),
         (lambda: ab.fan_out(ab.Channel(), "a", max_branches=0), "max_branches must be an int >= 1"),
         (lambda: ab.fan_out(ab.Channel(), "a", capacity=0), "capacity must be an int >= 1"),
+        (lambda: ab.fan_out(ab.Channel(), "a", idle_ttl=0), "idle_ttl must be"),
         (
             lambda: ab.fan_out(ab.Channel(), "a", on_new_branch=1),
             "on_new_branch must be a callable",
