@@ -27,7 +27,8 @@ RESULTS: Final[set[type]] = set()
 """The types of Results; empty as long as there can be none."""
 
 _MENTIONS: Final = re.compile(r"\b(?:Ok|Err|Result)\b")
-_dormant: WeakKeyDictionary[FunctionType, CodeType] = WeakKeyDictionary()
+# What writes the other form of each blind pass.
+_dormant: WeakKeyDictionary[FunctionType, Callable[[], CodeType]] = WeakKeyDictionary()
 _blind: WeakSet[CodeType] = WeakSet()
 # Modules that do not mention Results.
 _known: set[str] = set()
@@ -50,8 +51,8 @@ def expected(functions: Iterable[object]) -> bool:
     return bool(RESULTS)
 
 
-def attend(function: FunctionType, seeing: CodeType) -> None:
-    """Give a blind pass this code as soon as there can be Results."""
+def attend(function: FunctionType, seeing: Callable[[], CodeType]) -> None:
+    """Give a blind pass what `seeing` makes as soon as there can be Results."""
     _blind.add(function.__code__)
     _dormant[function] = seeing
     if RESULTS:  # loaded meanwhile, by another thread
@@ -81,7 +82,7 @@ def admit(name: str) -> None:
 def _awaken() -> None:
     while _dormant:
         function, seeing = _dormant.popitem()
-        function.__code__ = seeing
+        function.__code__ = seeing()
 
 
 def _suspects(functions: Iterable[object]) -> Iterator[tuple[str | None, dict[str, Any]]]:

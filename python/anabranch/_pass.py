@@ -26,7 +26,7 @@ import re
 import zlib
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from anabranch import _landing
 from anabranch.keys import AttrKey, ItemKey
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
         """What is written: a loop, or a woven pass."""
 
         @property
-        def function(self) -> FunctionType: ...
+        def function(self) -> Callable[..., Any]: ...
 
 
 Form = TypeVar("Form", bound="Made")
@@ -60,6 +60,8 @@ _PARAMETERS = (
 )
 # Globals of every pass, and a variable, for Results.
 LANDING = {"results": _landing.RESULTS, "land": _landing.land, "type": type}
+# What `Writer.landed` makes.
+_LANDED = re.compile(r"\(land\(given\) if type\(given := (.*)\) in results else given\)")
 # Sources kept for tracebacks: those of the latest pipelines, however many a process makes.
 _MOST_SOURCES = 256
 _sources: OrderedDict[str, None] = OrderedDict()
@@ -76,7 +78,7 @@ class Loop:
         source: The source, for people.
     """
 
-    function: FunctionType
+    function: Callable[..., None]
     lines: list[tuple[int, int]]
     source: str
 
@@ -245,11 +247,11 @@ def seeing(
         written: Writes it; told by `sees` whether it looks for them.
         functions: The callables in it.
     """
-    sees = written(sees=True)
     if _landing.expected(functions):
-        return sees
+        return written(sees=True)
     blind = written(sees=False)
-    _landing.attend(blind[0].function, sees[0].function.__code__)
+    function = cast("FunctionType", blind[0].function)
+    _landing.attend(function, lambda: written(sees=True)[0].function.__code__)
     return blind
 
 
@@ -413,7 +415,9 @@ def compiled(pipeline: str, source: str, names: dict[str, Any]) -> FunctionType:
     namespace = dict(names)
     exec(compile(source, filename, "exec"), namespace)  # noqa: S102 - our own source
     # Without an entry here tracebacks through the pass would show no source line.
-    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
+    # It shows what people have written, not what is wrapped around it.
+    shown = _LANDED.sub(r"\1", source)
+    linecache.cache[filename] = (len(shown), None, shown.splitlines(keepends=True), filename)
     function: FunctionType = namespace[function_name(pipeline)]
     _sources[filename] = None
     _sources.move_to_end(filename)

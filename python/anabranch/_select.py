@@ -242,13 +242,18 @@ class Select(Generic[T]):
     async def _wait(
         self, call: Context | None, limit: float | None
     ) -> tuple[Act | None, Selected[T]]:
-        loop = asyncio.get_running_loop()
-        waits = _Waits(self, call, limit, loop.time())
+        # Who does not ask for the time does not pay for it.
+        timed = limit is not None or self._after is not None
+        clock = asyncio.get_running_loop().time if timed else _no_time
+        waits = _Waits(self, call, limit, clock())
         try:
-            while (found := waits.look(loop.time())) is None:
+            while (found := waits.look(clock())) is None:
                 waiter = TaskWaiter()
                 if waits.readers.sleep(waiter.wake):
-                    await waiter.sleep(waits.left(loop.time()))
+                    if timed:
+                        await waiter.sleep(waits.left(clock()))
+                    else:
+                        await waiter.woken
         finally:
             waits.leave()
         return found
@@ -389,6 +394,10 @@ def _handler(fn: object, args: tuple[object, ...], gives: str) -> Act | None:
 def _given(handler: Act, selected: Selected[Any]) -> Act:
     args = () if selected.reader is None else (selected.item,)
     return Act(handler.fn, handler.name, args, awaits=handler.is_async, ctx=handler.takes_ctx)
+
+
+def _no_time() -> float:
+    return 0.0
 
 
 def _overran(name: str, limit: float) -> HandlerTimeout:

@@ -6,7 +6,15 @@ import asyncio
 import math
 import threading
 import time
-from typing import Final
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Final
+
+from anabranch._watch import check
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from anabranch.context import Context
 
 # How long the main thread sleeps at a stretch: signal handlers run in between.
 _LONGEST_SLEEP: Final = 0.25
@@ -31,6 +39,11 @@ class TaskWaiter:
             self._rise()
         else:
             self._loop.call_soon_threadsafe(self._rise)
+
+    @property
+    def woken(self) -> asyncio.Future[None]:
+        """What is done once it is woken."""
+        return self._future
 
     async def sleep(self, seconds: float | None) -> None:
         """Sleep until woken, at most so long; a timer of ours costs less than `asyncio.timeout`."""
@@ -80,6 +93,29 @@ class ThreadWaiter:
         while (left := until - time.monotonic()) > 0:
             if self._lock.acquire(timeout=min(left, _LONGEST_SLEEP)):
                 return
+
+
+@contextmanager
+def roused(waiter: TaskWaiter | ThreadWaiter, ctx: Context) -> Iterator[None]:
+    """Wake a waiter when its context is cancelled, and then raise.
+
+    Raises:
+        Cancelled: It is cancelled.
+    """
+
+    def wake() -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody is left to be woken
+            waiter.wake()
+
+    tokens = ctx._tokens()
+    try:
+        for token in tokens:
+            token._attach(waiter, wake)
+        yield
+    finally:
+        for token in tokens:
+            token._detach(waiter)
+    check(ctx)
 
 
 def _loop_of_this_thread() -> asyncio.AbstractEventLoop | None:

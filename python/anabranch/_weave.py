@@ -11,13 +11,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from anabranch import _pass
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from types import FunctionType
+    from collections.abc import Callable, Coroutine, Sequence
 
     from anabranch._stages import Stage
 
@@ -34,7 +33,7 @@ class Woven:
         lines: The stage number behind each line of its source.
     """
 
-    function: FunctionType
+    function: Callable[..., Coroutine[Any, Any, None]]
     lines: dict[int, int]
 
     def stage_of(self, error: BaseException) -> int | None:

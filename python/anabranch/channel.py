@@ -16,6 +16,8 @@ from anabranch.errors import ChannelClosed, ChannelEmpty, ChannelFull, refused
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from anabranch.context import Context
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -173,40 +175,52 @@ class Channel(Generic[T]):
 
     # Sending.
 
-    async def send(self, item: T, *, timeout: float | timedelta | None = None) -> None:
+    async def send(
+        self, item: T, *, timeout: float | timedelta | None = None, ctx: Context | None = None
+    ) -> None:
         """Send one item; wait for room if need be.
 
         Args:
             item: Anything, None included.
             timeout: Seconds to wait at most; with 0 or less it does not wait.
+            ctx: What ends the call, if it is cancelled.
 
         Raises:
             ChannelClosed: The channel is closed; the item was not sent.
             ChannelFull: There is no room, and `on_full` is "fail".
             TimeoutError: There was no room in time; the item was not sent.
+            Cancelled: `ctx` was cancelled; the item was not sent.
         """
         seconds = None if timeout is None else self._seconds(timeout)
+        if ctx is not None:
+            self._begin(ctx)
         if not self._core.send(item) and not await self._in_turn(
-            partial(self._join_senders, 1), partial(self._core.send, item), seconds
+            partial(self._join_senders, 1), partial(self._core.send, item), seconds, ctx
         ):
             raise self._too_late("no room for an item", seconds)
 
-    def send_blocking(self, item: T, *, timeout: float | timedelta | None = None) -> None:
+    def send_blocking(
+        self, item: T, *, timeout: float | timedelta | None = None, ctx: Context | None = None
+    ) -> None:
         """Send one item; block this thread until there is room.
 
         Args:
             item: Anything, None included.
             timeout: Seconds to wait at most; with 0 or less it does not wait.
+            ctx: What ends the call, if it is cancelled.
 
         Raises:
             ChannelClosed: The channel is closed; the item was not sent.
             ChannelFull: There is no room, and `on_full` is "fail".
             TimeoutError: There was no room in time; the item was not sent.
+            Cancelled: `ctx` was cancelled; the item was not sent.
             RuntimeError: It would block a running event loop.
         """
         seconds = None if timeout is None else self._seconds(timeout)
+        if ctx is not None:
+            self._begin(ctx)
         if not self._core.send(item) and not self._in_turn_blocking(
-            partial(self._join_senders, 1), partial(self._core.send, item), seconds
+            partial(self._join_senders, 1), partial(self._core.send, item), seconds, ctx
         ):
             raise self._too_late("no room for an item", seconds)
 
@@ -224,7 +238,11 @@ class Channel(Generic[T]):
             raise self._full(1)
 
     async def send_many(
-        self, items: Iterable[T], *, timeout: float | timedelta | None = None
+        self,
+        items: Iterable[T],
+        *,
+        timeout: float | timedelta | None = None,
+        ctx: Context | None = None,
     ) -> None:
         """Send a batch; wait for room if need be.
 
@@ -233,15 +251,19 @@ class Channel(Generic[T]):
         Args:
             items: Unless `on_full` drops, at most `capacity` of them.
             timeout: Seconds to wait at most; with 0 or less it does not wait.
+            ctx: What ends the call, if it is cancelled.
 
         Raises:
             ConfigError: There are more items than the channel can hold.
             ChannelClosed: The channel is closed; nothing was sent.
             ChannelFull: There is no room for all, and `on_full` is "fail".
             TimeoutError: There was no room in time; nothing was sent.
+            Cancelled: `ctx` was cancelled; nothing was sent.
         """
         batch = self._batch(items)
         seconds = None if timeout is None else self._seconds(timeout)
+        if ctx is not None:
+            self._begin(ctx)
         if (
             batch
             and not self._core.send_many(batch)
@@ -249,12 +271,17 @@ class Channel(Generic[T]):
                 partial(self._join_senders, len(batch)),
                 partial(self._core.send_many, batch),
                 seconds,
+                ctx,
             )
         ):
             raise self._too_late(f"no room for {len(batch)} items", seconds)
 
     def send_many_blocking(
-        self, items: Iterable[T], *, timeout: float | timedelta | None = None
+        self,
+        items: Iterable[T],
+        *,
+        timeout: float | timedelta | None = None,
+        ctx: Context | None = None,
     ) -> None:
         """Send a batch; block this thread until there is room.
 
@@ -263,16 +290,20 @@ class Channel(Generic[T]):
         Args:
             items: Unless `on_full` drops, at most `capacity` of them.
             timeout: Seconds to wait at most; with 0 or less it does not wait.
+            ctx: What ends the call, if it is cancelled.
 
         Raises:
             ConfigError: There are more items than the channel can hold.
             ChannelClosed: The channel is closed; nothing was sent.
             ChannelFull: There is no room for all, and `on_full` is "fail".
             TimeoutError: There was no room in time; nothing was sent.
+            Cancelled: `ctx` was cancelled; nothing was sent.
             RuntimeError: It would block a running event loop.
         """
         batch = self._batch(items)
         seconds = None if timeout is None else self._seconds(timeout)
+        if ctx is not None:
+            self._begin(ctx)
         if (
             batch
             and not self._core.send_many(batch)
@@ -280,6 +311,7 @@ class Channel(Generic[T]):
                 partial(self._join_senders, len(batch)),
                 partial(self._core.send_many, batch),
                 seconds,
+                ctx,
             )
         ):
             raise self._too_late(f"no room for {len(batch)} items", seconds)
@@ -301,43 +333,55 @@ class Channel(Generic[T]):
 
     # Receiving.
 
-    async def receive(self, *, timeout: float | timedelta | None = None) -> T:
+    async def receive(
+        self, *, timeout: float | timedelta | None = None, ctx: Context | None = None
+    ) -> T:
         """Take the oldest item; wait for one if need be.
 
         Args:
             timeout: Seconds to wait at most; with 0 or less it does not wait.
+            ctx: What ends the call, if it is cancelled.
 
         Raises:
             ChannelClosed: The channel is closed, and empty.
             Exception: The error it was closed with, once it is empty.
             TimeoutError: Nothing came in time.
+            Cancelled: `ctx` was cancelled.
         """
         seconds = None if timeout is None else self._seconds(timeout)
+        if ctx is not None:
+            self._begin(ctx)
         item: Any = self._core.receive(_NOTHING)
         if item is _NOTHING:
             take = partial(self._core.receive, _NOTHING)
-            item = await self._in_turn(self._core.join_receivers, take, seconds)
+            item = await self._in_turn(self._core.join_receivers, take, seconds, ctx)
             if item is _NOTHING:
                 raise self._too_late("no item", seconds)
         return item  # type: ignore[no-any-return]  # only a T was ever sent
 
-    def receive_blocking(self, *, timeout: float | timedelta | None = None) -> T:
+    def receive_blocking(
+        self, *, timeout: float | timedelta | None = None, ctx: Context | None = None
+    ) -> T:
         """Take the oldest item; block this thread until there is one.
 
         Args:
             timeout: Seconds to wait at most; with 0 or less it does not wait.
+            ctx: What ends the call, if it is cancelled.
 
         Raises:
             ChannelClosed: The channel is closed, and empty.
             Exception: The error it was closed with, once it is empty.
             TimeoutError: Nothing came in time.
+            Cancelled: `ctx` was cancelled.
             RuntimeError: It would block a running event loop.
         """
         seconds = None if timeout is None else self._seconds(timeout)
+        if ctx is not None:
+            self._begin(ctx)
         item: Any = self._core.receive(_NOTHING)
         if item is _NOTHING:
             take = partial(self._core.receive, _NOTHING)
-            item = self._in_turn_blocking(self._core.join_receivers, take, seconds)
+            item = self._in_turn_blocking(self._core.join_receivers, take, seconds, ctx)
             if item is _NOTHING:
                 raise self._too_late("no item", seconds)
         return item  # type: ignore[no-any-return]  # only a T was ever sent
@@ -356,13 +400,18 @@ class Channel(Generic[T]):
         return item  # type: ignore[no-any-return]  # only a T was ever sent
 
     async def receive_many(
-        self, max_items: int | None = None, *, timeout: float | timedelta | None = None
+        self,
+        max_items: int | None = None,
+        *,
+        timeout: float | timedelta | None = None,
+        ctx: Context | None = None,
     ) -> list[T]:
         """Take the oldest items, as many as are there; wait for one if need be.
 
         Args:
             max_items: How many at most; None takes all.
             timeout: Seconds to wait at most; with 0 or less it does not wait.
+            ctx: What ends the call, if it is cancelled.
 
         Returns:
             The items, at least one.
@@ -372,25 +421,33 @@ class Channel(Generic[T]):
             ChannelClosed: The channel is closed, and empty.
             Exception: The error it was closed with, once it is empty.
             TimeoutError: Nothing came in time.
+            Cancelled: `ctx` was cancelled.
         """
         most = self._most(max_items)
         seconds = None if timeout is None else self._seconds(timeout)
+        if ctx is not None:
+            self._begin(ctx)
         items = self._core.receive_many(most)
         if not items:
             take = partial(self._core.receive_many, most)
-            items = await self._in_turn(self._core.join_receivers, take, seconds)
+            items = await self._in_turn(self._core.join_receivers, take, seconds, ctx)
             if not items:
                 raise self._too_late("no item", seconds)
         return items
 
     def receive_many_blocking(
-        self, max_items: int | None = None, *, timeout: float | timedelta | None = None
+        self,
+        max_items: int | None = None,
+        *,
+        timeout: float | timedelta | None = None,
+        ctx: Context | None = None,
     ) -> list[T]:
         """Take the oldest items, as many as are there; block this thread until there is one.
 
         Args:
             max_items: How many at most; None takes all.
             timeout: Seconds to wait at most; with 0 or less it does not wait.
+            ctx: What ends the call, if it is cancelled.
 
         Returns:
             The items, at least one.
@@ -400,14 +457,17 @@ class Channel(Generic[T]):
             ChannelClosed: The channel is closed, and empty.
             Exception: The error it was closed with, once it is empty.
             TimeoutError: Nothing came in time.
+            Cancelled: `ctx` was cancelled.
             RuntimeError: It would block a running event loop.
         """
         most = self._most(max_items)
         seconds = None if timeout is None else self._seconds(timeout)
+        if ctx is not None:
+            self._begin(ctx)
         items = self._core.receive_many(most)
         if not items:
             take = partial(self._core.receive_many, most)
-            items = self._in_turn_blocking(self._core.join_receivers, take, seconds)
+            items = self._in_turn_blocking(self._core.join_receivers, take, seconds, ctx)
             if not items:
                 raise self._too_late("no item", seconds)
         return items
@@ -439,6 +499,10 @@ class Channel(Generic[T]):
 
     async def __anext__(self) -> T:
         try:
+            # Here, too: a second coroutine would cost as much again.
+            item: Any = self._core.receive(_NOTHING)
+            if item is not _NOTHING:
+                return item  # type: ignore[no-any-return]  # only a T was ever sent
             return await self.receive()
         except ChannelClosed:
             # The error it was closed with may be of the same type: of another channel.
@@ -471,15 +535,20 @@ class Channel(Generic[T]):
         join: Callable[[int, Callable[[], None]], None],
         act: Callable[[int], R],
         seconds: float | None,
+        ctx: Context | None = None,
     ) -> R:
         # Here, not above: it needs asyncio, which a program that never waits does not.
-        from anabranch._waiting import TaskWaiter
+        from anabranch._waiting import TaskWaiter, roused
 
         waiter = TaskWaiter()
         ticket = self._core.ticket()
         try:
             join(ticket, waiter.wake)
-            await waiter.sleep(seconds)
+            if ctx is None:
+                await waiter.sleep(seconds)
+            else:
+                with roused(waiter, ctx):
+                    await waiter.sleep(seconds)
             return act(ticket)
         finally:
             self._core.leave(ticket)
@@ -489,14 +558,19 @@ class Channel(Generic[T]):
         join: Callable[[int, Callable[[], None]], None],
         act: Callable[[int], R],
         seconds: float | None,
+        ctx: Context | None = None,
     ) -> R:
-        from anabranch._waiting import ThreadWaiter
+        from anabranch._waiting import ThreadWaiter, roused
 
         waiter = ThreadWaiter()
         ticket = self._core.ticket()
         try:
             join(ticket, waiter.wake)
-            waiter.sleep(seconds)
+            if ctx is None:
+                waiter.sleep(seconds)
+            else:
+                with roused(waiter, ctx):
+                    waiter.sleep(seconds)
             return act(ticket)
         finally:
             self._core.leave(ticket)
@@ -505,6 +579,13 @@ class Channel(Generic[T]):
         self._core.join_senders(ticket, items, wake)
 
     # Arguments and errors.
+
+    def _begin(self, ctx: Context) -> None:
+        from anabranch._calls import check_context
+        from anabranch._watch import check
+
+        check_context(ctx, f"channel {self.name!r}")
+        check(ctx)
 
     def _batch(self, items: Iterable[T]) -> list[T]:
         if not hasattr(type(items), "__iter__") and not hasattr(type(items), "__getitem__"):

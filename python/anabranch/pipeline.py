@@ -53,7 +53,9 @@ class Pipeline(Transforms[T], Stateful[T], Grouping[T], Operators[T], Sinks[T]):
     gets a number behind it, `parse_2` for instance; reports and errors use that.
 
     An exception in a callable never ends the pipeline (unless `on_error="stop"`): the item, or
-    the window, becomes a failure, which the report counts and samples.
+    the window, becomes a failure, which the report counts and samples. So does one for which a
+    callable returns an `ab.Err`, or that comes from the source as one; an `ab.Ok` goes on as its
+    value, as by `unwrap`: what it carries goes to the `ctx` it was begun with.
 
     A Pipeline object runs once: by `run`, `run_blocking` or `start`.
 

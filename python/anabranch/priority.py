@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from anabranch._virtual import VirtualClock
+    from anabranch.context import Context
 
 T = TypeVar("T")
 
@@ -100,7 +101,12 @@ class PriorityChannel(Channel[T]):
         return tuple(self._core.depths)
 
     async def send(
-        self, item: T, *, priority: int | None = None, timeout: float | timedelta | None = None
+        self,
+        item: T,
+        *,
+        priority: int | None = None,
+        timeout: float | timedelta | None = None,
+        ctx: Context | None = None,
     ) -> None:
         """Send one item; wait for room in its lane if need be.
 
@@ -108,24 +114,34 @@ class PriorityChannel(Channel[T]):
             item: Anything, None included.
             priority: Its lane, 0 being the most urgent; None is the last one.
             timeout: Seconds to wait at most; with 0 or less it does not wait.
+            ctx: What ends the call, if it is cancelled.
 
         Raises:
             ConfigError: There is no such lane.
             ChannelClosed: The channel is closed; the item was not sent.
             ChannelFull: There is no room, and `on_full` is "fail".
             TimeoutError: There was no room in time; the item was not sent.
+            Cancelled: `ctx` was cancelled; the item was not sent.
         """
         lane = self._lane(priority)
         seconds = None if timeout is None else self._seconds(timeout)
+        if ctx is not None:
+            self._begin(ctx)
         if not self._core.send(item, None, lane) and not await self._in_turn(
             lambda ticket, wake: self._core.join_senders(ticket, 1, wake, lane),
             lambda ticket: self._core.send(item, ticket, lane),
             seconds,
+            ctx,
         ):
             raise self._too_late("no room for an item", seconds)
 
     def send_blocking(
-        self, item: T, *, priority: int | None = None, timeout: float | timedelta | None = None
+        self,
+        item: T,
+        *,
+        priority: int | None = None,
+        timeout: float | timedelta | None = None,
+        ctx: Context | None = None,
     ) -> None:
         """Send one item; block this thread until there is room in its lane.
 
@@ -133,20 +149,25 @@ class PriorityChannel(Channel[T]):
             item: Anything, None included.
             priority: Its lane, 0 being the most urgent; None is the last one.
             timeout: Seconds to wait at most; with 0 or less it does not wait.
+            ctx: What ends the call, if it is cancelled.
 
         Raises:
             ConfigError: There is no such lane.
             ChannelClosed: The channel is closed; the item was not sent.
             ChannelFull: There is no room, and `on_full` is "fail".
             TimeoutError: There was no room in time; the item was not sent.
+            Cancelled: `ctx` was cancelled; the item was not sent.
             RuntimeError: It would block a running event loop.
         """
         lane = self._lane(priority)
         seconds = None if timeout is None else self._seconds(timeout)
+        if ctx is not None:
+            self._begin(ctx)
         if not self._core.send(item, None, lane) and not self._in_turn_blocking(
             lambda ticket, wake: self._core.join_senders(ticket, 1, wake, lane),
             lambda ticket: self._core.send(item, ticket, lane),
             seconds,
+            ctx,
         ):
             raise self._too_late("no room for an item", seconds)
 
@@ -171,6 +192,7 @@ class PriorityChannel(Channel[T]):
         *,
         priority: int | None = None,
         timeout: float | timedelta | None = None,
+        ctx: Context | None = None,
     ) -> None:
         """Send a batch into one lane; wait for room if need be.
 
@@ -180,15 +202,19 @@ class PriorityChannel(Channel[T]):
             items: Unless `on_full` drops, at most `capacity` of them.
             priority: Their lane, 0 being the most urgent; None is the last one.
             timeout: Seconds to wait at most; with 0 or less it does not wait.
+            ctx: What ends the call, if it is cancelled.
 
         Raises:
             ConfigError: There is no such lane, or there are more items than it can hold.
             ChannelClosed: The channel is closed; nothing was sent.
             ChannelFull: There is no room for all, and `on_full` is "fail".
             TimeoutError: There was no room in time; nothing was sent.
+            Cancelled: `ctx` was cancelled; nothing was sent.
         """
         lane, batch = self._lane(priority), self._batch(items)
         seconds = None if timeout is None else self._seconds(timeout)
+        if ctx is not None:
+            self._begin(ctx)
         if (
             batch
             and not self._core.send_many(batch, None, lane)
@@ -196,6 +222,7 @@ class PriorityChannel(Channel[T]):
                 lambda ticket, wake: self._core.join_senders(ticket, len(batch), wake, lane),
                 lambda ticket: self._core.send_many(batch, ticket, lane),
                 seconds,
+                ctx,
             )
         ):
             raise self._too_late(f"no room for {len(batch)} items", seconds)
@@ -206,6 +233,7 @@ class PriorityChannel(Channel[T]):
         *,
         priority: int | None = None,
         timeout: float | timedelta | None = None,
+        ctx: Context | None = None,
     ) -> None:
         """Send a batch into one lane; block this thread until there is room.
 
@@ -215,16 +243,20 @@ class PriorityChannel(Channel[T]):
             items: Unless `on_full` drops, at most `capacity` of them.
             priority: Their lane, 0 being the most urgent; None is the last one.
             timeout: Seconds to wait at most; with 0 or less it does not wait.
+            ctx: What ends the call, if it is cancelled.
 
         Raises:
             ConfigError: There is no such lane, or there are more items than it can hold.
             ChannelClosed: The channel is closed; nothing was sent.
             ChannelFull: There is no room for all, and `on_full` is "fail".
             TimeoutError: There was no room in time; nothing was sent.
+            Cancelled: `ctx` was cancelled; nothing was sent.
             RuntimeError: It would block a running event loop.
         """
         lane, batch = self._lane(priority), self._batch(items)
         seconds = None if timeout is None else self._seconds(timeout)
+        if ctx is not None:
+            self._begin(ctx)
         if (
             batch
             and not self._core.send_many(batch, None, lane)
@@ -232,6 +264,7 @@ class PriorityChannel(Channel[T]):
                 lambda ticket, wake: self._core.join_senders(ticket, len(batch), wake, lane),
                 lambda ticket: self._core.send_many(batch, ticket, lane),
                 seconds,
+                ctx,
             )
         ):
             raise self._too_late(f"no room for {len(batch)} items", seconds)

@@ -43,6 +43,9 @@ class Result(Generic[T_co]):
     called; `unwrap` and `commit` release it, or hand it on to the `ctx` that `try_` was given. What
     a callable returns that is a Result brings with it what it carries.
 
+    In a pipeline an `Err` that a callable returns is a failure of its item, and an `Ok` goes on as
+    its value, unwrapped.
+
     Awaited, a Result is itself.
 
     Example:

@@ -53,6 +53,7 @@ NAMES = (
     "fan-in-100",
     "fan-in-10000",
     "channel-hop",
+    "channel-hop-threads",
     "select-2",
     "select-16",
     "select-256",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
+from queue import Queue
 from statistics import median
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import anabranch as ab
@@ -109,6 +111,47 @@ def hop(settings: Settings) -> Outcome:
     return _raced(5.0, items, "asyncio.Queue", _hop_ours, _hop_theirs, settings)
 
 
+def _thread_hop_ours(items: int) -> Sums:
+    channel = ab.Channel[int](CAPACITY)
+
+    def send() -> None:
+        for item in range(items):
+            channel.send_blocking(item)
+        channel.close()
+
+    sending = Thread(target=send)
+    sending.start()
+    count = total = 0
+    for item in channel:
+        count += 1
+        total += item
+    sending.join()
+    return _sums(count, total)
+
+
+def _thread_hop_theirs(items: int) -> Sums:
+    items_of: Queue[int] = Queue(CAPACITY)
+
+    def send() -> None:
+        for item in range(items):
+            items_of.put(item)
+
+    sending = Thread(target=send)
+    sending.start()
+    count = total = 0
+    for _ in range(items):
+        total += items_of.get()
+        count += 1
+    sending.join()
+    return _sums(count, total)
+
+
+def thread_hop(settings: Settings) -> Outcome:
+    """An item from one thread to another."""
+    items = settings.size(ITEMS)
+    return _compared(3.0, items, "queue.Queue", _thread_hop_ours, _thread_hop_theirs, settings)
+
+
 async def _select_ours(cases: int, items: int) -> Sums:
     channels = [ab.Channel[int](10) for _ in range(cases)]
     either = ab.select(*channels)
@@ -156,13 +199,26 @@ def _raced(  # noqa: PLR0917 - for the cases above
     theirs: Callable[[int], Coroutine[Any, Any, Sums]],
     settings: Settings,
 ) -> Outcome:
-    expected = _sums(items, sum(range(items)))
-    paired = interleaved(
-        lambda: asyncio.run(ours(items)),
-        lambda: asyncio.run(theirs(items)),
-        expected,
-        settings.pairs,
+    return _compared(
+        bar,
+        items,
+        against,
+        lambda items: asyncio.run(ours(items)),
+        lambda items: asyncio.run(theirs(items)),
+        settings,
     )
+
+
+def _compared(  # noqa: PLR0917 - for the cases above
+    bar: float,
+    items: int,
+    against: str,
+    ours: Callable[[int], Sums],
+    theirs: Callable[[int], Sums],
+    settings: Settings,
+) -> Outcome:
+    expected = _sums(items, sum(range(items)))
+    paired = interleaved(partial(ours, items), partial(theirs, items), expected, settings.pairs)
     ratio = paired.ratio()
     return Outcome(
         bar=f">= {bar:.2f}x",
@@ -179,6 +235,7 @@ CASES: dict[str, Callable[[Settings], Outcome]] = {
     "fan-in-100": partial(fan_in, 100),
     "fan-in-10000": partial(fan_in, 10_000),
     "channel-hop": hop,
+    "channel-hop-threads": thread_hop,
     "select-2": partial(select, 2),
     "select-16": partial(select, 16),
     "select-256": partial(select, 256),

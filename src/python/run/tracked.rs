@@ -129,19 +129,16 @@ impl Run {
     ) -> PyResult<Option<PyErr>> {
         let mut inputs = self.let_off(hand, way, inputs);
         let values = PyList::new(py, inputs.iter().map(|input| input.item.value.bind(py)))?;
-        let mut passed = match way.pass {
-            Some(spec) => {
-                let tenants = inputs
-                    .iter()
-                    .map(|input| self.tenant(py, input.branch))
-                    .collect();
-                self.run_pass(py, hand, spec, &values, tenants)?
-            }
-            None => {
-                let before = way.index.checked_sub(1);
-                let stage = before.map_or(0, |leg| self.facts[leg].stage);
-                results::sifted(py, &values, stage)?.unwrap_or_else(|| Passed::untouched(values))
-            }
+        let mut passed = if let Some(spec) = way.pass {
+            let tenants = inputs
+                .iter()
+                .map(|input| self.tenant(py, input.branch))
+                .collect();
+            self.run_pass(py, hand, spec, &values, tenants)?
+        } else {
+            let before = way.index.checked_sub(1);
+            let stage = before.map_or(0, |leg| self.facts[leg].stage);
+            results::sifted(py, &values, stage)?.unwrap_or_else(|| Passed::untouched(values))
         };
         for (at, produced) in passed.grown.drain(..) {
             if let Some(input) = inputs.get_mut(at) {
