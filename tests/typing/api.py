@@ -150,6 +150,7 @@ def stages(lines: list[str]) -> None:
     windows = events.window(max_items=500, max_age=1.0, idle=timedelta(seconds=1))
     assert_type(windows, ab.Pipeline[list[Event]])
     assert_type(windows.map(len), ab.Pipeline[int])
+    assert_type(events.heartbeat(every=5.0), ab.Pipeline[Event | ab.Heartbeat])
     sized = events.window(max_bytes=1 << 20, size_of=Store().size, on_cancel="drop")
     assert_type(sized, ab.Pipeline[list[Event]])
 

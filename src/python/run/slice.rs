@@ -121,8 +121,7 @@ impl Run {
                 )
             };
             self.bury();
-            progress |= self.tend_branches(py, hand);
-            progress |= self.beat(py)?;
+            progress |= self.tend_branches(py, hand) | self.beat(py)?;
             if !overdue.is_empty() {
                 self.time_out(this, hand, overdue)?;
                 continue;
