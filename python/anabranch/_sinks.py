@@ -1,4 +1,4 @@
-"""The builder's stages that a course ends in: for_each, collect, to_channel."""
+"""The builder's stages that a course ends in: for_each, collect, to_channel, to_outbox."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from anabranch._builder import Builder
 from anabranch._callables import check_target, name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from datetime import timedelta
     from typing import Unpack
 
     from anabranch._callables import WithCtx
     from anabranch._stages import OnError, SinkOptions
     from anabranch.channel import Channel
+    from anabranch.outbox import Outbox
     from anabranch.pipeline import Pipeline
     from anabranch.policy import Retry
 
@@ -136,3 +137,55 @@ class Sinks(Builder[T]):
         check_target(channel, pipeline=self.name, stage=label)
         options = {"label": name_of(channel), "close": close}
         return self._extended("to_channel", label, options, live={"channel": channel})
+
+    def to_outbox(
+        self,
+        outbox: Outbox | Mapping[Any, Outbox],
+        *,
+        topic: str | Callable[[Any], str],
+        key: Callable[[Any], str | None] | None = None,
+        name: str | None = None,
+        retry: Retry | None = None,
+        on_error: OnError | None = None,
+    ) -> Pipeline[None]:
+        """Enqueue what arrives in an outbox; this is a sink, the last stage.
+
+        An item is the payload of one message. The items of a window are written in one
+        transaction, which is much faster. A unit is committed once its messages are durable. If it
+        is undone later, with `commit="end"`, those that nobody has begun are retracted.
+
+        Args:
+            outbox: Where to; or a mapping, of which the tenant of the branch is the key.
+            topic: The messages' topic; or a `def` that takes the item and returns it.
+            key: A `def` that takes the item and returns its ordering key, or None.
+            name: The stage's name; "to_outbox" by default.
+            retry: When and how often a failed write is tried again; None never.
+            on_error: As for `map`.
+
+        Raises:
+            ConfigError: An argument is not allowed, or the stage cannot stand here.
+
+        Example:
+            >>> import anabranch as ab
+            >>> outbox = ab.Outbox.memory()
+            >>> pipeline = ab.Pipeline("p").source([{"id": 7}, {"id": 8}]).window(max_items=100)
+            >>> pipeline.to_outbox(outbox, topic="order.created").run_blocking().committed
+            2
+            >>> outbox.counts()
+            {'order.created': {'ready': 2}}
+        """
+        # Here: an outbox is of no use to most pipelines.
+        from anabranch._outbox_sink import writer
+
+        label = "to_outbox" if name is None else name
+        write = writer(outbox, topic, key, pipeline=self.name, stage=label)
+        return self._called(
+            "for_each",
+            write,
+            label,
+            retry,
+            on_error=on_error,
+            concurrency=1,
+            inline=False,
+            timeout=None,
+        )
