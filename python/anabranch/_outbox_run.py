@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import threading
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
@@ -62,6 +64,7 @@ class Run:
             for post, outbox in zip(self._posts, self._outboxes, strict=True):
                 closers.append(outbox._listen(post.heard))  # noqa: SLF001 - as above
             self._loop = loop
+            closers.append(self._heed(loop, courses))
             courses += [loop.create_task(lane.pipeline.run()) for lane in self._lanes.values()]
             feeds += [loop.create_task(post.run()) for post in self._posts]
             if self._stopped:
@@ -79,6 +82,26 @@ class Run:
             name: cast("Report[Any]", lane.pipeline.last_report)
             for name, lane in self._lanes.items()
         }
+
+    def _heed(
+        self, loop: asyncio.AbstractEventLoop, courses: list[asyncio.Task[Any]]
+    ) -> Callable[[], object]:
+        """Stop at SIGTERM, at once at the second one; return what ends that.
+
+        The pipelines would drain, and handle all that was claimed; so it is taken from them.
+        """
+
+        def told() -> None:
+            if self._stopped:
+                for course in courses:
+                    course.cancel()
+            self._stop()
+
+        mine = threading.current_thread() is threading.main_thread()
+        if not mine or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+            return lambda: None
+        loop.add_signal_handler(signal.SIGTERM, told)
+        return lambda: loop.remove_signal_handler(signal.SIGTERM)
 
     async def _until_over(
         self, courses: list[asyncio.Task[Any]], feeds: list[asyncio.Task[None]]

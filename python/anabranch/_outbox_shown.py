@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Final
 from anabranch._outbox_read import Reading, carry_out
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from anabranch import _core
     from anabranch._outbox_store import Store
 
@@ -39,10 +41,11 @@ class Shown:
     @property
     def store(self) -> Store:
         """The store, over a connection that the program does not wait for."""
-        if self._beside is None:
-            beside = getattr(self._store, "beside", None)
-            self._beside = self._store if beside is None else beside()
-        return self._beside
+        beside = self._beside
+        if beside is None:
+            made: Callable[[], Store] | None = getattr(self._store, "beside", None)
+            beside = self._beside = self._store if made is None else made()
+        return beside
 
     def close(self) -> None:
         """Close the connection, if it is one of its own."""

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import json
+import os
+import signal
 import threading
 
 import outboxes
@@ -422,6 +424,26 @@ def test_z6_stopping_gives_back_what_was_not_begun_and_ends_what_was(side):
     asyncio.run(main())
     assert side.outbox.counts() == {"mail": {"done": 1, "ready": 9}}
     assert [message.attempt for message in side.outbox.messages()] == [0] * 9
+
+
+def test_z6_sigterm_gives_back_what_was_not_begun_and_ends_what_was(side):
+    worker = ab.OutboxWorker(side.outbox)
+    free = asyncio.Event()
+
+    @worker.on("mail")
+    async def handle(message):
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(0)
+        free.set()
+        await free.wait()
+
+    side.outbox.enqueue_many([ab.Draft("mail", n) for n in range(10)])
+    worker.run_blocking()
+    counts = side.outbox.counts()["mail"]
+    assert sum(counts.values()) == 10
+    assert counts["ready"] >= 8
+    assert {message.attempt for message in side.outbox.messages()} == {0}
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_x6_an_idle_worker_hears_of_what_is_enqueued(side):
