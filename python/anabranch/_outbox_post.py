@@ -1,4 +1,7 @@
-"""One store at work for a worker: claims go out to the lanes, and verdicts are written back."""
+"""One store at work for a worker: claims go out to the lanes, and verdicts are written back.
+
+A little longer than a file should be: one loop, and what it does in turn.
+"""
 
 from __future__ import annotations
 
@@ -208,12 +211,17 @@ class Post:
                 until = min(until, self._next_claim)
             await self._sleep(max(0.0, until - self._loop.time()))
 
-    async def close(self) -> None:
-        """Give back what is still in hand: what was not begun as if it had never been claimed."""
+    def give_back(self) -> None:
+        """Nobody is at work any more: what is in hand ends, or is as if it was never claimed."""
         for entry in list(self._open.values()):
             for delivery in parts_of(entry):
                 cut = Verdict("again", error="Stopped: the worker stopped while it was handled")
                 self._settled.append((delivery, cut if delivery.begun else BACK))
+        self.stop()
+
+    async def close(self) -> None:
+        """Write what could not be written yet."""
+        self.give_back()
         try:
             await self._flush()
         except OutboxError as error:

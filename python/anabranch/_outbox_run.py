@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from anabranch._outbox_post import Post
     from anabranch.outbox import Outbox
     from anabranch.report import Report
+
+# Seconds that stores have to take what became of messages, once nobody is at work any more.
+_PATIENCE: Final = 5.0
 
 
 class Run:
@@ -77,7 +80,8 @@ class Run:
         for course in courses:
             course.result()
         for feed in feeds:
-            feed.result()
+            if not feed.cancelled():
+                feed.result()
         return {
             name: cast("Report[Any]", lane.pipeline.last_report)
             for name, lane in self._lanes.items()
@@ -114,6 +118,9 @@ class Run:
                 # Drained by a signal, or ended by what a handler has raised.
                 self._stop()
                 if all(course.done() for course in courses):
+                    for post in self._posts:
+                        post.give_back()
+                    await asyncio.wait(feeds, timeout=_PATIENCE)
                     return
             if any(feed in done and feed.exception() for feed in feeds):
                 self._stop()
