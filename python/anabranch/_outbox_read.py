@@ -51,7 +51,7 @@ class Reading:
 
     def name(self, all_shown: Iterable[Shown]) -> None:
         """Tell of outboxes that were not read yet."""
-        told = [self._told.get(it.name) or {"store": it.name, "st": "probing"} for it in all_shown]
+        told = [self._told.get(it.name) or {"store": it.name, "st": "new"} for it in all_shown]
         self._outboxes.tell(json.dumps(told), "[]")
 
     def read(self, all_shown: Sequence[Shown]) -> None:

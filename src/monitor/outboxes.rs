@@ -129,7 +129,11 @@ impl Outboxes {
             }
         }
         told.outbox = outbox;
+        drop(told);
         self.version.fetch_add(1, Release);
+        if self.is_wanted() {
+            self.monitor.wake();
+        }
     }
 
     /// What operators have asked for.

@@ -40,6 +40,8 @@ pub(super) struct Server {
     began: Instant,
     connections: Vec<Connection>,
     orders: Orders,
+    /// The version of the outboxes that was told of.
+    outboxes_told: u64,
     next: u64,
     _noted: Vec<Noted>,
 }
@@ -59,6 +61,7 @@ impl Server {
             began: Instant::now(),
             connections: Vec::new(),
             orders: Orders::default(),
+            outboxes_told: 0,
             next: 1,
             _noted: noted,
         }
@@ -75,6 +78,7 @@ impl Server {
             let closing = self.shared.closing.load(Ordering::Acquire);
             // The last answers, too: a command may be why the process ends.
             self.hear_drivers(now);
+            self.tell_outboxes(now);
             if closing {
                 return self.say_goodbye();
             }
@@ -265,6 +269,19 @@ impl Server {
                     flush(connection, now);
                 }
             }
+        }
+    }
+
+    /// Tells those who look at the outboxes of what is new at once: it comes about once a second, and
+    /// would be as old as that at their next bulk.
+    fn tell_outboxes(&mut self, now: Duration) {
+        let version = self.shared.outboxes.version();
+        if std::mem::replace(&mut self.outboxes_told, version) == version {
+            return;
+        }
+        for index in 0..self.connections.len() {
+            self.with(index, |peer, world| peer.hear_of_outboxes(world, now));
+            flush(&mut self.connections[index], now);
         }
     }
 

@@ -76,6 +76,13 @@ impl Peer {
         self.go_on(world, now);
     }
 
+    /// The outboxes were told of.
+    pub(in crate::monitor) fn hear_of_outboxes(&mut self, world: &World<'_>, now: Duration) {
+        if self.looks_at_outboxes() && self.out.is_empty() {
+            self.tell_outboxes(world.outboxes, now);
+        }
+    }
+
     fn tell_outboxes(&mut self, outboxes: &Outboxes, now: Duration) {
         let version = outboxes.version();
         if version == self.outbox {

@@ -146,13 +146,16 @@ pub(super) fn pane(look: &Look<'_>, width: u16, height: u16) -> Vec<Line<'static
     if windows.is_empty() {
         return vec![Line::from(look.span(Role::Dim, "no window is open"))];
     }
-    let bars = usize::from(width).saturating_sub(8 + 4 + 11 + 4 + 8);
+    // Where there is room, names are read to their end.
+    let name = (8 + usize::from(width).saturating_sub(72) / 4).min(24);
+    let bars = usize::from(width).saturating_sub(name + 4 + 11 + 4 + 8);
     let (items, time) = (bars * 2 / 3, bars / 3);
     let lines = windows
         .into_iter()
         .take(height.into())
         .map(|(process, it)| {
-            let mut spans = vec![look.span(Role::Text, look.fit(&tenant(process, it), 8) + " n ")];
+            let mut spans =
+                vec![look.span(Role::Text, look.fit(&tenant(process, it), name) + " n ")];
             spans.extend(gauge::gauge(look, it.n, it.max.unwrap_or(0), items));
             spans.push(look.span(Role::Text, format!(" {}t ", look.fit(&count(it), 9))));
             spans.extend(gauge::gauge(

@@ -150,7 +150,7 @@ pub struct Outbox {
 pub struct Store {
     /// Its key.
     pub store: Text,
-    /// Whether it can be reached: `up`, `down`, `probing`.
+    /// Whether it can be reached: `up`, `down`, or `new` if that was not tried yet.
     #[serde(rename = "st")]
     pub state: Text,
     /// How stores are selected: `round_robin` …
