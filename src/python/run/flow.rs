@@ -217,10 +217,10 @@ impl Run {
         if beats.is_empty() {
             return Ok(false);
         }
-        let make = py.import("anabranch.heartbeat")?.getattr("Heartbeat")?;
+        let heartbeat = py.import("anabranch.heartbeat")?.getattr("Heartbeat")?;
         for beat in beats {
             let tenant = self.tenant(py, beat.branch);
-            let made = make.call1((tenant, beat.silent.as_secs_f64(), beat.number))?;
+            let made = heartbeat.call1((tenant, beat.silent.as_secs_f64(), beat.number))?;
             let now = self.shared.now();
             locked(&self.engine).offer_beat(beat, made.unbind(), now);
         }
