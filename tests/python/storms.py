@@ -35,6 +35,8 @@ class Action:
     level: str
     finalizer: bool
     failed: bool = False
+    # When the attempt it was registered in ended.
+    until: int = 0
     ran: list = field(default_factory=list)
 
 
@@ -84,6 +86,10 @@ class Storm:
             for action in own:
                 action.failed = True
             raise
+        finally:
+            ended = self.tick()
+            for action in own:
+                action.until = ended
 
     def undo(self, action):
         action.ran.append(self.tick())
@@ -308,7 +314,7 @@ class Storm:
                 assert times <= 1, f"C5: {action}"
                 self.check_due(action, report)
         if self.policy == "sequential":
-            self.check_order()
+            self.check_order(aborted=report.outcome == "aborted")
 
     def check_due(self, action, report):
         """Check that an action ran if what it belongs to has failed, and only then.
@@ -345,8 +351,12 @@ class Storm:
             return all(map(self.ended_well, self.children[item]))
         return item in self.good
 
-    def check_order(self):
-        """Along the way of each item: the last registered first, but for what came later."""
+    def check_order(self, *, aborted):
+        """Along the way of each item: the last registered first, but for what came later.
+
+        The rollback of an aborted run waits for a handler no longer than a second: what that one has
+        registered comes when it is back.
+        """
         ran = [it for it in self.actions if it.ran]
         ran.sort(key=lambda it: it.ran[0])
         last = {}
@@ -355,9 +365,11 @@ class Storm:
                 # What belongs to the branch or the run has its turn at their end.
                 key = (item, action.finalizer, action.level)
                 before = last.get(key)
-                assert before is None or action.at < before.at or action.at > before.ran[0], (
-                    f"C1: {action} after {before}"
-                )
+                if before is not None:
+                    registered = action.until if aborted else action.at
+                    assert action.at < before.at or registered > before.ran[0], (
+                        f"C1: {action} after {before}"
+                    )
                 last[key] = action
 
 
