@@ -72,7 +72,9 @@ mod _core {
     #[pymodule_export]
     use super::pass::Contexts;
     #[pymodule_export]
-    use super::plan::{PyPlan, check_channel, check_retry, check_tcp, check_window};
+    use super::plan::{
+        PyPlan, check_channel, check_retry, check_tail, check_tcp, check_tcp_client, check_window,
+    };
     #[pymodule_export]
     use super::readers::Readers;
     #[pymodule_export]

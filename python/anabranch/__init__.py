@@ -69,6 +69,7 @@ from anabranch.errors import (
     StoreUnavailable,
 )
 from anabranch.failure import Failure
+from anabranch.framing import Delimiter, LengthPrefix
 from anabranch.keys import AttrKey, ItemKey, attr, item
 from anabranch.local import PerThread, per_thread
 from anabranch.pipeline import Pipeline
@@ -78,6 +79,8 @@ from anabranch.report import Abandonment, BranchReport, ErrorSummary, Report
 from anabranch.source import Source
 from anabranch.sources import TcpLines, tcp_lines
 from anabranch.strategy import SourceState, Strategy
+from anabranch.tailing import Tail, tail
+from anabranch.tcp import TcpClient, tcp_client
 
 if TYPE_CHECKING:
     from anabranch import testing
@@ -139,6 +142,7 @@ __all__ = [
     "ConfigError",
     "Context",
     "DeadLetterError",
+    "Delimiter",
     "Draft",
     "DuplicateConflict",
     "EnsureError",
@@ -154,6 +158,7 @@ __all__ = [
     "Heartbeat",
     "ItemKey",
     "LeaseLost",
+    "LengthPrefix",
     "Merge",
     "Message",
     "Ok",
@@ -186,6 +191,8 @@ __all__ = [
     "Stats",
     "StoreUnavailable",
     "Strategy",
+    "Tail",
+    "TcpClient",
     "TcpLines",
     "Tick",
     "Ticker",
@@ -215,6 +222,8 @@ __all__ = [
     "retry",
     "select",
     "stats",
+    "tail",
+    "tcp_client",
     "tcp_lines",
     "testing",
     "ticker",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias, Type
 from anabranch.channel import Channel
 from anabranch.errors import refused
 from anabranch.sources import TcpLines
+from anabranch.tailing import Tail
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -267,7 +268,10 @@ def source_kind(source: object, *, pipeline: str, stage: str) -> How:
     Raises:
         ConfigError: It gives no items; or it would give parts of what surely was meant to be one.
     """
-    if isinstance(source, TcpLines):
+    # Here: its policy needs this module.
+    from anabranch.tcp import TcpClient
+
+    if isinstance(source, TcpLines | TcpClient | Tail):
         return "native"
     if isinstance(source, Channel):
         return "channel"

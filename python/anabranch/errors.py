@@ -274,7 +274,7 @@ class SourceError(AnabranchError):
 
     Attributes:
         code: What happened, e.g. `source.failed` or `source.line_too_long`.
-        peer: The client it came from, as "ip:port"; None if there is none.
+        peer: Where it came from: the client or server as "ip:port", or the file; None if nowhere.
     """
 
     def __init__(

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from anabranch.source import Source as MergeSource
     from anabranch.sources import TcpLines
     from anabranch.strategy import Chooser, Strategy
+    from anabranch.tailing import Tail
+    from anabranch.tcp import TcpClient
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -166,13 +168,17 @@ class Pipeline(Transforms[T], Stateful[T], Grouping[T], Operators[T], Sinks[T]):
         )
 
     @overload
-    def source(self, src: TcpLines[U], *, name: str | None = ...) -> Pipeline[U]: ...
+    def source(
+        self, src: TcpLines[U] | TcpClient[U] | Tail[U], *, name: str | None = ...
+    ) -> Pipeline[U]: ...
     @overload
     def source(self, src: AsyncIterable[U], *, name: str | None = ...) -> Pipeline[U]: ...
     @overload
     def source(self, src: Iterable[U], *, name: str | None = ...) -> Pipeline[U]: ...
     def source(self, src: object, *, name: str | None = None) -> Pipeline[Any]:
-        """Take items from an iterable or async iterable, a Channel or `tcp_lines`; comes first.
+        """Take items from an iterable or async iterable, a Channel or a native source; comes first.
+
+        The native sources are `tcp_lines`, `tcp_client` and `tail`.
 
         Items are taken as fast as the stages let through, no faster. A generator is closed on
         every way out; a Channel is not: what was not taken stays inside for others. A source that
@@ -256,7 +262,7 @@ class Pipeline(Transforms[T], Stateful[T], Grouping[T], Operators[T], Sinks[T]):
         Raises:
             ConfigError: There is no source or no sink.
             ClosedError: This Pipeline object has been run already.
-            OSError: `tcp_lines` cannot listen on its address.
+            OSError: `tcp_lines` cannot listen on its address, or `tail` cannot read its file.
             asyncio.CancelledError: The call was cancelled; `last_report` tells how far it got.
 
         Example:
@@ -282,7 +288,7 @@ class Pipeline(Transforms[T], Stateful[T], Grouping[T], Operators[T], Sinks[T]):
         Raises:
             ConfigError: There is no source or no sink.
             ClosedError: This Pipeline object has been run already.
-            OSError: `tcp_lines` cannot listen on its address.
+            OSError: `tcp_lines` cannot listen on its address, or `tail` cannot read its file.
             RuntimeError: An event loop runs in this thread.
             KeyboardInterrupt: At the third signal.
 
@@ -311,7 +317,7 @@ class Pipeline(Transforms[T], Stateful[T], Grouping[T], Operators[T], Sinks[T]):
         Raises:
             ConfigError: There is no source or no sink.
             ClosedError: This Pipeline object has been run already.
-            OSError: `tcp_lines` cannot listen on its address.
+            OSError: `tcp_lines` cannot listen on its address, or `tail` cannot read its file.
 
         Example:
             >>> import asyncio

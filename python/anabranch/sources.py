@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from anabranch import _core
+from anabranch.framing import check_framing
 
 if TYPE_CHECKING:
     from datetime import timedelta
+
+    from anabranch.framing import Framing
 
 ItemT = TypeVar("ItemT")
 
@@ -23,6 +26,7 @@ class TcpLines(Generic[ItemT]):
 
     host: str
     port: int
+    framing: Framing
     max_line: int
     max_connections: int
     idle_timeout: float | None
@@ -37,6 +41,7 @@ def tcp_lines(
     host: str,
     port: int,
     *,
+    framing: Framing = ...,
     max_line: int = ...,
     max_connections: int = ...,
     idle_timeout: float | timedelta | None = ...,
@@ -50,6 +55,7 @@ def tcp_lines(
     host: str,
     port: int,
     *,
+    framing: Framing = ...,
     max_line: int = ...,
     max_connections: int = ...,
     idle_timeout: float | timedelta | None = ...,
@@ -63,6 +69,7 @@ def tcp_lines(
     host: str,
     port: int,
     *,
+    framing: Framing = ...,
     max_line: int = ...,
     max_connections: int = ...,
     idle_timeout: float | timedelta | None = ...,
@@ -76,6 +83,7 @@ def tcp_lines(
     host: str,
     port: int,
     *,
+    framing: Framing = ...,
     max_line: int = ...,
     max_connections: int = ...,
     idle_timeout: float | timedelta | None = ...,
@@ -88,6 +96,7 @@ def tcp_lines(
     host: str,
     port: int,
     *,
+    framing: Framing = "lines",
     max_line: int = 65_536,
     max_connections: int = 1024,
     idle_timeout: float | timedelta | None = None,
@@ -98,10 +107,10 @@ def tcp_lines(
 ) -> TcpLines[Any]:
     r"""Listen on a TCP address; each line a client sends is an item.
 
-    A line ends with LF; one CR before it is removed with it. What a client sends after its last
-    LF is an item, too, if it closes the connection properly; if the connection breaks, it is a
-    failure with code `source.truncated`. A pipeline that cannot keep up stops reading, so the
-    clients' sends block: nothing is lost and memory stays bounded.
+    A line ends with LF; one CR before it is removed with it; or it is what `framing` says. What a
+    client sends after its last LF is an item, too, if it closes the connection properly; if the
+    connection breaks, it is a failure with code `source.truncated`. A pipeline that cannot keep
+    up stops reading, so the clients' sends block: nothing is lost and memory stays bounded.
 
     A line that cannot be an item is a failure item, and the connection goes on: too long
     (`source.line_too_long`) or not UTF-8 (`source.invalid_utf8`).
@@ -109,7 +118,9 @@ def tcp_lines(
     Args:
         host: The address to listen on, e.g. "127.0.0.1", "::1" or "0.0.0.0".
         port: The port; 0 picks a free one, which `running.address` tells.
-        max_line: The longest line, in bytes, without its end.
+        framing: What a line is: "lines" end with LF; an `ab.Delimiter` names other bytes, and after
+            an `ab.LengthPrefix` come so many of any.
+        max_line: The longest line, in bytes, without its end or its length.
         max_connections: How many clients are served at once; more wait to be accepted.
         idle_timeout: Seconds after which a client that says nothing is disconnected; None never.
         encoding: "utf-8" gives str items; None gives bytes.
@@ -142,6 +153,7 @@ def tcp_lines(
         >>> asyncio.run(main())
         ['one', 'two']
     """
+    check_framing(framing, "tcp_lines")
     options: dict[str, object] = {
         "host": host,
         "port": port,
@@ -154,4 +166,4 @@ def tcp_lines(
         "until": until,
     }
     checked: dict[str, Any] = _core.check_tcp(options)
-    return TcpLines(**checked)
+    return TcpLines(framing=framing, **checked)

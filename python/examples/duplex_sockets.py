@@ -12,6 +12,8 @@ up now and then in the middle of a reply. Two pipelines share the connection:
 - the number of a question is also its idempotency token: the service may hear it twice, and counts
   it once.
 
+A feed that is only listened to needs none of this: `ab.tcp_client` connects again by itself.
+
 Run it: `python duplex_sockets.py`.
 """
 

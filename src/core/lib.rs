@@ -8,6 +8,7 @@
 //! - [`error`]: what is wrong with a plan.
 //! - [`retry`]: whether a failed attempt is tried again, and when.
 //! - [`plan`]: the builder's plan: validated, named, drawn.
+//! - [`framing`]: bytes into lines.
 //! - [`channel`]: a bounded queue with a close.
 //! - [`merge`]: which of many sources is read next.
 //! - [`throttle`]: how fast items go on.
@@ -24,6 +25,7 @@ pub mod clock;
 pub mod compensation;
 pub mod engine;
 pub mod error;
+pub mod framing;
 pub mod merge;
 pub mod outbox;
 pub mod plan;

@@ -12,7 +12,7 @@ mod value;
 use crate::error::PlanError;
 use crate::retry::Retry;
 
-pub use field::{budget, channel, policy, retry, tcp_lines, window};
+pub use field::{budget, channel, policy, retry, tail, tcp_client, tcp_lines, window};
 pub use rule::{Field, MANY, Rule, check};
 pub use value::{Options, Value};
 

@@ -134,6 +134,20 @@ pub(crate) fn check_tcp<'py>(options: &Bound<'py, PyDict>) -> PyResult<Bound<'py
     checked(plan::tcp_lines, options)
 }
 
+/// The options of `tcp_client`, checked and filled in; raises `ConfigError`.
+#[pyfunction]
+#[pyo3(signature = (options))]
+pub(crate) fn check_tcp_client<'py>(options: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyDict>> {
+    checked(plan::tcp_client, options)
+}
+
+/// The options of `tail`, checked and filled in; raises `ConfigError`.
+#[pyfunction]
+#[pyo3(signature = (options))]
+pub(crate) fn check_tail<'py>(options: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyDict>> {
+    checked(plan::tail, options)
+}
+
 /// The options of a channel, checked and filled in; raises `ConfigError`.
 #[pyfunction]
 #[pyo3(signature = (options))]

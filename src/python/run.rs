@@ -335,7 +335,7 @@ impl Run {
 
     #[getter]
     fn address(&self) -> Option<(String, u16)> {
-        self.native.as_ref().map(|native| native.address())
+        self.native.as_ref().and_then(|native| native.address())
     }
 
     /// The tenants whose branches have opened and have not closed since, in order.

@@ -188,7 +188,7 @@ impl Source {
                 let items = PyList::empty(py);
                 let mut broken = Vec::new();
                 let taken = source.take(py, &items, &mut broken, most)?;
-                let ended = matches!(taken, Taken::Ended).then_some(Ok(()));
+                let ended = matches!(taken, Taken::Ended).then(|| source.end());
                 Ok(Chunk {
                     items,
                     broken,

@@ -17,25 +17,22 @@
 
 mod acceptor;
 
-use std::future::pending;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use anabranch_core::framing::{Decode, End, Framing, LineSplitter};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use self::acceptor::Acceptor;
-use super::framing::{Decode, End, LineSplitter, Lines};
-use crate::inbox::{Closed, Inbox};
-
-/// The most that one read takes from a socket, in bytes.
-const READ: usize = 64 * 1024;
+use super::owner::{Delivery, Order, Outlet, Owner, ordered, reached};
+use super::read::{Read, read};
+use crate::inbox::Inbox;
 
 /// What the server listens on, accepts and takes for a line.
 #[derive(Debug, Clone)]
@@ -44,7 +41,9 @@ pub struct TcpOptions {
     pub host: String,
     /// Port to bind; 0 lets the system choose, and [`TcpSource::address`] tells.
     pub port: u16,
-    /// The longest line, in bytes without its terminator.
+    /// What ends a line.
+    pub framing: Framing,
+    /// The longest line, in bytes without its terminator or length.
     pub max_line: usize,
     /// The most connections open at once (at least one).
     pub max_connections: usize,
@@ -67,31 +66,11 @@ pub enum Until {
     Disconnected,
 }
 
-/// What one read brought from one connection.
-#[derive(Debug)]
-pub struct Delivery {
-    /// The other end, as `address:port`.
-    pub peer: Arc<str>,
-    /// At least one event.
-    pub lines: Lines,
-}
-
 /// A running server. Dropping it closes it, without waiting for its tasks.
 #[derive(Debug)]
 pub struct TcpSource {
     address: SocketAddr,
-    /// What the acceptor is to do; its end, by drop, stands for [`Order::Abort`].
-    order: watch::Sender<Order>,
-    /// Nothing is ever sent: it disconnects when the last task has gone.
-    gone: Mutex<Receiver<()>>,
-}
-
-/// What the owner wants of the acceptor; only ever goes up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Order {
-    Serve,
-    Drain,
-    Abort,
+    owner: Owner,
 }
 
 impl TcpSource {
@@ -114,19 +93,10 @@ impl TcpSource {
             let _entered = handle.enter();
             Acceptor::new(listener)?
         };
-        let (order, orders) = watch::channel(Order::Serve);
-        let (presence, gone) = channel();
-        let serving = Arc::new(Serving {
-            options,
-            inbox: ClosedAtEnd(inbox),
-            _presence: presence,
-        });
+        let (owner, outlet, orders) = Owner::of(inbox);
+        let serving = Arc::new(Serving { options, outlet });
         handle.spawn(serve(acceptor, serving, orders));
-        Ok(Self {
-            address,
-            order,
-            gone: Mutex::new(gone),
-        })
+        Ok(Self { address, owner })
     }
 
     /// Where it listens.
@@ -136,57 +106,27 @@ impl TcpSource {
 
     /// Stops accepting and reading at once, delivers what has been read, and closes the inbox.
     ///
-    /// An unfinished line is [`TRUNCATED`](super::framing::TRUNCATED). Returns immediately; that
+    /// An unfinished line is [`TRUNCATED`](anabranch_core::framing::TRUNCATED). Returns immediately; that
     /// it is done shows in the inbox, which someone has to go on taking from.
     pub fn drain(&self) {
-        self.give(Order::Drain);
+        self.owner.drain();
     }
 
-    /// Aborts and joins all tasks, for at most `within`; returns whether they have all gone.
-    ///
-    /// What they had not delivered yet is lost. The inbox is closed, not emptied. Not for use in a
-    /// task, whose thread it would block; nor while holding what the inbox's wake-up needs.
+    /// Aborts and joins all tasks; see [`Owner::close`].
     pub fn close(&self, within: Duration) -> bool {
-        self.give(Order::Abort);
-        let gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
-        gone.recv_timeout(within) == Err(RecvTimeoutError::Disconnected)
+        self.owner.close(within)
     }
 
-    fn give(&self, new: Order) {
-        self.order.send_modify(|order| *order = new.max(*order));
+    /// Whoever orders it to drain, or to end.
+    pub fn into_owner(self) -> Owner {
+        self.owner
     }
 }
 
 /// What all tasks of one server share.
 struct Serving {
     options: TcpOptions,
-    // Before `_presence`: fields go in this order, and who finds the tasks gone finds it closed.
-    inbox: ClosedAtEnd,
-    _presence: Sender<()>,
-}
-
-/// Closes the inbox when the last task lets go of it, be it because its runtime was shut down.
-struct ClosedAtEnd(Arc<Inbox<Delivery>>);
-
-impl Drop for ClosedAtEnd {
-    fn drop(&mut self) {
-        self.0.close();
-    }
-}
-
-impl Serving {
-    /// Leaves `lines` from `peer` in the inbox, if there are any.
-    ///
-    /// # Cancel safety
-    /// As [`Inbox::push`]: all of them are left or, if cancelled, none.
-    async fn deliver(&self, peer: &Arc<str>, lines: Lines) -> Result<(), Closed> {
-        if lines.is_empty() {
-            return Ok(());
-        }
-        let items = lines.len();
-        let peer = Arc::clone(peer);
-        self.inbox.0.push(Delivery { peer, lines }, items).await
-    }
+    outlet: Outlet,
 }
 
 /// The acceptor's task: accepts until it has to end, then sees every connection out.
@@ -261,67 +201,39 @@ async fn converse(
     mut draining: watch::Receiver<()>,
 ) {
     let TcpOptions {
+        ref framing,
         max_line,
         idle_timeout,
         decode,
         ..
     } = serving.options;
     let peer: Arc<str> = address.to_string().into();
-    let mut splitter = LineSplitter::new(max_line, decode);
+    let mut splitter = LineSplitter::new(framing, max_line, decode);
     let mut chunk = Vec::new();
     let mut heard = Instant::now();
     let end = loop {
-        tokio::select! {
+        let came = tokio::select! {
             // The end first, or a client that never pauses would outlast it.
             biased;
             _ = draining.changed() => break End::Cut("drain"),
-            // An error shows again, and in more detail, in the read.
-            _ = stream.readable() => {}
+            came = read(&stream, &mut chunk) => came,
             () = reached(idle_timeout.and_then(|limit| heard.checked_add(limit))) => {
                 break End::Cut("idle timeout");
             }
-        }
-        chunk.reserve(READ);
-        match stream.try_read_buf(&mut chunk) {
-            Ok(0) => break End::Clean,
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                // A thousand silent clients should not hold a thousand buffers.
-                chunk = Vec::new();
-                continue;
-            }
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
-                break End::Cut("connection reset");
-            }
-            Err(_) => break End::Cut("connection lost"),
+        };
+        match came {
+            Read::Some => {}
+            Read::None => continue,
+            Read::End(end) => break end,
         }
         let lines = splitter.feed(&chunk);
         chunk.clear();
-        if serving.deliver(&peer, lines).await.is_err() {
+        if serving.outlet.deliver(&peer, lines).await.is_err() {
             return;
         }
         // Only now: the wait for room in the inbox is not the client's silence.
         heard = Instant::now();
     };
     // If the inbox is closed by now, nobody wants to know.
-    let _ = serving.deliver(&peer, splitter.finish(end)).await;
-}
-
-/// Returns once at least `order` has been given, or nobody is left to give any.
-///
-/// # Cancel safety
-/// An order stays given, so nothing is missed if this is cancelled and called again.
-async fn ordered(orders: &mut watch::Receiver<Order>, order: Order) {
-    let _ = orders.wait_for(|given| *given >= order).await;
-}
-
-/// Returns at `time`; never, if there is none.
-///
-/// # Cancel safety
-/// Holds nothing but the time.
-async fn reached(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
-        None => pending().await,
-    }
+    let _ = serving.outlet.deliver(&peer, splitter.finish(end)).await;
 }

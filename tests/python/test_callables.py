@@ -311,6 +311,8 @@ class Ticks:
         (async_generator(1), "async"),
         (Ticks(), "async"),
         (ab.tcp_lines("127.0.0.1", 0), "native"),
+        (ab.tcp_client("127.0.0.1", 9400), "native"),
+        (ab.tail("app.log"), "native"),
     ],
 )
 def test_t9_iterables_are_told_apart(source, how):

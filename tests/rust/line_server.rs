@@ -7,9 +7,10 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
 use anabranch::inbox::Inbox;
-use anabranch::source::framing::{Decode, Event};
-use anabranch::source::tcp::{Delivery, TcpOptions, TcpSource, Until};
+use anabranch::source::owner::Delivery;
+use anabranch::source::tcp::{TcpOptions, TcpSource, Until};
 use anabranch_core::channel::Taken;
+use anabranch_core::framing::{Decode, Event, Framing};
 use tokio::runtime::{Builder, Runtime};
 
 /// Far longer than anything here takes.
@@ -19,6 +20,7 @@ pub(crate) fn options() -> TcpOptions {
     TcpOptions {
         host: "127.0.0.1".to_owned(),
         port: 0,
+        framing: Framing::Lf,
         max_line: 64 * 1024,
         max_connections: 16,
         idle_timeout: None,

@@ -14,9 +14,9 @@ use std::thread;
 use std::time::Duration;
 
 use anabranch::inbox::Inbox;
-use anabranch::source::framing::Event;
 use anabranch::source::tcp::{TcpOptions, TcpSource, Until};
 use anabranch_core::channel::Taken;
+use anabranch_core::framing::Event;
 
 use line_server::{DEADLINE, Server, options};
 

@@ -5,6 +5,7 @@ import json
 import sqlite3
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypedDict, TypeGuard, assert_type
 
 import anabranch as ab
@@ -100,6 +101,14 @@ def sources(lines: Iterable[str], mixed: list[str | bytes]) -> None:
     assert_type(ab.tcp_lines("::1", 9400, encoding=None), ab.TcpLines[bytes])
     pairs = start.source(ab.tcp_lines("::1", 9400, peer=True, until=2.5))
     assert_type(pairs, ab.Pipeline[tuple[str, str]])
+    framing = ab.LengthPrefix(2, byteorder="little")
+    assert_type(ab.tcp_lines("::1", 9400, framing=framing, encoding=None), ab.TcpLines[bytes])
+    feed = ab.tcp_client("::1", 9400, framing=ab.Delimiter(b";"), greeting="hello", retry=None)
+    assert_type(feed, ab.TcpClient[str])
+    assert_type(start.source(feed), ab.Pipeline[str])
+    assert_type(ab.tcp_client("::1", 9400, encoding=None), ab.TcpClient[bytes])
+    assert_type(start.source(ab.tail("app.log", until=1)), ab.Pipeline[str])
+    assert_type(ab.tail(Path("app.log"), encoding=None), ab.Tail[bytes])
     raw = start.source(ab.tcp_lines("::1", 9400, peer=True, encoding=None))
     assert_type(raw, ab.Pipeline[tuple[str, bytes]])
 

@@ -1,4 +1,4 @@
-//! The options there are: one table per kind of stage, for the pipeline, retry, `tcp_lines` and
+//! The options there are: one table per kind of stage, for the pipeline, retry, native sources and
 //! channels.
 
 use super::{Field, Kind, Options, Rule, Value, check};
@@ -219,8 +219,32 @@ static BUDGET: &[Field] = &[
     Field::bare("burst", Rule::COUNT),
 ];
 
+const HOST: Field = Field::bare("host", Rule::Text);
+const MAX_LINE: Field = Field::new(
+    "max_line",
+    Rule::Int {
+        min: 1,
+        max: 1 << 30,
+    },
+    Value::Int(65_536),
+);
+const IDLE_TIMEOUT: Field = Field::bare("idle_timeout", Rule::Maybe(&Rule::PositiveSeconds));
+const ENCODING: Field = Field::new("encoding", Rule::ChoiceOrNone(&["utf-8"]), text("utf-8"));
+const ERRORS: Field = Field::new(
+    "errors",
+    Rule::Choice(&["strict", "replace"]),
+    text("strict"),
+);
+const UNTIL: Field = Field::bare(
+    "until",
+    Rule::Maybe(&Rule::Either(
+        &Rule::Seconds,
+        &Rule::Choice(&["disconnected"]),
+    )),
+);
+
 static TCP: &[Field] = &[
-    Field::bare("host", Rule::Text),
+    HOST,
     Field::bare(
         "port",
         Rule::Int {
@@ -228,30 +252,40 @@ static TCP: &[Field] = &[
             max: 65_535,
         },
     ),
-    Field::new(
-        "max_line",
+    MAX_LINE,
+    Field::new("max_connections", Rule::COUNT, Value::Int(1024)),
+    IDLE_TIMEOUT,
+    ENCODING,
+    ERRORS,
+    Field::new("peer", Rule::Flag, Value::Bool(false)),
+    UNTIL,
+];
+
+static TCP_CLIENT: &[Field] = &[
+    HOST,
+    Field::bare(
+        "port",
         Rule::Int {
             min: 1,
-            max: 1 << 30,
+            max: 65_535,
         },
-        Value::Int(65_536),
     ),
-    Field::new("max_connections", Rule::COUNT, Value::Int(1024)),
-    Field::bare("idle_timeout", Rule::Maybe(&Rule::PositiveSeconds)),
-    Field::new("encoding", Rule::ChoiceOrNone(&["utf-8"]), text("utf-8")),
-    Field::new(
-        "errors",
-        Rule::Choice(&["strict", "replace"]),
-        text("strict"),
-    ),
-    Field::new("peer", Rule::Flag, Value::Bool(false)),
-    Field::bare(
-        "until",
-        Rule::Maybe(&Rule::Either(
-            &Rule::Seconds,
-            &Rule::Choice(&["disconnected"]),
-        )),
-    ),
+    MAX_LINE,
+    Field::new("connect_timeout", Rule::PositiveSeconds, Value::Float(10.0)),
+    IDLE_TIMEOUT,
+    ENCODING,
+    ERRORS,
+    UNTIL,
+];
+
+static TAIL: &[Field] = &[
+    Field::bare("path", Rule::Text),
+    Field::new("from_start", Rule::Flag, Value::Bool(false)),
+    MAX_LINE,
+    ENCODING,
+    ERRORS,
+    Field::new("poll", Rule::PositiveSeconds, Value::Float(0.1)),
+    Field::bare("until", Rule::Maybe(&Rule::Seconds)),
 ];
 
 static CHANNEL: &[Field] = &[
@@ -370,6 +404,22 @@ pub fn budget(given: &Options) -> Result<Budget, PlanError> {
 /// [`PlanError`] naming the argument, its value and what is allowed.
 pub fn tcp_lines(given: &Options) -> Result<Options, PlanError> {
     check(TCP, given).map_err(|error| error.about("tcp_lines"))
+}
+
+/// Checks the options of `tcp_client`, as those of [`tcp_lines`].
+///
+/// # Errors
+/// [`PlanError`] naming the argument, its value and what is allowed.
+pub fn tcp_client(given: &Options) -> Result<Options, PlanError> {
+    check(TCP_CLIENT, given).map_err(|error| error.about("tcp_client"))
+}
+
+/// Checks the options of `tail`: a path, a limit in bytes, durations in seconds.
+///
+/// # Errors
+/// [`PlanError`] naming the argument, its value and what is allowed.
+pub fn tail(given: &Options) -> Result<Options, PlanError> {
+    check(TAIL, given).map_err(|error| error.about("tail"))
 }
 
 /// Checks the options of a channel: its name, its capacity in items, what it does when full.
@@ -596,5 +646,49 @@ mod tests {
                 Some(format!("tcp_lines: {expected}"))
             );
         }
+    }
+
+    #[test]
+    fn e9_tcp_client_and_tail_are_checked_and_filled_in() {
+        let checked = tcp_client(&with(&[("host", text("::1")), ("port", Value::Int(1))]));
+        let expected = with(&[
+            ("host", text("::1")),
+            ("port", Value::Int(1)),
+            ("max_line", Value::Int(65_536)),
+            ("connect_timeout", Value::Float(10.0)),
+            ("idle_timeout", Value::None),
+            ("encoding", text("utf-8")),
+            ("errors", text("strict")),
+            ("until", Value::None),
+        ]);
+        assert_eq!(checked, Ok(expected));
+        assert_eq!(
+            said(tcp_client(&with(&[
+                ("host", text("::1")),
+                ("port", Value::Int(0))
+            ]))),
+            Some("tcp_client: port must be an int from 1 to 65535, got 0".into())
+        );
+        let checked = tail(&with(&[
+            ("path", text("app.log")),
+            ("until", Value::Int(2)),
+        ]));
+        let expected = with(&[
+            ("path", text("app.log")),
+            ("from_start", Value::Bool(false)),
+            ("max_line", Value::Int(65_536)),
+            ("encoding", text("utf-8")),
+            ("errors", text("strict")),
+            ("poll", Value::Float(0.1)),
+            ("until", Value::Float(2.0)),
+        ]);
+        assert_eq!(checked, Ok(expected));
+        assert_eq!(
+            said(tail(&with(&[
+                ("path", text("app.log")),
+                ("poll", Value::Int(0))
+            ]))),
+            Some("tail: poll must be a number of seconds > 0 (or a timedelta), got 0".into())
+        );
     }
 }
