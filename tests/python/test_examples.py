@@ -189,7 +189,7 @@ def test_t2_t3_taps_see_everything_and_change_nothing():
         "seen: {'raw': 6, 'parsed': 5, 'good': 4}",
         "hottest: {'acme': 21, 'globex': 99}",
         "failures: {'parse: ValueError': 1, 'extremes: ValueError': 1}",
-        "the stream itself: [[('globex', 99), ('globex', 19)], [('acme', 20), ('acme', 21)]]",
+        "the stream itself: [[('acme', 20), ('acme', 21)], [('globex', 99), ('globex', 19)]]",
         "committed 4 failed 2",
     ]
 
