@@ -49,7 +49,7 @@ class Session(Generic[T]):
     def __init__(self, pipeline: Pipeline[T]) -> None:
         self._pipeline = pipeline
         self._settings = pipeline._settings  # noqa: SLF001 - the session is the pipeline's
-        self._stages = fresh(pipeline._stages)  # noqa: SLF001 - as above
+        self._stages = fresh(pipeline._stages, self._enough)  # noqa: SLF001 - as above
         self._process = os.getpid()
         self._run: _core.Run | None = None
         # The run, which may be looked at after its end for a while, and by whom.
@@ -98,6 +98,10 @@ class Session(Generic[T]):
             self._run.drain()
         else:
             self._asked = _core.Run.drain
+
+    def _enough(self) -> None:
+        if self._run is not None:
+            self._run.enough()
 
     def abort(self) -> None:
         """Give up what was not begun, and roll back what is under way."""
@@ -491,7 +495,7 @@ class Session(Generic[T]):
         for collector in self._collectors:
             if self._clock.now() >= collector.due:
                 collector.tell(loop, self._kick)
-        if run.stopping and not run.aborting and not self._draining:
+        if run.draining and not run.aborting and not self._draining:
             # Asked for by an operator, perhaps: the grace is the same.
             self._draining = True
             if self._deadline is None:

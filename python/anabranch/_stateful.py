@@ -1,10 +1,10 @@
-"""The builder's stages that remember, or work on many at once: scan, distinct, map_batch."""
+"""The builder's stages that remember, or work on many at once: scan, distinct, take, map_batch."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from anabranch._builder import Builder
 from anabranch._callables import Call, check_def, examine, examine_undo, name_of
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 U = TypeVar("U")
 S = TypeVar("S")
+# Makes the callable of one run, given what ends the run's source.
+Make: TypeAlias = "Callable[[Callable[[], object]], Callable[..., Any]]"
 
 
 class Stateful(Builder[T]):
@@ -60,7 +62,7 @@ class Stateful(Builder[T]):
         label = name_of(fn, otherwise="scan") if name is None else name
         self._check_fold(fn, label)
 
-        def alone() -> Callable[..., Any]:
+        def alone(_enough: Callable[[], object]) -> Callable[..., Any]:
             state = initial
 
             def scan(item: T) -> S:
@@ -70,7 +72,7 @@ class Stateful(Builder[T]):
 
             return scan
 
-        def each() -> Callable[..., Any]:
+        def each(_enough: Callable[[], object]) -> Callable[..., Any]:
             states: dict[Any, S] = {}
 
             def scan(item: T, ctx: Any) -> S:  # noqa: ANN401 - a Context
@@ -133,7 +135,7 @@ class Stateful(Builder[T]):
                 seen.popitem(last=False)
             return not known
 
-        def alone() -> Callable[..., Any]:
+        def alone(_enough: Callable[[], object]) -> Callable[..., Any]:
             seen: OrderedDict[object, None] = OrderedDict()
 
             def distinct(item: T) -> bool:
@@ -141,7 +143,7 @@ class Stateful(Builder[T]):
 
             return distinct
 
-        def each() -> Callable[..., Any]:
+        def each(_enough: Callable[[], object]) -> Callable[..., Any]:
             seen: dict[Any, OrderedDict[object, None]] = {}
 
             def distinct(item: T, ctx: Any) -> bool:  # noqa: ANN401 - a Context
@@ -150,6 +152,56 @@ class Stateful(Builder[T]):
             return distinct
 
         return self._remembering("filter", label, alone, each, on_error)
+
+    def take(self, count: int, *, name: str | None = None) -> Pipeline[T]:
+        """Let the first items through, and end the source: it has brought enough.
+
+        The run completes, as it does when the source ends by itself. What the source had brought
+        beyond that, a chunk of items at most, is counted as filtered. Behind `fan_out` these are
+        the first items of each tenant, and the source goes on.
+
+        Args:
+            count: How many items, at least 1.
+            name: The stage's name; "take" by default.
+
+        Raises:
+            ConfigError: An argument is not allowed, or the stage cannot stand here.
+
+        Example:
+            >>> import itertools
+            >>> import anabranch as ab
+            >>> ab.Pipeline("p").source(itertools.count()).take(3).collect().run_blocking().items
+            [0, 1, 2]
+        """
+        label = "take" if name is None else name
+        if type(count) is not int or count < 1:
+            raise refused("count", count, "an int >= 1", pipeline=self.name, stage=label)
+
+        def alone(enough: Callable[[], object]) -> Callable[..., Any]:
+            left = count
+
+            def take(_item: T) -> bool:
+                nonlocal left
+                if left == 0:
+                    return False
+                left -= 1
+                if left == 0:
+                    enough()
+                return True
+
+            return take
+
+        def each(_enough: Callable[[], object]) -> Callable[..., Any]:
+            left: dict[Any, int] = {}
+
+            def take(_item: T, ctx: Any) -> bool:  # noqa: ANN401 - a Context
+                before = left.get(ctx.tenant, count)
+                left[ctx.tenant] = max(0, before - 1)
+                return before > 0
+
+            return take
+
+        return self._remembering("filter", label, alone, each, None)
 
     def map_batch(
         self,
@@ -210,16 +262,16 @@ class Stateful(Builder[T]):
         self,
         kind: Kind,
         label: str,
-        alone: Callable[[], Callable[..., Any]],
-        each: Callable[[], Callable[..., Any]],
+        alone: Make,
+        each: Make,
         on_error: OnError | None,
     ) -> Pipeline[Any]:
-        """Add a stage whose callable is made anew for each run."""
+        """Add a stage whose callable is made anew for each run, and may end its source."""
         routed = any(stage.kind == "fan_out" for stage in self._stages)
         make = each if routed else alone
 
-        def fresh(stage: Stage) -> Stage:
-            return replace(stage, fn=make())
+        def fresh(stage: Stage, enough: Callable[[], object]) -> Stage:
+            return replace(stage, fn=make(enough))
 
         options: dict[str, object] = {
             "concurrency": 1,
@@ -229,13 +281,13 @@ class Stateful(Builder[T]):
             "retry": None,
             "is_async": False,
         }
-        call = Call(make(), is_async=False, takes_ctx=routed)
+        call = Call(make(lambda: None), is_async=False, takes_ctx=routed)
         return self._extended(kind, label, options, call=call, live={"retry": None, "fresh": fresh})
 
 
-def fresh(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
-    """Return the stages for one run: what remembers begins with nothing."""
+def fresh(stages: tuple[Stage, ...], enough: Callable[[], object]) -> tuple[Stage, ...]:
+    """Return the stages for one run: what remembers begins with nothing; `enough` ends the source."""
     return tuple(
-        cast("Stage", stage.options["fresh"](stage)) if "fresh" in stage.options else stage
+        cast("Stage", stage.options["fresh"](stage, enough)) if "fresh" in stage.options else stage
         for stage in stages
     )

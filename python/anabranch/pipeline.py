@@ -239,7 +239,7 @@ class Pipeline(Transforms[T], Stateful[T], Grouping[T], Operators[T], Sinks[T]):
         def begin() -> Merge[U]:
             return Merge(given, strategy, on_fault)
 
-        def fresh(stage: Stage) -> Stage:
+        def fresh(stage: Stage, _enough: Callable[[], object]) -> Stage:
             return replace(stage, options={**stage.options, "source": begin()})
 
         begin()  # checks the arguments

@@ -167,6 +167,8 @@ pub(crate) struct Run {
     drain_asked: AtomicBool,
     abort_asked: AtomicBool,
     drained: AtomicBool,
+    /// Whether a stage wants nothing more of the source: to the rest of the run it has ended.
+    enough: AtomicBool,
     failed: AtomicBool,
     /// Whether this process is a fork of the one that runs the pipeline.
     copied: AtomicBool,
@@ -248,10 +250,22 @@ impl Run {
         self.wake.copied();
     }
 
+    /// Tells that the source has brought enough.
+    fn enough(&self) {
+        self.enough.store(true, Ordering::Release);
+        self.wake.wake();
+    }
+
     /// Whether the source is to bring nothing more.
     #[getter]
     fn stopping(&self) -> bool {
-        self.aborting() || self.drained.load(Ordering::Acquire)
+        self.aborting() || self.draining() || self.enough.load(Ordering::Acquire)
+    }
+
+    /// Whether the run was asked to drain.
+    #[getter]
+    fn draining(&self) -> bool {
+        self.drained.load(Ordering::Acquire)
     }
 
     #[getter]

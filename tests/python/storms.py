@@ -354,8 +354,8 @@ class Storm:
     def check_order(self, *, aborted):
         """Along the way of each item: the last registered first, but for what came later.
 
-        The rollback of an aborted run waits for a handler no longer than a second: what that one has
-        registered comes when it is back.
+        The rollback of an aborted run waits for a handler no longer than a second: what that one
+        has registered comes when it is back.
         """
         ran = [it for it in self.actions if it.ran]
         ran.sort(key=lambda it: it.ran[0])

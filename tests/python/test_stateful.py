@@ -1,6 +1,7 @@
-"""The builder's scan, distinct, map_batch and merge; and that a generator gives its items once."""
+"""The builder's scan, distinct, take, map_batch and merge; and that a generator gives its items once."""
 
 import asyncio
+import itertools
 
 import pytest
 from channels import drained, filled
@@ -59,6 +60,56 @@ def test_t1_distinct_keeps_the_first_of_each_key_per_tenant(driver):
 def test_t1_distinct_is_bounded_and_forgets_what_came_longest_ago():
     pipeline = ab.Pipeline("p").source([1, 2, 1, 3, 1, 2]).distinct(max_keys=2).collect()
     assert pipeline.run_blocking().items == [1, 2, 3, 2]
+
+
+@every_driver
+@pytest.mark.parametrize("how", ["generator", "async", "channel", "list"])
+def test_t1_t8_take_ends_the_source_and_the_run_completes(driver, how):
+    ended, channel = [], filled(*range(1000), capacity=1000)
+
+    def numbers():
+        try:
+            yield from itertools.count()
+        finally:
+            ended.append(how)
+
+    async def numbers_async():
+        try:
+            for n in itertools.count():
+                yield n
+        finally:
+            ended.append(how)
+
+    # The channel is not closed: only `take` can end it.
+    make = {"generator": numbers, "async": numbers_async, "channel": lambda: channel}
+    source = list(range(1000)) if how == "list" else make[how]()
+    # A partial window leaves at the end of a source, whatever follows a drain.
+    pipeline = ab.Pipeline("p").source(source).take(3).window(max_items=2, on_cancel="drop")
+    report = balanced(go(pipeline.collect(), driver))
+    assert (report.items, report.outcome) == ([[0, 1], [2]], "completed")
+    assert report.filtered == report.received - 3
+    assert ended == ([how] if how in ("generator", "async") else [])
+
+
+def test_t1_behind_fan_out_take_counts_for_each_tenant():
+    pipeline = ab.Pipeline("p").source("abaabbcab").fan_out(by=lambda letter: letter).take(2)
+    report = balanced(pipeline.collect().run_blocking())
+    assert sorted(report.items) == [*"aabbc"]
+    assert (report.received, report.filtered, report.outcome) == (9, 4, "completed")
+
+
+@ab.testing.virtual_time
+async def test_t1_take_behind_what_is_awaited_lets_those_under_way_go(clock):
+    async def wait(n):
+        await asyncio.sleep(1)
+        return n
+
+    source = ab.Pipeline("p", grace=0.1).source(itertools.count())
+    pipeline = source.map(wait, concurrency=4).take(2).for_each(wait).start()
+    async with pipeline as running:
+        report = balanced(await running.wait())
+    # No drain: nothing is cut short after the grace.
+    assert (report.committed, report.outcome, report.failed) == (2, "completed", 0)
 
 
 def test_t4_an_item_that_cannot_be_a_key_is_a_failure():
@@ -127,6 +178,8 @@ def test_t7_a_generator_is_consumed_by_one_pipeline():
     [
         (lambda p: p.scan(1, 0), "fn must be a def that is given the state"),
         (lambda p: p.scan(lambda s, n, ctx: n, 0), "fn must be a def that is given the state"),
+        (lambda p: p.take(0), "count must be an int >= 1, got 0"),
+        (lambda p: p.take(True), "count must be an int >= 1, got True"),
         (lambda p: p.distinct(max_keys=0), "max_keys must be an int >= 1, got 0"),
         (lambda p: p.distinct(by=1), "by must be a callable"),
         (lambda p: p.map_batch(len), "max_items must be an int >= 1 where none of"),

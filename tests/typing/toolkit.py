@@ -142,7 +142,7 @@ async def many_readers(orders: ab.Channel[int], names: ab.Channel[str]) -> None:
 
 
 def remembering(orders: ab.Channel[int]) -> None:
-    pipeline = ab.Pipeline("p").merge([orders]).distinct()
+    pipeline = ab.Pipeline("p").merge([orders]).distinct().take(5)
     assert_type(pipeline, ab.Pipeline[int])
     assert_type(pipeline.scan(lambda text, n: f"{text}{n}", ""), ab.Pipeline[str])
     assert_type(pipeline.map_batch(lambda batch: map(str, batch), max_items=2), ab.Pipeline[str])

@@ -174,16 +174,32 @@ impl Run {
         }
         if self.drain_asked.swap(false, Ordering::AcqRel) {
             self.drained.store(true, Ordering::Release);
-            match &hand.source {
-                // What clients have sent is still delivered; the end comes through the inbox.
-                Source::Native(native) => native.drain(),
-                // What was pushed is still taken; the end comes from the task that pushes.
-                Source::Pushed => {}
-                _ => {
-                    hand.source.rest(py, &self.shared);
-                    hand.source = Source::Ended;
-                    locked(&self.engine).drain(now);
-                }
+            if self.stop_source(py, hand) {
+                locked(&self.engine).drain(now);
+            }
+        }
+        if self.enough.load(Ordering::Acquire)
+            && !matches!(hand.source, Source::Ended)
+            && self.stop_source(py, hand)
+        {
+            locked(&self.engine).end(now);
+        }
+    }
+
+    /// Takes nothing more from the source; returns whether that is its end already.
+    fn stop_source(&self, py: Python<'_>, hand: &mut Hand) -> bool {
+        match &hand.source {
+            // What clients have sent is still delivered; the end comes through the inbox.
+            Source::Native(native) => {
+                native.drain();
+                false
+            }
+            // What was pushed is still taken; the end comes from the task that pushes.
+            Source::Pushed => false,
+            _ => {
+                hand.source.rest(py, &self.shared);
+                hand.source = Source::Ended;
+                true
             }
         }
     }

@@ -241,6 +241,7 @@ impl RunSpec<'_> {
             drain_asked: AtomicBool::new(false),
             abort_asked: AtomicBool::new(false),
             drained: AtomicBool::new(false),
+            enough: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             copied: AtomicBool::new(false),
             left: AtomicBool::new(false),
