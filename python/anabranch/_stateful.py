@@ -286,7 +286,7 @@ class Stateful(Builder[T]):
 
 
 def fresh(stages: tuple[Stage, ...], enough: Callable[[], object]) -> tuple[Stage, ...]:
-    """Return the stages for one run: what remembers begins with nothing; `enough` ends the source."""
+    """Return the stages for one run: what remembers begins anew; `enough` ends its source."""
     return tuple(
         cast("Stage", stage.options["fresh"](stage, enough)) if "fresh" in stage.options else stage
         for stage in stages

@@ -22,7 +22,7 @@ from anabranch._transforms import Transforms
 from anabranch.errors import ClosedError, refused
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Iterable
+    from collections.abc import AsyncIterable, Callable, Iterable
     from datetime import timedelta
     from pathlib import PurePath
 

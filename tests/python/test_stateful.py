@@ -1,4 +1,4 @@
-"""The builder's scan, distinct, take, map_batch and merge; and that a generator gives its items once."""
+"""The builder's scan, distinct, take, map_batch, merge; and that a generator is consumed once."""
 
 import asyncio
 import itertools
@@ -92,7 +92,7 @@ def test_t1_t8_take_ends_the_source_and_the_run_completes(driver, how):
 
 
 def test_t1_behind_fan_out_take_counts_for_each_tenant():
-    pipeline = ab.Pipeline("p").source("abaabbcab").fan_out(by=lambda letter: letter).take(2)
+    pipeline = ab.Pipeline("p").source([*"abaabbcab"]).fan_out(by=lambda it: it).take(2)
     report = balanced(pipeline.collect().run_blocking())
     assert sorted(report.items) == [*"aabbc"]
     assert (report.received, report.filtered, report.outcome) == (9, 4, "completed")
@@ -179,7 +179,7 @@ def test_t7_a_generator_is_consumed_by_one_pipeline():
         (lambda p: p.scan(1, 0), "fn must be a def that is given the state"),
         (lambda p: p.scan(lambda s, n, ctx: n, 0), "fn must be a def that is given the state"),
         (lambda p: p.take(0), "count must be an int >= 1, got 0"),
-        (lambda p: p.take(True), "count must be an int >= 1, got True"),
+        (lambda p: p.take("3"), "count must be an int >= 1, got '3'"),
         (lambda p: p.distinct(max_keys=0), "max_keys must be an int >= 1, got 0"),
         (lambda p: p.distinct(by=1), "by must be a callable"),
         (lambda p: p.map_batch(len), "max_items must be an int >= 1 where none of"),
