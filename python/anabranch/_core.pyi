@@ -41,6 +41,7 @@ __all__ = [
     "outbox_back_off",
     "outbox_sql",
     "processes",
+    "results",
     "stats",
 ]
 

@@ -13,7 +13,7 @@ import importlib
 import linecache
 import re
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 from weakref import WeakKeyDictionary, WeakSet
 
 from anabranch import _core
@@ -109,7 +109,7 @@ def _function_of(function: Any) -> Callable[..., Any] | None:  # noqa: ANN401 - 
                 function = getattr(function, inner)
                 break
         else:
-            call = getattr(type(function), "__call__", None)  # noqa: B004 - the function itself
+            call = getattr(cast("object", type(function)), "__call__", None)  # noqa: B004 - itself
             return call if hasattr(call, "__globals__") else None
     found: Callable[..., Any] = function
     return found

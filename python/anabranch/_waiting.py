@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from anabranch._watch import check
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from anabranch.context import Context
 
@@ -96,7 +96,7 @@ class ThreadWaiter:
 
 
 @contextmanager
-def roused(waiter: TaskWaiter | ThreadWaiter, ctx: Context) -> Iterator[None]:
+def roused(waiter: TaskWaiter | ThreadWaiter, ctx: Context) -> Generator[None]:
     """Wake a waiter when its context is cancelled, and then raise.
 
     Raises:

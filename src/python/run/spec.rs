@@ -8,6 +8,7 @@ use std::time::Duration;
 use anabranch_core::clock::Time;
 use anabranch_core::compensation::Policy;
 use anabranch_core::engine::{Config, Engine, LegOptions, OnBranchError, RollbackOptions};
+use anabranch_core::window::Partial;
 use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyList, PySequence, PyString};
 
@@ -154,10 +155,7 @@ impl RunSpec<'_> {
             self.callbacks,
         ));
         let (options, legs, ports) = built(self.legs)?;
-        let flush_on_abort = options
-            .iter()
-            .filter_map(|leg| leg.window.as_ref())
-            .any(|window| window.on_cancel == Some(anabranch_core::window::Partial::Flush));
+        let flush_on_abort = options.iter().any(flushes);
         let timed = options
             .iter()
             .any(|leg| leg.port == POOL && leg.timeout.is_some());
@@ -248,6 +246,13 @@ impl RunSpec<'_> {
             starved: AtomicBool::new(false),
         })
     }
+}
+
+/// Whether a partial window of this leg leaves when the run is aborted.
+fn flushes(leg: &LegOptions) -> bool {
+    leg.window
+        .as_ref()
+        .is_some_and(|window| window.on_cancel == Some(Partial::Flush))
 }
 
 /// The source, and once more if it is a native one.
