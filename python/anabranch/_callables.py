@@ -133,6 +133,9 @@ def examine_action(fn: Callable[..., Any]) -> tuple[str, bool, bool, int, int]:
 
     `ctx` is not counted. More must be than may where it cannot be called by position at all.
     """
+    if _is(inspect.isgeneratorfunction, fn) or is_async_generator(fn):
+        allowed = "a def or async def: nothing would begin a generator"
+        raise refused("fn", fn, allowed, subject="compensate", shown=name_of(fn))
     label, awaits, takes_ctx = examine_undo(fn)
     return label, awaits, takes_ctx, *_takes(fn, takes_ctx=takes_ctx)
 

@@ -49,9 +49,11 @@ class Session(Generic[T]):
     def __init__(self, pipeline: Pipeline[T]) -> None:
         self._pipeline = pipeline
         self._settings = pipeline._settings  # noqa: SLF001 - the session is the pipeline's
-        self._stages = fresh(pipeline._stages, self._enough)  # noqa: SLF001 - as above
-        self._process = os.getpid()
         self._run: _core.Run | None = None
+        # How many items were wanted before there was a run.
+        self._wanted: list[int] = []
+        self._stages = fresh(pipeline._stages, self._want)  # noqa: SLF001 - as above
+        self._process = os.getpid()
         # The run, which may be looked at after its end for a while, and by whom.
         self._seen: tuple[_core.Run | None, _core.Monitor | None] = (None, None)
         self._clock = RunClock(self._settings.clock, self._settings.name)
@@ -99,9 +101,12 @@ class Session(Generic[T]):
         else:
             self._asked = _core.Run.drain
 
-    def _enough(self) -> None:
-        if self._run is not None:
-            self._run.enough()
+    def _want(self, items: int) -> None:
+        """Bound how many more items are taken from the source; the least bound counts."""
+        if self._run is None:
+            self._wanted.append(items)
+        else:
+            self._run.want(items)
 
     def abort(self) -> None:
         """Give up what was not begun, and roll back what is under way."""
@@ -475,6 +480,8 @@ class Session(Generic[T]):
         )
         self._collectors = self._spec.collectors
         self._run = _core.Run(self._spec)
+        for items in self._wanted:
+            self._run.want(items)
         self._seen = (self._run, self._spec.monitor)
         self._address = self._run.address
         if self._asked is not None:

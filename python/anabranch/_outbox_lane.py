@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from anabranch import _core
+from anabranch._landing import land
 from anabranch._legs import retry_policy
 from anabranch._outbox_delivery import BACK, DONE, Delivery, Verdict
 from anabranch._outbox_store import described
@@ -187,7 +188,7 @@ def _singles_async(lane: Lane) -> Callable[..., Any]:
         if lane.begin(delivery):
             delivery.task = asyncio.current_task()
             try:
-                await fn(delivery, **ctx)
+                land(await fn(delivery, **ctx))
             except asyncio.CancelledError:
                 _cut(delivery)
                 raise
@@ -203,7 +204,7 @@ def _singles(lane: Lane) -> Callable[..., Any]:
 
     def handle(delivery: Delivery, **ctx: object) -> None:
         if lane.begin(delivery):
-            fn(delivery, **ctx)
+            land(fn(delivery, **ctx))
             delivery.post.settled(delivery, DONE)
 
     return handle
@@ -215,7 +216,7 @@ def _batches_async(lane: Lane) -> Callable[..., Any]:
     async def handle(deliveries: list[Delivery], **ctx: object) -> None:
         begun = [delivery for delivery in deliveries if lane.begin(delivery)]
         if begun:
-            _several(lane, begun, await fn(begun, **ctx))
+            _several(lane, begun, land(await fn(begun, **ctx)))
 
     return handle
 
@@ -226,7 +227,7 @@ def _batches(lane: Lane) -> Callable[..., Any]:
     def handle(deliveries: list[Delivery], **ctx: object) -> None:
         begun = [delivery for delivery in deliveries if lane.begin(delivery)]
         if begun:
-            _several(lane, begun, fn(begun, **ctx))
+            _several(lane, begun, land(fn(begun, **ctx)))
 
     return handle
 
@@ -243,7 +244,13 @@ def _several(lane: Lane, given: list[Delivery], results: object) -> None:
             f"subscriber {lane.name!r}: a handler of batches returns None, or a list with one "
             f"result per message ({len(given)}), got {type(each).__name__}"
         )
-    for delivery, result in zip(given, each, strict=True):
-        error = result.error.error if isinstance(result, Err) else result
+    errors = [result.error.error if isinstance(result, Err) else result for result in each]
+    strange = next((it for it in errors if isinstance(it, type)), None)
+    if strange is not None:
+        raise TypeError(
+            f"subscriber {lane.name!r}: a result of a batch is an exception for each message that "
+            f"has failed, got the class {strange.__name__}: make an instance of it"
+        )
+    for delivery, error in zip(given, errors, strict=True):
         verdict = lane.verdict(delivery, error) if isinstance(error, BaseException) else DONE
         delivery.post.settled(delivery, verdict)

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias
 
 from anabranch.errors import DuplicateConflict, refused
+from anabranch.failure import text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -172,10 +173,11 @@ def described(error: object) -> str:
     """Put an error into words, its type first, within 8 KiB."""
     if isinstance(error, BaseException):
         name = type(error).__qualname__
-        text = f"{name}: {error}" if str(error) else name
+        words = text(error)
+        whole = f"{name}: {words}" if words else name
     else:
-        text = str(error)
-    body = text.encode(errors="replace")
+        whole = text(error)
+    body = whole.encode(errors="replace")
     if len(body) <= _MOST_ERROR:
         return body.decode()
     kept = body[: _MOST_ERROR - len(_CUT.encode())]

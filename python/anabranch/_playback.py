@@ -47,8 +47,8 @@ async def play(
     parallel: bool = False,
     deadline: float | None = None,
     child: Callable[[], Any] | None = None,
-) -> tuple[list[Played], asyncio.CancelledError | None]:
-    """Play to the end, or to the deadline in seconds; a cancellation waits until then.
+) -> tuple[list[Played], BaseException | None]:
+    """Play to the end, or to the deadline in seconds; what wants to end more than that waits.
 
     Args:
         playback: What to play.
@@ -57,7 +57,8 @@ async def play(
         child: Makes what an action with a parameter `ctx` is given where it has no Context.
 
     Returns:
-        What was played, and the cancellation that is to go on now.
+        What was played, and the cancellation, or what asked for the process to end, that is to go
+        on now.
     """
     task = asyncio.ensure_future(_play(playback, parallel=parallel, deadline=deadline, child=child))
     cancelled: asyncio.CancelledError | None = None
@@ -66,7 +67,8 @@ async def play(
             await asyncio.wait([task])
         except asyncio.CancelledError as error:
             cancelled = error
-    return task.result(), cancelled
+    played = task.result()
+    return played, _fatal(played) or cancelled
 
 
 async def _play(
@@ -117,7 +119,7 @@ async def _run(
             error = failure
             if limit.expired() and patience is not None:
                 error = _overran(action, patience, failure, by_deadline=by_deadline)
-        except asyncio.CancelledError as failure:
+        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit) as failure:
             error = failure
         if error is None or tried >= action.retries or _is_over(until):
             break
@@ -131,18 +133,34 @@ def play_blocking(
     *,
     deadline: float | None = None,
     child: Callable[[], Any] | None = None,
-) -> list[Played]:
-    """Play in this thread; an action that must be awaited gets a loop of its own."""
+) -> tuple[list[Played], BaseException | None]:
+    """Play in this thread; an action that must be awaited gets a loop of its own.
+
+    A Ctrl-C ends the action that it finds, and the others have their turn; a second one gives them
+    up.
+
+    Returns:
+        What was played, and what asked for the process to end, which is to go on now.
+    """
     until = None if deadline is None else _now() + deadline
     played: list[Played] = []
     while not playback.over:
         if _is_over(until):
             playback.give_up()
         while (action := playback.next()) is not None:
+            before = _fatal(played)
             played.append(_run_blocking(playback, action, until, child))
+            if before is not None and _fatal(played[-1:]) is not None:
+                playback.give_up()
             if _is_over(until):
                 break
-    return played + _given_up(playback)
+    return played + _given_up(playback), _fatal(played)
+
+
+def _fatal(played: list[Played]) -> BaseException | None:
+    """Return what asked for the process to end while an action ran."""
+    errors = (it.error for it in played)
+    return next((it for it in errors if isinstance(it, (KeyboardInterrupt, SystemExit))), None)
 
 
 def _run_blocking(
@@ -156,13 +174,16 @@ def _run_blocking(
     contexts: list[Any] = []
     while True:
         contexts.append(context := _context(action, tried + 1, child))
-        error: Exception | None = None
+        error: BaseException | None = None
         try:
             result = _called(action, context)
             if inspect.isawaitable(result):
                 _awaited(action, result, until)
         except Exception as failure:  # noqa: BLE001 - it is told in the report
             error = failure
+        except (KeyboardInterrupt, SystemExit) as failure:
+            error = failure
+            break
         if error is None or tried >= action.retries or _is_over(until):
             break
         tried += 1

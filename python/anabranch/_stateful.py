@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 
 from anabranch._builder import Builder
 from anabranch._callables import Call, check_def, examine, examine_undo, name_of
+from anabranch._landing import land
 from anabranch.errors import refused
 from anabranch.keys import ItemKey
 
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 U = TypeVar("U")
 S = TypeVar("S")
-# Makes the callable of one run, given what ends the run's source.
-Make: TypeAlias = "Callable[[Callable[[], object]], Callable[..., Any]]"
+# Items that are taken from a source at once, at most.
+_CHUNK: Final = 1024
+# Makes the callable of one run, given what bounds what is taken from the run's source.
+Make: TypeAlias = "Callable[[Callable[[int], object]], Callable[..., Any]]"
 
 
 class Stateful(Builder[T]):
@@ -62,22 +65,22 @@ class Stateful(Builder[T]):
         label = name_of(fn, otherwise="scan") if name is None else name
         self._check_fold(fn, label)
 
-        def alone(_enough: Callable[[], object]) -> Callable[..., Any]:
+        def alone(_want: Callable[[int], object]) -> Callable[..., Any]:
             state = initial
 
             def scan(item: T) -> S:
                 nonlocal state
-                state = fn(state, item)
+                state = land(fn(state, item))
                 return state
 
             return scan
 
-        def each(_enough: Callable[[], object]) -> Callable[..., Any]:
+        def each(_want: Callable[[int], object]) -> Callable[..., Any]:
             states: dict[Any, S] = {}
 
             def scan(item: T, ctx: Any) -> S:  # noqa: ANN401 - a Context
                 tenant = ctx.tenant
-                state = states[tenant] = fn(states.get(tenant, initial), item)
+                state = states[tenant] = land(fn(states.get(tenant, initial), item))
                 return state
 
             return scan
@@ -127,7 +130,7 @@ class Stateful(Builder[T]):
             self._check_key(key, label)
 
         def first(seen: OrderedDict[object, None], item: T) -> bool:
-            one = item if key is None else key(item)
+            one = item if key is None else land(key(item))
             known = one in seen
             seen[one] = None
             seen.move_to_end(one)
@@ -135,7 +138,7 @@ class Stateful(Builder[T]):
                 seen.popitem(last=False)
             return not known
 
-        def alone(_enough: Callable[[], object]) -> Callable[..., Any]:
+        def alone(_want: Callable[[int], object]) -> Callable[..., Any]:
             seen: OrderedDict[object, None] = OrderedDict()
 
             def distinct(item: T) -> bool:
@@ -143,7 +146,7 @@ class Stateful(Builder[T]):
 
             return distinct
 
-        def each(_enough: Callable[[], object]) -> Callable[..., Any]:
+        def each(_want: Callable[[int], object]) -> Callable[..., Any]:
             seen: dict[Any, OrderedDict[object, None]] = {}
 
             def distinct(item: T, ctx: Any) -> bool:  # noqa: ANN401 - a Context
@@ -156,9 +159,10 @@ class Stateful(Builder[T]):
     def take(self, count: int, *, name: str | None = None) -> Pipeline[T]:
         """Let the first items through, and end the source: it has brought enough.
 
-        The run completes, as it does when the source ends by itself. What the source had brought
-        beyond that, a chunk of items at most, is counted as filtered. Behind `fan_out` these are
-        the first items of each tenant, and the source goes on.
+        The run completes, as it does when the source ends by itself. No more is taken from it than
+        can be let through; what there is more for all that, behind `flat_map` or of an async
+        source, is counted as filtered. Behind `fan_out` these are the first items of each tenant,
+        and the source goes on.
 
         Args:
             count: How many items, at least 1.
@@ -177,21 +181,23 @@ class Stateful(Builder[T]):
         if type(count) is not int or count < 1:
             raise refused("count", count, "an int >= 1", pipeline=self.name, stage=label)
 
-        def alone(enough: Callable[[], object]) -> Callable[..., Any]:
+        def alone(want: Callable[[int], object]) -> Callable[..., Any]:
             left = count
+            want(left)
 
             def take(_item: T) -> bool:
                 nonlocal left
                 if left == 0:
                     return False
                 left -= 1
-                if left == 0:
-                    enough()
+                # More than that are not taken at once.
+                if left < _CHUNK:
+                    want(left)
                 return True
 
             return take
 
-        def each(_enough: Callable[[], object]) -> Callable[..., Any]:
+        def each(_want: Callable[[int], object]) -> Callable[..., Any]:
             left: dict[Any, int] = {}
 
             def take(_item: T, ctx: Any) -> bool:  # noqa: ANN401 - a Context
@@ -266,12 +272,12 @@ class Stateful(Builder[T]):
         each: Make,
         on_error: OnError | None,
     ) -> Pipeline[Any]:
-        """Add a stage whose callable is made anew for each run, and may end its source."""
+        """Add a stage whose callable is made anew for each run, and may bound its source."""
         routed = any(stage.kind == "fan_out" for stage in self._stages)
         make = each if routed else alone
 
-        def fresh(stage: Stage, enough: Callable[[], object]) -> Stage:
-            return replace(stage, fn=make(enough))
+        def fresh(stage: Stage, want: Callable[[int], object]) -> Stage:
+            return replace(stage, fn=make(want))
 
         options: dict[str, object] = {
             "concurrency": 1,
@@ -281,13 +287,13 @@ class Stateful(Builder[T]):
             "retry": None,
             "is_async": False,
         }
-        call = Call(make(lambda: None), is_async=False, takes_ctx=routed)
+        call = Call(make(lambda _items: None), is_async=False, takes_ctx=routed)
         return self._extended(kind, label, options, call=call, live={"retry": None, "fresh": fresh})
 
 
-def fresh(stages: tuple[Stage, ...], enough: Callable[[], object]) -> tuple[Stage, ...]:
-    """Return the stages for one run: what remembers begins anew; `enough` ends its source."""
+def fresh(stages: tuple[Stage, ...], want: Callable[[int], object]) -> tuple[Stage, ...]:
+    """Return the stages for one run: what remembers begins anew; `want` bounds its source."""
     return tuple(
-        cast("Stage", stage.options["fresh"](stage, enough)) if "fresh" in stage.options else stage
+        cast("Stage", stage.options["fresh"](stage, want)) if "fresh" in stage.options else stage
         for stage in stages
     )

@@ -262,7 +262,9 @@ class Context(metaclass=ABCMeta):  # noqa: B024 - nothing is missing; the engine
         """Register what closes or releases something when the work has ended, however it ends.
 
         Finalizers run after the undo actions, which may still need what they close; the last one
-        registered runs first. Those of a failed attempt run before the next one.
+        registered runs first. Those of a failed attempt run before the next one. With
+        `commit="end"`, too, those of a unit run when it has ended: what its undo actions still need
+        at the end of the run is closed at `level="pipeline"`.
 
         The arguments and errors are those of `compensate`.
 

@@ -336,6 +336,10 @@ class SchemaMismatch(OutboxError):
         self.needed = needed
 
 
+# A hundred years, in seconds.
+_CENTURY = 100 * 366 * 86_400.0
+
+
 class Reject(Exception):
     """Raised by a handler of an outbox's worker: the message is dead now, without another attempt.
 
@@ -365,10 +369,16 @@ class RetryLater(Exception):
     """Raised by a handler of an outbox's worker: it is to be called again, and this does not count.
 
     Args:
-        delay: Seconds until then.
+        delay: Seconds until then, up to a hundred years.
+
+    Raises:
+        ConfigError: They are no such number.
     """
 
     def __init__(self, delay: float) -> None:
+        number = isinstance(delay, int | float) and not isinstance(delay, bool)
+        if not number or not 0 <= delay <= _CENTURY:
+            raise refused("delay", delay, "seconds from 0 to a hundred years", subject="RetryLater")
         super().__init__(f"again in {delay:g} s")
         self.delay = delay
 

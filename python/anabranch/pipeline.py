@@ -239,7 +239,7 @@ class Pipeline(Transforms[T], Stateful[T], Grouping[T], Operators[T], Sinks[T]):
         def begin() -> Merge[U]:
             return Merge(given, strategy, on_fault)
 
-        def fresh(stage: Stage, _enough: Callable[[], object]) -> Stage:
+        def fresh(stage: Stage, _want: Callable[[int], object]) -> Stage:
             return replace(stage, options={**stage.options, "source": begin()})
 
         begin()  # checks the arguments
@@ -312,7 +312,9 @@ class Pipeline(Transforms[T], Stateful[T], Grouping[T], Operators[T], Sinks[T]):
 
         Returns:
             An async context manager. Leaving it without an error drains the pipeline within its
-            grace; leaving it with one aborts it. `await running.wait()` waits for its end.
+            grace; leaving it with one aborts it. `await running.wait()` waits for its end. A handler
+            that calls `sys.exit()` aborts the run; the block is not interrupted: waiting for the
+            run, or leaving the block, raises the SystemExit.
 
         Raises:
             ConfigError: There is no source or no sink.

@@ -380,10 +380,10 @@ class Report(Counts, Generic[T]):
         limit = seconds(deadline, "retry_stuck")
         stuck = self._stuck()
         playback = _core.Playback.of([it.action for it in stuck if it.action is not None])
-        played, cancelled = await play(playback, deadline=limit)
+        played, leaving = await play(playback, deadline=limit)
         report = self._retried(stuck, played)
-        if cancelled is not None:
-            raise cancelled
+        if leaving is not None:
+            raise leaving
         return report
 
     def retry_stuck_blocking(self, *, deadline: float | None = 30.0) -> Report[T]:
@@ -394,7 +394,11 @@ class Report(Counts, Generic[T]):
         limit = seconds(deadline, "retry_stuck_blocking")
         stuck = self._stuck()
         playback = _core.Playback.of([it.action for it in stuck if it.action is not None])
-        return self._retried(stuck, play_blocking(playback, deadline=limit))
+        played, leaving = play_blocking(playback, deadline=limit)
+        report = self._retried(stuck, played)
+        if leaving is not None:
+            raise leaving
+        return report
 
     def _stuck(self) -> list[Compensation]:
         actions = self.compensations

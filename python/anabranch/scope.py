@@ -205,7 +205,7 @@ class CompensationScope:
             >>> scope.commit_blocking().ok, scope.has_actions
             (True, False)
         """
-        return self._told(play_blocking(self._end(), child=CompensationScope))
+        return self._told(*play_blocking(self._end(), child=CompensationScope))
 
     async def rollback(
         self,
@@ -216,7 +216,8 @@ class CompensationScope:
         """Run the undo actions, then the finalizers, in the running loop.
 
         An action that raises does not stop the others; the report tells of all. A cancellation
-        waits until the rollback has ended, or its deadline has come, and then goes on.
+        waits until the rollback has ended, or its deadline has come, and then goes on; so does a
+        SystemExit of an action, and a Ctrl-C that comes in the middle of one, which is stuck then.
 
         Args:
             policy: "sequential": one after the other, the last registered first; "parallel": all
@@ -241,7 +242,8 @@ class CompensationScope:
         """Run the undo actions, then the finalizers, in this thread, one at a time.
 
         The arguments and errors are those of `rollback`; "parallel" is "sequential" here. An
-        `async def` gets an event loop of its own: where one is running, use `rollback`.
+        `async def` gets an event loop of its own: where one is running, use `rollback`. A second
+        Ctrl-C gives up what has not run.
 
         Example:
             >>> import anabranch as ab
@@ -256,8 +258,8 @@ class CompensationScope:
         """
         limit = seconds(deadline, "rollback")
         playback, skipped, _ = self._begin(policy)
-        played = play_blocking(playback, deadline=limit, child=CompensationScope)
-        return self._told(played, skipped)
+        played, leaving = play_blocking(playback, deadline=limit, child=CompensationScope)
+        return self._told(played, leaving, skipped)
 
     def __enter__(self) -> Self:
         """Begin the block."""
@@ -275,7 +277,10 @@ class CompensationScope:
         if error is None:
             self.commit_blocking()
         else:
-            tell(error, self.rollback_blocking())
+            try:
+                self.rollback_blocking()
+            finally:
+                tell(error, self._report)
 
     async def __aenter__(self) -> Self:
         """Begin the block."""
@@ -292,7 +297,10 @@ class CompensationScope:
         if error is None:
             await self.commit()
         else:
-            tell(error, await self.rollback())
+            try:
+                await self.rollback()
+            finally:
+                tell(error, self._report)
 
     def _register(
         self,
@@ -341,17 +349,22 @@ class CompensationScope:
         parallel: bool = False,
         deadline: float | None = None,
     ) -> RollbackReport:
-        played, cancelled = await play(
+        played, leaving = await play(
             playback, parallel=parallel, deadline=deadline, child=CompensationScope
         )
-        report = self._told(played, skipped)
-        if cancelled is not None:
-            raise cancelled
-        return report
+        return self._told(played, leaving, skipped)
 
-    def _told(self, played: list[Played], skipped: Sequence[Played] = ()) -> RollbackReport:
+    def _told(
+        self,
+        played: list[Played],
+        leaving: BaseException | None,
+        skipped: Sequence[Played] = (),
+    ) -> RollbackReport:
+        """Keep the report, and return it, or raise what waited for it."""
         actions = [compensation_of(it) for it in (*played, *skipped)]
         self._report = RollbackReport(actions=tuple(actions))
+        if leaving is not None:
+            raise leaving
         return self._report
 
 

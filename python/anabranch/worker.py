@@ -123,8 +123,9 @@ class OutboxWorker:
 
         It is called with a Message, and with `ctx` if it has such a parameter: `ctx.tenant` is the
         outbox's key, and what `ctx.compensate` registers is run if the attempt fails.
-        Returning is success. Raising is a failed attempt; `ab.Reject` makes the message dead at
-        once, and `ab.RetryLater` asks for another attempt without counting this one.
+        Returning is success, but for an `ab.Err`, which fails as raising does. Raising is a failed
+        attempt; `ab.Reject` makes the message dead at once, and `ab.RetryLater` asks for another
+        attempt without counting this one.
 
         Args:
             topic: The topic; `"order.*"` means all that begin with `order.`, `"*"` all.

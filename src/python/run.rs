@@ -39,7 +39,7 @@ mod tracked;
 mod watch;
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anabranch_core::branch::BranchId;
@@ -167,8 +167,8 @@ pub(crate) struct Run {
     drain_asked: AtomicBool,
     abort_asked: AtomicBool,
     drained: AtomicBool,
-    /// Whether a stage wants nothing more of the source: to the rest of the run it has ended.
-    enough: AtomicBool,
+    /// How many more items the source is to bring, at most: at none it has ended for the run.
+    wanted: AtomicUsize,
     failed: AtomicBool,
     /// Whether this process is a fork of the one that runs the pipeline.
     copied: AtomicBool,
@@ -250,16 +250,18 @@ impl Run {
         self.wake.copied();
     }
 
-    /// Tells that the source has brought enough.
-    fn enough(&self) {
-        self.enough.store(true, Ordering::Release);
-        self.wake.wake();
+    /// Tells how many more items are wanted of the source; of several who tell, the least counts.
+    fn want(&self, items: usize) {
+        self.wanted.fetch_min(items, Ordering::AcqRel);
+        if items == 0 {
+            self.wake.wake();
+        }
     }
 
     /// Whether the source is to bring nothing more.
     #[getter]
     fn stopping(&self) -> bool {
-        self.aborting() || self.draining() || self.enough.load(Ordering::Acquire)
+        self.aborting() || self.draining() || self.wanted() == 0
     }
 
     /// Whether the run was asked to drain.
@@ -499,6 +501,10 @@ impl Run {
 impl Run {
     fn closed_error(&self, what: &str) -> PyErr {
         ClosedError::new_err(format!("pipeline '{}' {what}", self.shared.pipeline))
+    }
+
+    pub(crate) fn wanted(&self) -> usize {
+        self.wanted.load(Ordering::Acquire)
     }
 
     /// Refuses to go on in a fork.

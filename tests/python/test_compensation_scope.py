@@ -1,6 +1,8 @@
 """`ab.CompensationScope` by itself."""
 
 import asyncio
+import signal
+import sys
 
 import pytest
 from hypothesis import given
@@ -289,3 +291,51 @@ def test_c16_an_undo_that_overruns_its_timeout_says_which_and_how_long():
         "scope: undo 'remove' took longer than its timeout of 5 s; see whether its effect is "
         "undone. If it needs the time, give it a longer `timeout` where it is registered"
     )
+
+
+@every_form
+@pytest.mark.parametrize("ends", ["commit", "rollback"])
+def test_c2_c5_what_asks_for_the_end_of_the_process_waits_until_all_have_run(form, ends):
+    ran = []
+    scope = scope_of(ran, "ab")
+    (scope.compensate if ends == "rollback" else scope.finalize)(sys.exit, 3)
+    scope.finalize(ran.append, "closed")
+    with pytest.raises(SystemExit) as raised:
+        roll_back(scope, form) if ends == "rollback" else commit(scope, form)
+    assert raised.value.code == 3
+    assert ran == (["b", "a", "closed"] if ends == "rollback" else ["closed"])
+    assert [it.name for it in scope.report.actions if it.outcome == "failed"] == ["exit"]
+
+
+def test_c2_a_ctrl_c_in_a_plain_block_costs_one_action_and_a_second_one_the_rest():
+    ran = []
+
+    def undo(n, interrupts):
+        if interrupts:
+            signal.raise_signal(signal.SIGINT)
+        ran.append(n)
+
+    for interrupted, left in (({2}, [3, 1, "closed"]), ({3, 2}, [])):
+        ran.clear()
+        scope = ab.CompensationScope()
+        scope.finalize(ran.append, "closed")
+        error = OSError("no")
+        with pytest.raises(KeyboardInterrupt), scope:
+            for n in (1, 2, 3):
+                scope.compensate(undo, n, n in interrupted)
+            raise error
+        assert ran == left
+        assert scope.report.stuck == 4 - len(left)
+        assert "undo actions are stuck: undo" in error.__notes__[0]
+
+
+def test_c16_a_generator_function_is_no_undo_action():
+    def yields():
+        yield
+
+    async def yields_async():
+        yield
+
+    for fn in (yields, yields_async):
+        with pytest.raises(ab.ConfigError, match="fn must be a def or async def.*generator"):
+            ab.CompensationScope().compensate(fn)

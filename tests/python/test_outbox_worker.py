@@ -203,6 +203,56 @@ def test_h4_reject_is_dead_at_once_and_retry_later_does_not_count(side):
     assert side.outbox.counts()["b"] == {"done": 1}
 
 
+class Mute(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize("batch", [None, 5])
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_h4_t12_what_a_handler_returns_or_raises_loses_no_message(side, batch, asynchronous):
+    worker = ab.OutboxWorker(side.outbox)
+    answers = {
+        "ok": lambda: ab.Ok(None),
+        "err": lambda: ab.Err(ValueError("bad")),
+        "reject": lambda: ab.Err(ab.Reject("no")),
+        "mute": lambda: ab.Err(Mute()),
+        "late": lambda: ab.RetryLater(float("inf")),
+    }
+
+    def handle(given):
+        return answers[(given[0] if batch else given).topic]()
+
+    async def handle_async(given):
+        return handle(given)
+
+    for topic in answers:
+        fn = handle_async if asynchronous else handle
+        worker.on(topic, batch=batch, retry=quick(attempts=2))(fn)
+        side.outbox.enqueue(topic, 0)
+    until_empty(worker)
+    assert {topic: [*counts] for topic, counts in side.outbox.counts().items()} == {
+        "ok": ["done"],
+        "err": ["dead"],
+        "reject": ["dead"],
+        "mute": ["dead"],
+        "late": ["dead"],
+    }
+    dead = {it.topic: it.errors[-1].error for it in side.outbox.messages(status="dead")}
+    assert (dead["err"], dead["reject"]) == ("ValueError: bad", "Reject: no")
+    assert dead["mute"] == "Mute: <Mute without a text>"
+    assert "RetryLater: delay must be seconds from 0" in dead["late"]
+
+
+def test_h8_a_class_is_no_result_of_a_batch(side):
+    worker = ab.OutboxWorker(side.outbox)
+    worker.on("a", batch=5, retry=quick(attempts=1))(lambda batch: [ValueError for _ in batch])
+    side.outbox.enqueue("a", 1)
+    until_empty(worker)
+    [message] = side.outbox.messages(status="dead")
+    assert "the class ValueError: make an instance" in message.errors[-1].error
+
+
 def test_h5_by_default_there_are_20_attempts_within_a_day(side):
     worker = ab.OutboxWorker(side.outbox, seed=1)
     seen = []

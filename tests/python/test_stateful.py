@@ -29,6 +29,18 @@ def test_t1_scan_gives_each_state_and_a_failure_leaves_it_as_it_is(driver):
     assert balanced(report).codes == {"ValueError": 1}
 
 
+@every_driver
+def test_t12_scan_takes_the_value_of_an_ok_and_an_err_leaves_the_state_as_it_is(driver):
+    def add(state, n):
+        return ab.Err("two", "two") if n == 2 else ab.Ok(state + n)
+
+    report = balanced(go(ab.Pipeline("p").source([1, 2, 3]).scan(add, 0).collect(), driver))
+    assert (report.items, report.codes) == ([1, 4], {"two": 1})
+    by = ab.Pipeline("p").source([1, 2, 3]).distinct(lambda n: add(0, n))
+    report = balanced(go(by.collect(), driver))
+    assert (report.items, report.codes) == ([1, 3], {"two": 1})
+
+
 def pairs(text):
     return [(tenant, n) for n, tenant in enumerate(text)]
 
@@ -87,8 +99,22 @@ def test_t1_t8_take_ends_the_source_and_the_run_completes(driver, how):
     pipeline = ab.Pipeline("p").source(source).take(3).window(max_items=2, on_cancel="drop")
     report = balanced(go(pipeline.collect(), driver))
     assert (report.items, report.outcome) == ([[0, 1], [2]], "completed")
-    assert report.filtered == report.received - 3
+    if how == "async":
+        assert report.filtered == report.received - 3
+    else:
+        # Nothing is taken that cannot be let through.
+        assert (report.received, report.filtered) == (3, 0)
     assert ended == ([how] if how in ("generator", "async") else [])
+    assert channel.depth == (997 if how == "channel" else 1000)
+
+
+@every_driver
+def test_t1_the_least_take_counts_and_what_it_lets_through_is_whole(driver):
+    source = ab.Pipeline("p").source(itertools.count()).take(1000)
+    pipeline = source.filter(lambda n: n % 2).take(300).flat_map(lambda n: [n, n]).take(5)
+    report = balanced(go(pipeline.collect(), driver))
+    assert (report.items, report.outcome) == ([1, 1, 3, 3, 5], "completed")
+    assert go(ab.Pipeline("p").source(range(9)).take(10).collect(), driver).items == [*range(9)]
 
 
 def test_t1_behind_fan_out_take_counts_for_each_tenant():

@@ -61,7 +61,7 @@ impl Run {
     ) -> PyResult<bool> {
         let py = this.py();
         let start = self.shared.now();
-        let most = hand.chunk.min(room);
+        let most = hand.chunk.min(room).min(self.wanted());
         let legs = self.legs()?;
         let entry = &legs[hand.entry];
         if entry.r#pass.is_none()
@@ -189,7 +189,7 @@ impl Run {
         if room == 0 {
             return Ok(None);
         }
-        let most = most.min(room);
+        let most = most.min(room).min(self.wanted());
         let chunk = hand.source.pull(py, most, &self.shared, Default::default)?;
         let count = chunk.items.len();
         if count > 0 {

@@ -178,9 +178,7 @@ impl Run {
                 locked(&self.engine).drain(now);
             }
         }
-        if self.enough.load(Ordering::Acquire)
-            && !matches!(hand.source, Source::Ended)
-            && self.stop_source(py, hand)
+        if self.wanted() == 0 && !matches!(hand.source, Source::Ended) && self.stop_source(py, hand)
         {
             locked(&self.engine).end(now);
         }

@@ -1,7 +1,7 @@
 //! How a run begins: what Python describes becomes the engine, the source and the hand.
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -239,7 +239,7 @@ impl RunSpec<'_> {
             drain_asked: AtomicBool::new(false),
             abort_asked: AtomicBool::new(false),
             drained: AtomicBool::new(false),
-            enough: AtomicBool::new(false),
+            wanted: AtomicUsize::new(usize::MAX),
             failed: AtomicBool::new(false),
             copied: AtomicBool::new(false),
             left: AtomicBool::new(false),
