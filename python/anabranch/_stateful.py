@@ -80,8 +80,8 @@ class Stateful(Builder[T]):
 
             def scan(item: T, ctx: Any) -> S:  # noqa: ANN401 - a Context
                 tenant = ctx.tenant
-                state = states[tenant] = land(fn(states.get(tenant, initial), item))
-                return state
+                states[tenant] = land(fn(states.get(tenant, initial), item))
+                return states[tenant]
 
             return scan
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import reprlib
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -376,7 +376,8 @@ class RetryLater(Exception):
     """
 
     def __init__(self, delay: float) -> None:
-        number = isinstance(delay, int | float) and not isinstance(delay, bool)
+        given = cast("object", delay)
+        number = isinstance(given, int | float) and not isinstance(given, bool)
         if not number or not 0 <= delay <= _CENTURY:
             raise refused("delay", delay, "seconds from 0 to a hundred years", subject="RetryLater")
         super().__init__(f"again in {delay:g} s")

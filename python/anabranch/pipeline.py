@@ -312,9 +312,9 @@ class Pipeline(Transforms[T], Stateful[T], Grouping[T], Operators[T], Sinks[T]):
 
         Returns:
             An async context manager. Leaving it without an error drains the pipeline within its
-            grace; leaving it with one aborts it. `await running.wait()` waits for its end. A handler
-            that calls `sys.exit()` aborts the run; the block is not interrupted: waiting for the
-            run, or leaving the block, raises the SystemExit.
+            grace; leaving it with one aborts it. `await running.wait()` waits for its end. What
+            asks for the end of the process in a handler, as `sys.exit()`, aborts the run, and is
+            raised by who waits for it and where the block is left; the block is not interrupted.
 
         Raises:
             ConfigError: There is no source or no sink.

@@ -337,5 +337,5 @@ def test_c16_a_generator_function_is_no_undo_action():
         yield
 
     for fn in (yields, yields_async):
-        with pytest.raises(ab.ConfigError, match="fn must be a def or async def.*generator"):
+        with pytest.raises(ab.ConfigError, match=r"fn must be a def or async def.*generator"):
             ab.CompensationScope().compensate(fn)

@@ -61,7 +61,7 @@ impl Run {
     ) -> PyResult<bool> {
         let py = this.py();
         let start = self.shared.now();
-        let most = hand.chunk.min(room).min(self.wanted());
+        let most = hand.chunk.min(room).min(self.wanted_of(&hand.source));
         let legs = self.legs()?;
         let entry = &legs[hand.entry];
         if entry.r#pass.is_none()
@@ -136,6 +136,15 @@ impl Run {
         }
     }
 
+    /// How many items to take, at most. What a native or an async source has brought is taken,
+    /// wanted or not: it is nobody else's any more, and its end comes behind it.
+    fn wanted_of(&self, source: &Source) -> usize {
+        match source {
+            Source::Native(_) | Source::Pushed => usize::MAX,
+            _ => self.wanted(),
+        }
+    }
+
     /// The source brings nothing more.
     ///
     /// # Errors
@@ -189,7 +198,7 @@ impl Run {
         if room == 0 {
             return Ok(None);
         }
-        let most = most.min(room).min(self.wanted());
+        let most = most.min(room).min(self.wanted_of(&hand.source));
         let chunk = hand.source.pull(py, most, &self.shared, Default::default)?;
         let count = chunk.items.len();
         if count > 0 {
