@@ -314,7 +314,7 @@ class Storm:
                 assert times <= 1, f"C5: {action}"
                 self.check_due(action, report)
         if self.policy == "sequential":
-            self.check_order(aborted=report.outcome == "aborted")
+            self.check_order(cut_short=report.outcome in ("aborted", "failed"))
 
     def check_due(self, action, report):
         """Check that an action ran if what it belongs to has failed, and only then.
@@ -351,11 +351,11 @@ class Storm:
             return all(map(self.ended_well, self.children[item]))
         return item in self.good
 
-    def check_order(self, *, aborted):
+    def check_order(self, *, cut_short):
         """Along the way of each item: the last registered first, but for what came later.
 
-        The rollback of an aborted run waits for a handler no longer than a second: what that one
-        has registered comes when it is back.
+        The rollback of a run that was cut short waits for a handler no longer than a second: what
+        that one has registered comes when it is back.
         """
         ran = [it for it in self.actions if it.ran]
         ran.sort(key=lambda it: it.ran[0])
@@ -366,7 +366,7 @@ class Storm:
                 key = (item, action.finalizer, action.level)
                 before = last.get(key)
                 if before is not None:
-                    registered = action.until if aborted else action.at
+                    registered = action.until if cut_short else action.at
                     assert action.at < before.at or registered > before.ran[0], (
                         f"C1: {action} after {before}"
                     )
