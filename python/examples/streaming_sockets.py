@@ -78,7 +78,7 @@ class Gateway:
             .map(self.parse)
             .filter(lambda event: event["tenant"] not in self.muted)
             .fan_out(by="tenant", weight=lambda tenant: 3 if tenant in PAYS else 1)
-            .window(max_items=50, max_age=5.0)
+            .window(max_items=50, max_age=30.0)
             .for_each(self.store.write, retry=ab.Retry.fixed(0.01, retry_on=ConnectionError))
             .collect_errors(every=60.0, to=self.tell)
         )

@@ -1,11 +1,14 @@
 """The scripts in python/examples and the README's code run as they stand."""
 
 import re
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import anabranch as ab
 
 REPOSITORY = Path(__file__).parents[2]
 EXAMPLES = REPOSITORY / "python/examples"
@@ -263,7 +266,14 @@ def test_the_readme_lists_every_example():
 
 @pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
 def test_the_code_in_the_readme_runs(block):
-    exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+    names = {"__name__": "readme"}
+    try:
+        exec(compile(block, "README.md", "exec"), names)
+    finally:
+        # They are left to the end of a program, as short ones do.
+        for it in names.values():
+            if isinstance(it, sqlite3.Connection | ab.Outbox):
+                it.close()
 
 
 def test_the_readme_has_code():
