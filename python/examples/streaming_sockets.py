@@ -54,7 +54,7 @@ class Store:
         for event in batch:
             ctx.compensate(self.rows.subtract, [tenant])
             self.rows[tenant] += 1
-            if event["number"] == 75 and self._refusals > 0:
+            if event == {"tenant": "globex", "number": 575} and self._refusals > 0:
                 self._refusals -= 1
                 raise ConnectionError("the store is away")
         self.order += [tenant] * len(batch)
