@@ -11,12 +11,11 @@ from urllib.parse import urlsplit, urlunsplit
 
 from anabranch import _core
 from anabranch._outbox_postgres_over import PostgresWriting, by_percent, run
-from anabranch._outbox_store import ANY, Claimed, Reaped, Wanted, urgent_first
+from anabranch._outbox_store import ANY, Claimed, Reaped, Wanted, mismatched, urgent_first
 from anabranch.errors import (
     ClosedError,
     ConfigError,
     ForkedProcessError,
-    SchemaMismatch,
     StoreUnavailable,
 )
 
@@ -87,7 +86,7 @@ class PostgresStore(PostgresWriting):
         if checked and not self._checked:
             found = self._version(self._connection)
             if found != self._needed:
-                raise self._mismatch(found)
+                raise mismatched(self.label, found, self._needed)
             self._checked = True
         return self._connection
 
@@ -96,20 +95,6 @@ class PostgresStore(PostgresWriting):
             return 0
         found = connection.execute(self._sql["version"]).fetchone()
         return None if found is None else int(found[0])
-
-    def _mismatch(self, found: int | None) -> SchemaMismatch:
-        if found is not None and found < self._needed:
-            what = "there are no outbox tables" if found == 0 else f"the tables are version {found}"
-            advice = f"this anabranch needs version {self._needed}: call outbox.migrate() once"
-        else:
-            what = f"the tables are version {'unknown' if found is None else found}"
-            advice = f"this anabranch knows version {self._needed}: install the later anabranch"
-        return SchemaMismatch(
-            f"outbox {self.label}: {what}; {advice}",
-            store=self.label,
-            found=found,
-            needed=self._needed,
-        )
 
     def _unavailable(self, error: Exception) -> StoreUnavailable:
         state: str | None = getattr(error, "sqlstate", None)
@@ -145,7 +130,7 @@ class PostgresStore(PostgresWriting):
             cursor.execute(self._sql["migrating"])
             found = self._version(cursor.connection)
             if found is None or found > self._needed:
-                raise self._mismatch(found)
+                raise mismatched(self.label, found, self._needed)
             for version, statements in self._migrations:
                 if version > found:
                     for statement in statements:

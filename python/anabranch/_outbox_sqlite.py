@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any, Final
 from anabranch import _core
 from anabranch._outbox_sqlite_over import SqliteWriting, as_json, run, timed
 from anabranch._outbox_sqlite_watch import FileWatch
-from anabranch._outbox_store import ANY, Claimed, Reaped, Wanted, urgent_first
+from anabranch._outbox_store import ANY, Claimed, Reaped, Wanted, mismatched, urgent_first
 from anabranch.errors import (
     ClosedError,
     ConfigError,
     ForkedProcessError,
-    SchemaMismatch,
     StoreUnavailable,
 )
 
@@ -73,7 +72,7 @@ class SqliteStore(SqliteWriting):
         with self._own(checked=False) as cursor:
             found = self._version(cursor)
             if found is None or found > self._needed:
-                raise self._mismatch(found)
+                raise mismatched(self.label, found, self._needed)
             for version, statements in self._migrations:
                 if version > found:
                     for statement in statements:
@@ -86,20 +85,6 @@ class SqliteStore(SqliteWriting):
             return 0
         found = cursor.execute(self._sql["version"]).fetchone()
         return None if found is None else int(found[0])
-
-    def _mismatch(self, found: int | None) -> SchemaMismatch:
-        if found is not None and found < self._needed:
-            what = "there are no outbox tables" if found == 0 else f"the tables are version {found}"
-            advice = f"this anabranch needs version {self._needed}: call outbox.migrate() once"
-        else:
-            what = f"the tables are version {'unknown' if found is None else found}"
-            advice = f"this anabranch knows version {self._needed}: install the later anabranch"
-        return SchemaMismatch(
-            f"outbox {self.label}: {what}; {advice}",
-            store=self.label,
-            found=found,
-            needed=self._needed,
-        )
 
     @contextlib.contextmanager
     def _own(self, *, checked: bool = True, writes: bool = True) -> Generator[sqlite3.Cursor]:
@@ -138,7 +123,7 @@ class SqliteStore(SqliteWriting):
         if checked and not self._checked:
             found = self._version(self._connection.cursor())
             if found != self._needed:
-                raise self._mismatch(found)
+                raise mismatched(self.label, found, self._needed)
             self._checked = True
         return self._connection
 

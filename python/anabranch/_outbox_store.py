@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias
 
-from anabranch.errors import DuplicateConflict, refused
+from anabranch.errors import DuplicateConflict, SchemaMismatch, refused
 from anabranch.failure import text
 
 if TYPE_CHECKING:
@@ -182,6 +182,18 @@ def described(error: object) -> str:
         return body.decode()
     kept = body[: _MOST_ERROR - len(_CUT.encode())]
     return kept.decode(errors="ignore") + _CUT
+
+
+def mismatched(store: str, found: int | None, needed: int) -> SchemaMismatch:
+    """Say that a store's tables are missing, or of another version than this one works with."""
+    if found is not None and found < needed:
+        what = "there are no outbox tables" if found == 0 else f"the tables are version {found}"
+        advice = f"this anabranch needs version {needed}: call outbox.migrate() once"
+    else:
+        what = f"the tables are version {'unknown' if found is None else found}"
+        advice = f"this anabranch knows version {needed}: install the later anabranch"
+    message = f"outbox {store}: {what}; {advice}"
+    return SchemaMismatch(message, store=store, found=found, needed=needed)
 
 
 def check_duplicate(store: str, key: str, message: int, *, same: bool) -> None:
