@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import random
 import time
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, cast, overload
 
-from anabranch import _core
-from anabranch._outbox_draft import Draft, Options, milliseconds
+from anabranch._outbox_draft import Draft, Options
 from anabranch._outbox_memory import MemoryStore, Transaction
 from anabranch._outbox_message import FailedAttempt, Message, Status
+from anabranch._outbox_queue import Queue
 from anabranch._outbox_shown import hide, show
-from anabranch._outbox_sqlite import SqliteStore
-from anabranch._outbox_store import (
-    Reaped,
-    Settings,
-    Subscription,
-    check_prefix,
-    described,
-    matches,
-)
-from anabranch.errors import ConfigError, LeaseLost, refused
+from anabranch._outbox_store import Reaped, Subscription
+from anabranch._outbox_url import settings_of, store_of
+from anabranch.errors import ConfigError, refused
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable
     from datetime import timedelta
     from types import TracebackType
     from typing import Unpack
 
+    from anabranch._outbox_connections import Asyncpg, Awaited, Blocking
     from anabranch._outbox_postgres import PostgresStore
-    from anabranch._outbox_store import Receipt, Store
+    from anabranch._outbox_sqlite import SqliteStore
 
     Seconds: TypeAlias = float | timedelta
 
@@ -44,31 +37,8 @@ __all__ = [
     "Transaction",
 ]
 
-_STATUSES = ("ready", "scheduled", "leased", "dead", "done")
-# How many messages one transaction purges: other writers come in between.
-_CHUNK = 1000
-_MOST_AT_ONCE = 100_000
 
-
-class Blocking(Protocol):
-    """A connection, or a session, whose methods block: of sqlite3, psycopg or SQLAlchemy."""
-
-    def commit(self) -> None: ...
-
-
-class Awaited(Protocol):
-    """One whose methods are awaited: of aiosqlite, psycopg or SQLAlchemy."""
-
-    def commit(self) -> Awaitable[None]: ...
-
-
-class Asyncpg(Protocol):
-    """A connection of asyncpg."""
-
-    def is_in_transaction(self) -> bool: ...
-
-
-class Outbox:
+class Outbox(Queue):
     """Messages in a database, written together with the data they tell of.
 
     If the transaction that enqueues a message commits, the message will be handled: at least once.
@@ -130,8 +100,8 @@ class Outbox:
         max_payload: int = 8 * 1024 * 1024,
         expose_payloads: bool = False,
     ) -> None:
-        settings = _settings(prefix, ordering, archive, dedupe_for, max_payload)
-        self._begin(_store(url, settings), max_payload, expose_payloads)
+        settings = settings_of(prefix, ordering, archive, dedupe_for, max_payload)
+        self._begin(store_of(url, settings), max_payload, expose_payloads)
 
     @classmethod
     def memory(
@@ -167,7 +137,7 @@ class Outbox:
             {'order.created': {'ready': 1}}
         """
         outbox = cls.__new__(cls)
-        settings = _settings("outbox_", ordering, archive, dedupe_for, max_payload)
+        settings = settings_of("outbox_", ordering, archive, dedupe_for, max_payload)
         if not callable(clock):
             raise refused("clock", clock, "a callable that returns seconds", subject="Outbox")
         store = MemoryStore(settings, clock)
@@ -184,11 +154,10 @@ class Outbox:
             raise refused("expose_payloads", expose_payloads, "a bool", subject="Outbox")
         self._max_payload = max_payload
         self._here = store
-        self._store: Store = store
-        self._owner: int | None = None
+        self._store = store
+        self._begin_queue()
         # Told that something may have been enqueued, by whoever waits for it.
         self._listeners: list[Callable[[], object]] = []
-        self._random = random.Random()  # noqa: S311 - it spreads delays
         show(self, store, payloads=expose_payloads)
 
     def __repr__(self) -> str:
@@ -411,357 +380,6 @@ class Outbox:
         if not isinstance(self._here, MemoryStore):
             return self._here.retract_over(given[0], message)
         return self._own_transaction(given[0]).retract(message)
-
-    # -- the queue
-
-    def claim(self, limit: int = 100, *, lease: Seconds = 60.0) -> list[Message]:
-        """Take messages to handle them: nobody else gets them while the lease lasts.
-
-        They come by priority, then by due time, then in the order they were enqueued in. Of an
-        ordering key only the first one comes. A message whose lease is over can be claimed again.
-
-        Args:
-            limit: How many at most.
-            lease: For how many seconds.
-
-        Raises:
-            ConfigError: An argument is not allowed.
-            SchemaMismatch: The tables are missing, or of another version.
-            StoreUnavailable: The database cannot be reached, or refuses.
-
-        Example:
-            >>> import anabranch as ab
-            >>> outbox = ab.Outbox.memory()
-            >>> _ = outbox.enqueue("mail", "hello")
-            >>> outbox.claim(), outbox.claim()
-            ([Message(1, 'mail', status='leased', attempt=1)], [])
-        """
-        _check_limit(limit, "claim")
-        length = milliseconds("lease", lease, subject="claim", positive=True)
-        if self._owner is None:
-            self._owner = self._store.owner()
-        claimed = self._store.claim(self._owner, limit, length)
-        return [Message(row, self._store.label) for row in claimed.rows]
-
-    def peek(self, limit: int = 100) -> list[Message]:
-        """Tell what `claim` would take now, and leave it.
-
-        Raises:
-            ConfigError: An argument is not allowed.
-            SchemaMismatch: The tables are missing, or of another version.
-            StoreUnavailable: The database cannot be reached, or refuses.
-        """
-        _check_limit(limit, "peek")
-        return [Message(row, self._store.label) for row in self._store.peek(limit)]
-
-    def ack(self, messages: Message | Collection[Message], /) -> int:
-        """Say that messages are handled.
-
-        Args:
-            messages: Those that were claimed. Of several, those that are not yours any more are
-                left alone.
-
-        Returns:
-            How many were ended so.
-
-        Raises:
-            LeaseLost: The one message is not yours any more: the lease is over, or it has ended.
-            SchemaMismatch: The tables are missing, or of another version.
-            StoreUnavailable: The database cannot be reached, or refuses; ack again then.
-        """
-        return self._changed(messages, self._store.ack(_receipts(messages, "ack")))
-
-    def abandon(
-        self,
-        messages: Message | Collection[Message],
-        /,
-        *,
-        error: BaseException | str | None = None,
-        delay: Seconds | None = None,
-    ) -> int:
-        """Say that an attempt has failed, and another one is wanted.
-
-        Args:
-            messages: Those that were claimed; see `ack`.
-            error: What happened; it is kept with the message.
-            delay: Seconds until the next attempt. None: anything up to one second, doubled with
-                each attempt, two hours at most.
-
-        Returns:
-            How many will be tried again.
-
-        Raises:
-            ConfigError: An argument is not allowed.
-            LeaseLost: As for `ack`, and so are the others.
-        """
-        wait = None if delay is None else milliseconds("delay", delay, subject="abandon")
-        text = None if error is None else described(error)
-        receipts = _receipts(messages, "abandon")
-        attempts = {message.id: message.attempt for message in _several(messages)}
-        given = [
-            (*receipt, self._back_off(attempts[receipt[0]]) if wait is None else wait, text)
-            for receipt in receipts
-        ]
-        return self._changed(messages, self._store.abandon(given))
-
-    def _back_off(self, attempt: int) -> int:
-        return round(_core.outbox_back_off(attempt, self._random.random()) * 1000)
-
-    def fail(self, messages: Message | Collection[Message], /, error: BaseException | str) -> int:
-        """Say that messages have failed for good: they are dead until somebody requeues them.
-
-        Args:
-            messages: Those that were claimed; see `ack`.
-            error: What happened; it is kept with the message.
-
-        Returns:
-            How many are dead now.
-
-        Raises:
-            LeaseLost: As for `ack`, and so are the others.
-
-        Example:
-            >>> import anabranch as ab
-            >>> outbox = ab.Outbox.memory()
-            >>> _ = outbox.enqueue("mail", {"to": "nobody"})
-            >>> [message] = outbox.claim()
-            >>> outbox.fail(message, ValueError("no such address"))
-            1
-            >>> [dead] = outbox.messages(status="dead")
-            >>> dead.errors[-1].error
-            'ValueError: no such address'
-        """
-        text = described(error)
-        given = [(*receipt, text) for receipt in _receipts(messages, "fail")]
-        return self._changed(messages, self._store.fail(given))
-
-    def release(self, messages: Message | Collection[Message], /) -> int:
-        """Give messages back that were not begun: they are ready, and the attempt does not count.
-
-        Raises:
-            LeaseLost: As for `ack`, and so are the others.
-        """
-        return self._changed(messages, self._store.release(_receipts(messages, "release")))
-
-    def extend(self, messages: Message | Collection[Message], /, *, lease: Seconds = 60.0) -> int:
-        """Hold messages for longer: for `lease` seconds from now on.
-
-        Raises:
-            ConfigError: An argument is not allowed.
-            LeaseLost: As for `ack`, and so are the others.
-        """
-        length = milliseconds("lease", lease, subject="extend", positive=True)
-        return self._changed(messages, self._store.extend(_receipts(messages, "extend"), length))
-
-    def _changed(self, messages: Message | Collection[Message], changed: list[int]) -> int:
-        if isinstance(messages, Message) and not changed:
-            raise LeaseLost(
-                f"outbox {self._store.label}: message {messages.id} is not yours any more: its "
-                "lease is over, or it has ended; leave it to its next claimer",
-                store=self._store.label,
-                id=messages.id,
-            )
-        return len(changed)
-
-    def reap(self) -> Reaped:
-        """End what is over: leases, messages with a `ttl`, dedupe keys.
-
-        `claim` takes messages whose lease is over by itself; this is for those who count them.
-
-        Raises:
-            SchemaMismatch: The tables are missing, or of another version.
-            StoreUnavailable: The database cannot be reached, or refuses.
-        """
-        return self._store.reap()
-
-    # -- operations
-
-    def messages(
-        self,
-        *,
-        status: Status | None = None,
-        topic: str | None = None,
-        after: int = 0,
-        limit: int = 100,
-    ) -> list[Message]:
-        """List messages in the order of their ids.
-
-        Args:
-            status: Only those of this status.
-            topic: Only those of this topic.
-            after: Only those with a higher id: the last one of the page before.
-            limit: How many at most.
-
-        Raises:
-            ConfigError: An argument is not allowed.
-            SchemaMismatch: The tables are missing, or of another version.
-            StoreUnavailable: The database cannot be reached, or refuses.
-        """
-        _check_limit(limit, "messages")
-        if status is not None and status not in _STATUSES:
-            raise refused("status", status, f"one of {_STATUSES}", subject="messages")
-        rows = self._store.rows(status=status, topic=topic, after=after, limit=limit)
-        return [Message(row, self._store.label) for row in rows]
-
-    def subscriptions(self) -> list[Subscription]:
-        """List who hears of what, as workers have told: each subscriber's topics.
-
-        Raises:
-            SchemaMismatch: The tables are missing, or of another version.
-            StoreUnavailable: The database cannot be reached, or refuses.
-        """
-        return [Subscription(*row) for row in self._store.subscriptions()[1]]
-
-    def unsubscribe(self, subscriber: str, /) -> bool:
-        """Forget a subscriber that is no more: no message waits for it any longer.
-
-        A worker that still has a handler of that name subscribes again when it starts.
-
-        Returns:
-            Whether there was one.
-
-        Raises:
-            SchemaMismatch: The tables are missing, or of another version.
-            StoreUnavailable: The database cannot be reached, or refuses.
-        """
-        return self._store.unsubscribe(subscriber)
-
-    def counts(self) -> dict[str, dict[Status, int]]:
-        """Tell how many messages there are, by topic and status.
-
-        Those that are done are counted for ever, whether they are archived or not. Ready ones
-        count as "parked" if there are subscribers, and none hears of their topic.
-
-        Raises:
-            SchemaMismatch: The tables are missing, or of another version.
-            StoreUnavailable: The database cannot be reached, or refuses.
-        """
-        counts: dict[str, dict[Any, int]] = {}
-        patterns = {it[1] for it in self._store.subscriptions()[1]}
-        for topic, status, count in self._store.counts():
-            heard = not patterns or any(matches(pattern, topic) for pattern in patterns)
-            known = "parked" if status == "ready" and not heard else status
-            counts.setdefault(topic, {})[known] = count
-        return counts
-
-    def requeue(
-        self, messages: Iterable[int | Message] | None = None, /, *, topic: str | None = None
-    ) -> int:
-        """Make dead messages ready again, as if they had never been tried; their errors are kept.
-
-        Args:
-            messages: Those, or their ids; None: all that are dead.
-            topic: Only those of this topic.
-
-        Returns:
-            How many are ready now.
-
-        Raises:
-            SchemaMismatch: The tables are missing, or of another version.
-            StoreUnavailable: The database cannot be reached, or refuses.
-        """
-        return self._store.requeue(ids=_ids(messages), topic=topic)
-
-    def purge(
-        self,
-        status: Literal["dead", "done"],
-        messages: Iterable[int | Message] | None = None,
-        /,
-        *,
-        topic: str | None = None,
-        older_than: Seconds = 0.0,
-    ) -> int:
-        """Remove messages that have ended, a thousand per transaction.
-
-        Args:
-            status: "dead", or "done" where those are archived.
-            messages: Those, or their ids; None: all of that status.
-            topic: Only those of this topic.
-            older_than: Only those that ended so many seconds ago.
-
-        Returns:
-            How many are gone.
-
-        Raises:
-            ConfigError: An argument is not allowed.
-            SchemaMismatch: The tables are missing, or of another version.
-            StoreUnavailable: The database cannot be reached, or refuses.
-        """
-        if status not in ("dead", "done"):
-            raise refused("status", status, "'dead' or 'done'", subject="purge")
-        age = milliseconds("older_than", older_than, subject="purge")
-        ids = _ids(messages)
-        gone = 0
-        while True:
-            chunk = self._store.purge(
-                status=status, ids=ids, topic=topic, older_than=age, limit=_CHUNK
-            )
-            gone += chunk
-            if chunk < _CHUNK:
-                return gone
-
-
-def _settings(
-    prefix: object, ordering: object, archive: object, dedupe_for: object, max_payload: object
-) -> Settings:
-    if ordering not in ("block", "skip"):
-        raise refused("ordering", ordering, "'block' or 'skip'", subject="Outbox")
-    if not isinstance(archive, bool):
-        raise refused("archive", archive, "a bool", subject="Outbox")
-    if type(max_payload) is not int or max_payload < 1:
-        raise refused("max_payload", max_payload, "an int from 1, in bytes", subject="Outbox")
-    keep = milliseconds("dedupe_for", dedupe_for, subject="Outbox", positive=True)
-    return Settings(check_prefix(prefix), ordering == "skip", archive, keep)
-
-
-def _store(url: object, settings: Settings) -> SqliteStore | PostgresStore:
-    if isinstance(url, str) and url.startswith(("postgresql://", "postgres://")):
-        from anabranch._outbox_postgres import PostgresStore
-
-        return PostgresStore(url, settings)
-    return SqliteStore(_sqlite_path(url), settings)
-
-
-def _sqlite_path(url: object) -> str:
-    # What is refused is not shown: a URL may hold a password.
-    allowed = "postgresql://…, sqlite:///relative.db or sqlite:////absolute/path.db"
-    shown = f"a {type(url).__name__}"
-    if isinstance(url, str):
-        scheme, colon, rest = url.partition("://")
-        shown = f"a URL that begins with {scheme!r}" if colon else "a str that is no URL"
-        if scheme == "sqlite" and rest.startswith("/"):
-            path = rest[1:]
-            if path and path != ":memory:" and not set(path) & set("?#\0"):
-                return path
-            shown = f"sqlite:///{path}"
-            allowed += ", without ? and #; in memory there is Outbox.memory()"
-    raise refused("url", None, allowed, subject="Outbox", shown=shown)
-
-
-def _check_limit(limit: object, subject: str) -> None:
-    if type(limit) is not int or not 1 <= limit <= _MOST_AT_ONCE:
-        raise refused("limit", limit, f"an int from 1 to {_MOST_AT_ONCE:_}", subject=subject)
-
-
-def _ids(messages: Iterable[int | Message] | None) -> list[int] | None:
-    if messages is None:
-        return None
-    return [one.id if isinstance(one, Message) else one for one in messages]
-
-
-def _several(messages: Message | Collection[Message]) -> list[Message]:
-    return [messages] if isinstance(messages, Message) else list(messages)
-
-
-def _receipts(messages: Message | Collection[Message], subject: str) -> list[Receipt]:
-    several = _several(messages)
-    for message in cast("list[object]", several):
-        if not isinstance(message, Message):
-            raise refused("messages", message, "a Message or several", subject=subject)
-    # In the order of their ids: two who change the same messages do not wait for each other in a
-    # circle. One that nobody holds has no receipt.
-    receipts = (message._receipt() for message in several)  # noqa: SLF001 - the queue's own
-    return sorted(receipt for receipt in receipts if receipt is not None)
 
 
 def _first(ids: object) -> object:

@@ -1,0 +1,52 @@
+"""Which store an outbox is given, by its URL and its options."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from anabranch._outbox_draft import milliseconds
+from anabranch._outbox_sqlite import SqliteStore
+from anabranch._outbox_store import Settings, check_prefix
+from anabranch.errors import refused
+
+if TYPE_CHECKING:
+    from anabranch._outbox_postgres import PostgresStore
+
+
+def settings_of(
+    prefix: object, ordering: object, archive: object, dedupe_for: object, max_payload: object
+) -> Settings:
+    """Check what an outbox is made with."""
+    if ordering not in ("block", "skip"):
+        raise refused("ordering", ordering, "'block' or 'skip'", subject="Outbox")
+    if not isinstance(archive, bool):
+        raise refused("archive", archive, "a bool", subject="Outbox")
+    if type(max_payload) is not int or max_payload < 1:
+        raise refused("max_payload", max_payload, "an int from 1, in bytes", subject="Outbox")
+    keep = milliseconds("dedupe_for", dedupe_for, subject="Outbox", positive=True)
+    return Settings(check_prefix(prefix), ordering == "skip", archive, keep)
+
+
+def store_of(url: object, settings: Settings) -> SqliteStore | PostgresStore:
+    """Return the store that a URL means; it is not opened yet."""
+    if isinstance(url, str) and url.startswith(("postgresql://", "postgres://")):
+        from anabranch._outbox_postgres import PostgresStore
+
+        return PostgresStore(url, settings)
+    return SqliteStore(_sqlite_path(url), settings)
+
+
+def _sqlite_path(url: object) -> str:
+    # What is refused is not shown: a URL may hold a password.
+    allowed = "postgresql://…, sqlite:///relative.db or sqlite:////absolute/path.db"
+    shown = f"a {type(url).__name__}"
+    if isinstance(url, str):
+        scheme, colon, rest = url.partition("://")
+        shown = f"a URL that begins with {scheme!r}" if colon else "a str that is no URL"
+        if scheme == "sqlite" and rest.startswith("/"):
+            path = rest[1:]
+            if path and path != ":memory:" and not set(path) & set("?#\0"):
+                return path
+            shown = f"sqlite:///{path}"
+            allowed += ", without ? and #; in memory there is Outbox.memory()"
+    raise refused("url", None, allowed, subject="Outbox", shown=shown)
