@@ -5,19 +5,26 @@ instructions. So there are two forms of each, the same line for line: one that l
 one for as long as no code that is loaded can make a Result. Once `anabranch.result` is loaded, the
 blind ones are given the code of the others, from their next chunk on. Inside a blind pass it is
 not loaded by name: what came of that could not be seen.
+
+A coroutine that a `def` returns, because a decorator or a lambda hides an `async def`, is looked
+for in the same places: nothing would await it, the item would be gone, and a filter would keep all.
+A `def` that does so does it always, or nearly: so blind forms look at the first item of each chunk,
+and at the first one behind each failure. All that such a `def` is given fails.
 """
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import linecache
 import re
 import sys
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, cast
 from weakref import WeakKeyDictionary, WeakSet
 
 from anabranch import _core
-from anabranch.errors import ConfigError
+from anabranch.errors import ConfigError, NotAwaited
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -25,6 +32,12 @@ if TYPE_CHECKING:
 
 RESULTS: Final[set[type]] = set()
 """The types of Results; empty as long as there can be none."""
+
+UNPLAIN: Final[set[type[Any]]] = {CoroutineType}
+"""The types of what is not yet what a callable gives: Results, and what it does not await."""
+
+UNTRUE: Final[set[type[Any]]] = {CoroutineType, asyncio.Future, asyncio.Task}
+"""The same where only its truth, or its equality, counts: a Future is true whatever comes of it."""
 
 _MENTIONS: Final = re.compile(r"\b(?:Ok|Err|Result)\b")
 # What writes the other form of each blind pass.
@@ -39,6 +52,28 @@ def land(value: Any) -> Any:  # noqa: ANN401 - any value
     while type(value) in RESULTS:
         value = value.unwrap()
     return value
+
+
+def plain(value: object, unplain: set[type[Any]] = UNPLAIN) -> Any:  # noqa: ANN401 - any value
+    """Return what `land` does; raise NotAwaited for what only awaiting makes a value of."""
+    kind = type(value)
+    if kind not in unplain:
+        return value
+    if kind in RESULTS:
+        return plain(land(value), unplain)
+    name = getattr(value, "__qualname__", kind.__name__)
+    if isinstance(value, CoroutineType):
+        # Or Python would complain, too.
+        value.close()
+    raise NotAwaited(
+        f"the callable is a def, and has returned an awaitable ({name}) that nothing here awaits: "
+        "pass the async def itself, or wrap it: async def call(item): return await fn(item)"
+    )
+
+
+def true(value: Any) -> Any:  # noqa: ANN401 - any value
+    """Return what `plain` does, where only the truth or the equality of the value counts."""
+    return plain(value, UNTRUE)
 
 
 def expected(functions: Iterable[object]) -> bool:
@@ -62,7 +97,8 @@ def attend(function: FunctionType, seeing: Callable[[], CodeType]) -> None:
 def loaded(*types: type) -> None:
     """There can be Results from now on: of these types."""
     _core.results(types, land)
-    RESULTS.update(types)
+    for known in (RESULTS, UNPLAIN, UNTRUE):
+        known.update(types)
     _awaken()
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from anabranch import _pass, _weave
-from anabranch._landing import land
+from anabranch._landing import RESULTS, land
 from anabranch._stages import OPERATORS, Stage
 from anabranch.branch import pace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from anabranch import _core
     from anabranch.failure import Failure
@@ -312,15 +313,23 @@ def _ensuring(stage: Stage) -> Callable[..., Any]:
     fn, refusal = stage.fn, stage.options["refusal"]
     assert fn is not None  # noqa: S101 - for the type: it has one
 
-    async def ensured(item: object, **ctx: object) -> object:
-        if not land(await fn(item, **ctx)):
+    def judged(item: object, verdict: object) -> object:
+        if not land(verdict):
             raise refusal(item)
         return item
 
+    async def judged_later(item: object, verdict: Awaitable[object]) -> object:
+        return judged(item, await verdict)
+
+    async def ensured(item: object, **ctx: object) -> object:
+        return judged(item, await fn(item, **ctx))
+
     def ensured_here(item: object, **ctx: object) -> object:
-        if not land(fn(item, **ctx)):
-            raise refusal(item)
-        return item
+        verdict = fn(item, **ctx)
+        # An async def that does not look like one: like all that handlers return, it is awaited.
+        if inspect.isawaitable(verdict) and type(verdict) not in RESULTS:
+            return judged_later(item, verdict)
+        return judged(item, verdict)
 
     return ensured if stage.is_async else ensured_here
 

@@ -13,59 +13,24 @@ rules it is written by:
 - the `guarded` form asks of each key whether its branch refuses what comes, before the stages
   behind the fan-out are called. It is used only while some branch does;
 - each is written twice: `blind`, and, the same line for line, with a look at each value that may
-  be a Result (see `anabranch._landing`);
+  be a Result (see `anabranch._landing`); in both, the first item of a chunk has a loop of its own,
+  which looks at what the callables give;
 - a `counted` pass also notes what a stage behind the fan-out took out, once something has failed:
   for a branch's streak of failures that is a success.
 """
 
 from __future__ import annotations
 
-import keyword
-import linecache
-import re
-import zlib
-from collections import OrderedDict
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from anabranch import _landing
+from anabranch._writer import PARAMETERS, Writer, compiled, function_name, seeing
 from anabranch.keys import AttrKey, ItemKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from types import FunctionType
 
     from anabranch._stages import Stage
-
-    class Made(Protocol):
-        """What is written: a loop, or a woven pass."""
-
-        @property
-        def function(self) -> Callable[..., Any]: ...
-
-
-Form = TypeVar("Form", bound="Made")
-
-_PARAMETERS = (
-    "chunk",
-    "out",
-    "at",
-    "keys",
-    "failed",
-    "tally",
-    "context",
-    "refusing",
-    "taken",
-    "watched",
-)
-# Globals of every pass, and a variable, for Results.
-LANDING = {"results": _landing.RESULTS, "land": _landing.land, "type": type}
-# What `Writer.landed` makes.
-_LANDED = re.compile(r"\(land\(given\) if type\(given := (.*)\) in results else given\)")
-# Sources kept for tracebacks: those of the latest pipelines, however many a process makes.
-_MOST_SOURCES = 256
-_sources: OrderedDict[str, None] = OrderedDict()
-_LOCALS = frozenset({*_PARAMETERS, *LANDING, "given", "error", "index", "key", "filtered", "len"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +38,7 @@ class Loop:
     """One form of a generated pass.
 
     Attributes:
-        function: The loop; called with the parameters in the order of `_PARAMETERS`.
+        function: The loop; called with the parameters in the order of `PARAMETERS`.
         lines: The stage number behind each line of the source.
         source: The source, for people.
     """
@@ -111,68 +76,6 @@ class Pass:
     counted: bool
     routed_from: int
     inputs: list[tuple[int, int]]
-
-
-@dataclass(slots=True)
-class Writer:
-    """Writes a generated function line by line.
-
-    Attributes:
-        names: What its source may refer to.
-        tracked: Whether it is the tracked form.
-        lines: The lines so far.
-        stages: The stage number behind each line of a stage.
-        routed: Whether the key has been found.
-        values: The variables that hold what stages were given.
-        inputs: Which of them each stage was given.
-        depth: How many `flat_map`s enclose the next line.
-        behind: Whether the fan-out comes before these stages.
-        guards: Whether it is the guarded form.
-        counts: Whether it notes what stages take out.
-        sees: Whether it looks for Results.
-    """
-
-    names: dict[str, object]
-    tracked: bool
-    lines: list[str] = field(default_factory=list[str])
-    stages: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
-    values: Sequence[str] = ("v",)
-    inputs: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
-    routed: bool = False
-    depth: int = 0
-    behind: bool = False
-    guards: bool = False
-    counts: bool = False
-    sees: bool = False
-
-    def landed(self, expression: str) -> str:
-        """Return an expression for what is given, or for its value if it is an `Ok`."""
-        if not self.sees:
-            return expression
-        return f"(land(given) if type(given := {expression}) in results else given)"
-
-    def land(self, indent: int, value: str) -> int:
-        """Add a line that unwraps what is in a variable; return its number."""
-        landing = f"if type({value}) in results: {value} = land({value})"
-        self.line(indent, landing if self.sees else "# may be a Result")
-        return len(self.lines)
-
-    def line(self, indent: int, text: str, stage: int | None = None) -> None:
-        """Add a line, which may be a stage's."""
-        self.lines.append("    " * indent + text)
-        if stage is not None:
-            self.stages.append((len(self.lines), stage))
-
-    def bind(self, value: object, name: str) -> str:
-        """Give `value` a name of its own in the source, close to `name`."""
-        base = re.sub(r"\W", "_", name) or "stage"
-        if base[0].isdigit() or keyword.iskeyword(base) or base in _LOCALS or base[:1] == "v":
-            base = f"stage_{base}"
-        unique, number = base, 2
-        while unique in self.names:
-            unique, number = f"{base}_{number}", number + 1
-        self.names[unique] = value
-        return unique
 
 
 def generate(
@@ -213,7 +116,6 @@ def generate(
 
         def written(*, sees: bool) -> tuple[Loop, Writer]:
             writer = Writer(
-                dict(LANDING),
                 tracked,
                 values=("v", *made),
                 behind=behind,
@@ -238,37 +140,25 @@ def generate(
     )
 
 
-def seeing(
-    written: Callable[..., tuple[Form, Writer]], functions: Sequence[object]
-) -> tuple[Form, Writer]:
-    """Write a pass so that it looks for Results as soon as there can be any.
-
-    Args:
-        written: Writes it; told by `sees` whether it looks for them.
-        functions: The callables in it.
-    """
-    if _landing.expected(functions):
-        return written(sees=True)
-    blind = written(sees=False)
-    function = cast("FunctionType", blind[0].function)
-    _landing.attend(function, lambda: written(sees=True)[0].function.__code__)
-    return blind
-
-
 def _written(
     pipeline: str, stages: Sequence[tuple[int, Stage]], writer: Writer, *, keyed: bool
 ) -> Loop:
     tracked = writer.tracked
-    writer.line(0, f"def {function_name(pipeline)}({', '.join(_PARAMETERS)}):")
+    writer.line(0, f"def {function_name(pipeline)}({', '.join(PARAMETERS)}):")
     writer.line(1, f"{' = '.join(('key', *writer.values))} = None")
     counters = sum(1 for _, stage in stages if stage.kind == "flat_map")
     for number in range(counters):
         writer.line(1, f"n{number} = 0")
     writer.line(1, "while True:")
     writer.line(2, "try:")
-    writer.line(3, f"for {'index, v' if tracked else 'v'} in chunk:")
-    entry = writer.land(4, "v")
-    _body(writer, stages, "v", 4, keyed=keyed)
+    entries: list[int] = []
+    for first in (True, False):
+        writer.begin(first=first)
+        writer.line(3, f"for {'index, v' if tracked else 'v'} in chunk:")
+        entries.append(writer.land(4, "v"))
+        _body(writer, stages, "v", 4, keyed=keyed)
+        if first:
+            writer.line(4, "break")
     writer.line(3, "return")
     writer.line(2, "except Exception as error:")
     _caught(writer, 3, open_counter=0 if counters else None)
@@ -277,7 +167,8 @@ def _written(
     # Last: whoever asks where a pass is, without a line, means its first stage.
     before = stages[0][0] - 1
     writer.inputs.append((before, 0))
-    return Loop(function=function, lines=[*writer.stages, (entry, before)], source=source)
+    lines = [*writer.stages, *((entry, before) for entry in entries)]
+    return Loop(function=function, lines=lines, source=source)
 
 
 def _body(
@@ -293,7 +184,7 @@ def _body(
                 writer.line(indent, f"if key in refusing: {refused}; continue", number)
             continue
         call = f"{writer.bind(stage.fn, stage.name)}({value}{_context(writer, stage, number)})"
-        call = writer.landed(call)
+        call = writer.landed(call, "true" if stage.kind in ("filter", "ensure") else "plain")
         if stage.kind == "map":
             value = f"v{number}"
             writer.line(indent, f"{value} = {call}", number)
@@ -398,29 +289,4 @@ def _key(writer: Writer, stage: Stage, value: str, number: int) -> str:
     if isinstance(by, ItemKey):
         return f"{value}[{by.key!r}]"
     call = f"{writer.bind(stage.fn, stage.name)}({value}{_context(writer, stage, number)})"
-    return writer.landed(call)
-
-
-def function_name(pipeline: str) -> str:
-    """Return what a generated function of `pipeline` is called."""
-    name = re.sub(r"\W", "_", pipeline)
-    return f"pass_of_{name}"
-
-
-def compiled(pipeline: str, source: str, names: dict[str, Any]) -> FunctionType:
-    """Compile a generated function, and let tracebacks show its source."""
-    # The same source has the same name, so that running a pipeline again and again adds nothing.
-    checksum = zlib.crc32(source.encode())
-    filename = f"<anabranch: generated for pipeline {pipeline!r}, {checksum:08x}>"
-    namespace = dict(names)
-    exec(compile(source, filename, "exec"), namespace)  # noqa: S102 - our own source
-    # Without an entry here tracebacks through the pass would show no source line.
-    # It shows what people have written, not what is wrapped around it.
-    shown = _LANDED.sub(r"\1", source)
-    linecache.cache[filename] = (len(shown), None, shown.splitlines(keepends=True), filename)
-    function: FunctionType = namespace[function_name(pipeline)]
-    _sources[filename] = None
-    _sources.move_to_end(filename)
-    if len(_sources) > _MOST_SOURCES:
-        linecache.cache.pop(_sources.popitem(last=False)[0], None)
-    return function
+    return writer.landed(call, "true")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 
 from anabranch._builder import Builder
 from anabranch._callables import Call, check_def, examine, examine_undo, name_of
-from anabranch._landing import land
+from anabranch._landing import plain, true
 from anabranch.errors import refused
 from anabranch.keys import ItemKey
 
@@ -70,7 +70,7 @@ class Stateful(Builder[T]):
 
             def scan(item: T) -> S:
                 nonlocal state
-                state = land(fn(state, item))
+                state = plain(fn(state, item))
                 return state
 
             return scan
@@ -80,7 +80,7 @@ class Stateful(Builder[T]):
 
             def scan(item: T, ctx: Any) -> S:  # noqa: ANN401 - a Context
                 tenant = ctx.tenant
-                states[tenant] = land(fn(states.get(tenant, initial), item))
+                states[tenant] = plain(fn(states.get(tenant, initial), item))
                 return states[tenant]
 
             return scan
@@ -130,7 +130,7 @@ class Stateful(Builder[T]):
             self._check_key(key, label)
 
         def first(seen: OrderedDict[object, None], item: T) -> bool:
-            one = item if key is None else land(key(item))
+            one = item if key is None else true(key(item))
             known = one in seen
             seen[one] = None
             seen.move_to_end(one)

@@ -54,7 +54,8 @@ class Transforms(Builder[T]):
 
         Args:
             fn: A `def`, which runs in the pipeline's own thread and should be quick, or an
-                `async def`.
+                `async def`. An `async def` that a lambda or a decorator hides is none: what it is
+                given fails with `NotAwaited`.
             name: The stage's name; the callable's by default.
             concurrency: How many calls of an `async def` may be under way at once, per branch.
             ordered: Whether items leave in the order they came. If not, each leaves when it is

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from anabranch import _pass
+from anabranch import _writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -60,19 +60,35 @@ def weave(
     if any(stage.kind not in _WOVEN or stage.takes_ctx for _, stage in stages):
         return None
     functions = [stage.fn for _, stage in (*stages, sink)]
-    return _pass.seeing(partial(_woven, pipeline, stages, sink), functions)[0]
+    return _writer.seeing(partial(_woven, pipeline, stages, sink), functions)[0]
 
 
 def _woven(
     pipeline: str, stages: Sequence[tuple[int, Stage]], sink: tuple[int, Stage], *, sees: bool
-) -> tuple[Woven, _pass.Writer]:
-    writer = _pass.Writer(dict(_pass.LANDING), tracked=False, sees=sees)
-    writer.line(0, f"async def {_pass.function_name(pipeline)}(chunk, filtered):")
-    writer.line(1, "for v in chunk:")
-    entry = writer.land(2, "v")
+) -> tuple[Woven, _writer.Writer]:
+    writer = _writer.Writer(tracked=False, sees=sees)
+    writer.line(0, f"async def {_writer.function_name(pipeline)}(chunk, filtered):")
+    entries: list[int] = []
+    for first in (True, False):
+        writer.begin(first=first)
+        writer.line(1, "for v in chunk:")
+        entries.append(writer.land(2, "v"))
+        _line_by_line(writer, stages, sink)
+        if first:
+            writer.line(2, "break")
+    source = "\n".join(writer.lines) + "\n"
+    function = _writer.compiled(pipeline, source, writer.names)
+    lines = dict([*writer.stages, *((entry, 0) for entry in entries)])
+    return Woven(function=function, lines=lines), writer
+
+
+def _line_by_line(
+    writer: _writer.Writer, stages: Sequence[tuple[int, Stage]], sink: tuple[int, Stage]
+) -> None:
     value = "v"
     for number, stage in stages:
-        call = writer.landed(f"{writer.bind(stage.fn, stage.name)}({value})")
+        call = f"{writer.bind(stage.fn, stage.name)}({value})"
+        call = writer.landed(call, "true" if stage.kind == "filter" else "plain")
         if stage.kind == "map":
             value = f"v{number}"
             writer.line(2, f"{value} = {call}", number)
@@ -82,8 +98,4 @@ def _woven(
             writer.line(2, call, number)
     number, stage = sink
     last = f"await {writer.bind(stage.fn, stage.name)}({value})"
-    writer.line(2, writer.landed(last), number)
-    source = "\n".join(writer.lines) + "\n"
-    function = _pass.compiled(pipeline, source, writer.names)
-    lines = dict([*writer.stages, (entry, 0)])
-    return Woven(function=function, lines=lines), writer
+    writer.line(2, writer.landed(last, "land"), number)

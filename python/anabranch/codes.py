@@ -34,6 +34,7 @@ _ALL: Final = (
     ),
     Code("timeout", "An attempt took longer than its stage's timeout."),
     Code("ensure.failed", "The predicate of an ensure() was false, and the stage names no code."),
+    Code("callable.not_awaited", "A def returned an awaitable to a stage that awaits nothing."),
     Code("dead_letter.failed", "The dead-letter file could not be written."),
     Code("source.failed", "The source raised; what it gave before goes on."),
     Code("source.truncated", "A stream was cut off in the middle of a line."),

@@ -236,6 +236,21 @@ class EnsureError(AnabranchError):
         self.code = code
 
 
+class NotAwaited(AnabranchError, TypeError):
+    """A `def` has returned what should have been awaited, in a stage that awaits nothing.
+
+    An `async def` behind a lambda, or behind a decorator that hides what it is, looks like that.
+    The item has failed. Pass the `async def` itself, or wrap it:
+    `async def call(item): return await fn(item)`. On Python 3.12 and later
+    `inspect.markcoroutinefunction` tells what it is.
+
+    Attributes:
+        code: `callable.not_awaited`.
+    """
+
+    code: Final = "callable.not_awaited"
+
+
 class DeadLetterError(AnabranchError):
     """The dead-letter file could not be written: the failure counts as failed.
 
