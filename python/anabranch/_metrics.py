@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from anabranch._snapshot import PipelineRow
+    from anabranch._rows import PipelineRow
 
 Kind = Literal["counter", "gauge"]
 Sample = tuple["Mapping[str, str]", float]

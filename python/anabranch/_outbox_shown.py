@@ -150,15 +150,20 @@ class Reader:
         outboxes = self.outboxes
         ready = select.poll()
         ready.register(outboxes.fileno(), select.POLLIN)
-        due = 0.0
+        due = soonest = 0.0
         while not outboxes.closed:
             now = time.monotonic()
             if outboxes.wanted and now >= due:
                 self._reading.read(tuple(_shown.values()))
                 took = time.monotonic() - now
-                due = now + max(_EVERY, took * _SHARE)
+                soonest = now + took * _SHARE
+                due = max(now + _EVERY, soonest)
             left = max(0.0, due - time.monotonic()) * 1000 if outboxes.wanted else None
-            ready.poll(left)
+            if ready.poll(left):
+                # Somebody looks who has not looked before, or asks for something: what is there now
+                # is told soon.
+                self._reading.forget()
+                due = soonest
             outboxes.clear()
             while _gone:
                 _gone.pop().close()
@@ -166,7 +171,6 @@ class Reader:
                 by_name = {shown.name: shown for shown in _shown.values()}
                 carry_out(outboxes, request, by_name.get(request[2]))
                 # What has changed is seen at once.
-                self._reading.forget()
                 due = 0.0
         for shown in tuple(_shown.values()):
             shown.close()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from anabranch._driver import Session
-    from anabranch._snapshot import PipelineRow
+    from anabranch._rows import PipelineRow
     from anabranch.monitor import Attached
     from anabranch.report import Report
 

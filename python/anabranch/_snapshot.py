@@ -1,13 +1,26 @@
-"""What a monitor tells, typed: a picture of a process, made of the lines of its protocol.
-
-Times are seconds since 1970 where they are points, and seconds where they are spans.
-"""
+"""From the lines of a monitor to rows: a picture of a process, made of what was told so far."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from collections import deque
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from anabranch._rows import (
+    BranchRow,
+    ErrorRow,
+    LetterRow,
+    LogRow,
+    OutboxRow,
+    PipelineRow,
+    ProcessInfo,
+    RollbackRow,
+    Snapshot,
+    StageRow,
+    UndoRow,
+    WindowRow,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,273 +29,10 @@ RowT = TypeVar("RowT")
 
 # What is in a callable for so long does not tell anything soon, in milliseconds.
 _STUCK: Final = 250
+# Entries of the log that are kept: as many as the process keeps.
+_ENTRIES: Final = 4096
 _MILLI: Final = 1e-3
 _MICRO: Final = 1e-6
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProcessInfo:
-    """A process with pipelines: what it says about itself."""
-
-    name: str
-    pid: int
-    version: str
-    started: float
-    host: str
-    cwd: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BranchRow:
-    """One branch of a pipeline; the tenant of the trunk, the course before the fan-out, is None.
-
-    Attributes:
-        window: Items in its open window; None where there are no windows.
-        window_age: How old the first of them is.
-        blocked: How long it has held up what feeds it.
-        in_flight: Units with a handler, in back-off, or being undone.
-        pending: Undo actions that have not run.
-        compensated: Undo actions that have.
-        p50: Half of its units took no longer; only while somebody looks at the branch.
-        p99: 99 of 100 took no longer; the same.
-    """
-
-    tenant: str | None
-    number: int
-    generation: int
-    state: str
-    received: int
-    committed: int
-    failed: int
-    dropped: int
-    dead_lettered: int
-    queued: int
-    capacity: int
-    in_flight: int
-    retried: int
-    pending: int
-    compensated: int
-    windows: int
-    window: int | None
-    window_size: int | None
-    window_age: float | None
-    window_max_age: float | None
-    blocked: float
-    last_error: str | None
-    last_error_at: float | None
-    since: float
-    p50: float | None
-    p99: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageRow:
-    """One stage, over all branches.
-
-    Attributes:
-        durations: How many attempts took how long: less than 1 us, less than 2, less than 4, and so
-            on.
-    """
-
-    name: str
-    received: int
-    passed: int
-    failed: int
-    dropped: int
-    retried: int
-    compensated: int
-    queued: int
-    in_flight: int
-    blocked: float
-    last_error: str | None
-    durations: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ErrorRow:
-    """How often an error came up, in items; each is counted once, where it arose.
-
-    Attributes:
-        tenants: Those whose last error it is, the last first; at most 8.
-        sample: One of them and its causes, the outermost first.
-    """
-
-    code: str
-    items: int
-    last_minute: int
-    last_5_minutes: int
-    last_hour: int
-    first_seen: float
-    last_seen: float
-    stage: str
-    tenants: tuple[str | None, ...]
-    sample: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UndoRow:
-    """One undo action or finalizer of a rollback.
-
-    Attributes:
-        state: `pending`, `running`, `done`, `failed` and `unrun` (both are stuck), or `skipped`.
-        took: Seconds, once it has run.
-    """
-
-    number: int
-    name: str
-    stage: str
-    state: str
-    finalizer: bool
-    registered: float | None
-    took: float | None
-    attempt: int
-    attempts: int
-    error: str | None
-
-    @property
-    def stuck(self) -> bool:
-        """Whether it waits for an operator."""
-        return self.state in ("failed", "unrun")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RollbackRow:
-    """What is undone together: the actions in the order they run.
-
-    Attributes:
-        level: What is undone: that of a `unit`, a `branch` or the `pipeline`.
-        cause: The stage and the code of what has failed.
-        took: Seconds; None while it is under way.
-    """
-
-    number: int
-    tenant: str | None
-    level: str
-    cause: str
-    policy: str
-    started: float
-    took: float | None
-    actions: tuple[UndoRow, ...]
-
-    @property
-    def stuck(self) -> int:
-        """How many of its actions wait for an operator."""
-        return sum(action.stuck for action in self.actions)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WindowRow:
-    """An open window.
-
-    Attributes:
-        left: Why the one before it left: `size`, `age`, `idle`, `bytes` or `close`.
-    """
-
-    tenant: str | None
-    items: int
-    max_items: int | None
-    age: float
-    max_age: float | None
-    left: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogRow:
-    """One entry of the log: something that has happened, or, of kind `audit`, was done."""
-
-    number: int
-    at: float
-    kind: str
-    level: str
-    pipeline: str | None
-    tenant: str | None
-    message: str
-    operation: str | None
-    worked: bool | None
-    by: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PipelineRow:
-    """One pipeline: its sums, and what there is of branches, rollbacks, errors and windows.
-
-    Attributes:
-        number: Its number in the process.
-        phase: `run`, `drain`, `abort` or `end`.
-        control: Whether it may be steered.
-        told: When it told its numbers last. While a callable holds it up, they stand still.
-        inside: The stage whose callable its thread is in, if it is in one.
-        states: How many branches are in each state.
-    """
-
-    name: str
-    number: int
-    phase: str
-    started: float
-    control: bool
-    told: float
-    inside: str | None
-    received: int
-    committed: int
-    failed: int
-    dropped: int
-    dead_lettered: int
-    retried: int
-    pending: int
-    compensated: int
-    stuck: int
-    queued: int
-    in_flight: int
-    windows: int
-    late_windows: int
-    blocked: float
-    p50: float | None
-    p99: float | None
-    states: Mapping[str, int]
-    stages: tuple[StageRow, ...]
-    branches: tuple[BranchRow, ...]
-    rollbacks: tuple[RollbackRow, ...]
-    errors: tuple[ErrorRow, ...]
-    open_windows: tuple[WindowRow, ...]
-
-    def branch(self, tenant: str) -> BranchRow:
-        """Return the row of a tenant, by its name as it is shown.
-
-        Raises:
-            KeyError: There is none.
-        """
-        for row in self.branches:
-            if row.tenant == tenant:
-                return row
-        raise KeyError(tenant)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """What a process has told of its pipelines by a point in time.
-
-    Attributes:
-        memory: Bytes of the process; 0 if it cannot be told.
-        lost: Entries of the log that were lost because there were too many.
-    """
-
-    process: ProcessInfo
-    at: float
-    memory: int
-    pipelines: tuple[PipelineRow, ...]
-    log: tuple[LogRow, ...]
-    lost: int
-
-    def pipeline(self, name: str | None = None) -> PipelineRow:
-        """Return the pipeline of a name, or the only one.
-
-        Raises:
-            KeyError: There is none, or more than one.
-        """
-        found = [it for it in self.pipelines if name in (None, it.name)]
-        if len(found) != 1:
-            raise KeyError(name)
-        return found[0]
 
 
 # Where on the wire a field is, and what one of it is in ours; a field that is not here has its own
@@ -355,6 +105,14 @@ _LOG: Final[_Wire] = {
     "operation": ("op", None),
     "worked": ("ok", None),
 }
+_OUTBOX: Final[_Wire] = {
+    "name": ("store", None),
+    "state": ("st", None),
+    "scheduled": ("retry", None),
+    "lag": ("lag_ms", _MILLI),
+    "lease_expires": ("expires", _MILLI),
+    "read": ("polled", _MILLI),
+}
 _TOTALS: Final[_Wire] = _COMMON | {"late_windows": ("late", None), "told": ("at", _MILLI)}
 
 
@@ -391,7 +149,13 @@ class View:
         self._rows: dict[int, dict[int, dict[str, Any]]] = {}
         self._stages: dict[tuple[int, int], dict[str, Any]] = {}
         self._tables: dict[str, list[dict[str, Any]]] = {"wins": [], "comp": [], "errors": []}
-        self._log: list[dict[str, Any]] = []
+        self._log: deque[dict[str, Any]] = deque(maxlen=_ENTRIES)
+        self._stores: list[dict[str, Any]] = []
+        self._letters: dict[str, list[dict[str, Any]]] = {}
+        # What is told in pieces, as far as it was.
+        self._pieces: list[dict[str, Any]] = []
+        # What the dead letter holds that was asked for.
+        self.payload: str | None = None
 
     def hear(self, line: bytes) -> dict[str, Any]:
         """Take in a line; return what it says."""
@@ -418,6 +182,8 @@ class View:
                 self._tables[kind] = told["r"]
             case "log":
                 self._log += told["r"]
+            case "outbox" | "dead" as kind:
+                self._hear_outbox(kind, told)
             case _:
                 pass
         return told
@@ -426,6 +192,24 @@ class View:
         for row in rows:
             told = dict(zip(self._columns, row, strict=False))
             self._rows.setdefault(told["p"], {})[told["id"]] = told
+
+    def _hear_outbox(self, kind: str, told: dict[str, Any]) -> None:
+        for row in told["r"]:
+            if (payload := row.get("payload")) is not None:
+                self.payload = payload
+                return
+        self._pieces += told["r"]
+        if told.get("more"):
+            return
+        whole, self._pieces = self._pieces, []
+        if kind == "outbox":
+            self._stores = whole
+        else:
+            self._letters[told.get("store", "")] = whole
+
+    def has_read_since(self, then: int) -> bool:
+        """Whether all outboxes were read after a time, in milliseconds since 1970."""
+        return all(it.get("polled", 0) >= then or it["st"] == "down" for it in self._stores)
 
     def hear_all(self, lines: bytes) -> None:
         """Take in what a process tells of itself without a session."""
@@ -453,6 +237,7 @@ class View:
             at=self.tick.get("ts", 0) * _MILLI,
             memory=self.tick.get("rss", 0),
             pipelines=tuple(self._pipeline(it) for it in numbers),
+            outboxes=tuple(self._outbox(it) for it in self._stores),
             log=tuple(self._entry(it) for it in self._log if only in (None, it.get("p"))),
             lost=self.tick.get("lost", {}).get("log", 0),
         )
@@ -503,6 +288,15 @@ class View:
         actions = tuple(_row(UndoRow, it, _UNDO) for it in told["actions"])
         tenant = self._tenant(*told["b"])
         return _row(RollbackRow, told, _ROLLBACK, tenant=tenant, actions=actions)
+
+    def _outbox(self, told: dict[str, Any]) -> OutboxRow:
+        letters = self._letters.get(told["store"], ()) if told.get("dead") else ()
+        rows = (
+            _row(LetterRow, it, {"at": ("at", _MILLI)}, id=int(it["id"]))
+            for it in sorted(letters, key=lambda it: int(it["id"]))
+        )
+        tenant = told.get("tenant") or None
+        return _row(OutboxRow, told, _OUTBOX, tenant=tenant, letters=tuple(rows))
 
     def _error(self, told: dict[str, Any]) -> ErrorRow:
         tenants = tuple(self._tenant(told["p"], it) for it in told["branches"])

@@ -40,7 +40,7 @@ def entering(
     view: View, client: str, token: str | None, *, control: bool
 ) -> Generator[bytes, bytes, None]:
     """Say hello."""
-    want = ["observe", "control"] if control else ["observe"]
+    want = ["observe", "control", "payloads"] if control else ["observe"]
     hello = {"proto": _PROTOCOL, "client": client, "want": want}
     told = view.hear((yield said("hello", **hello, **({"token": token} if token else {}))))
     if told["t"] != "welcome":
@@ -67,6 +67,7 @@ def looking(view: View, topics: list[str], interval: float) -> Generator[bytes, 
             if ready and (view.whole or "branches" not in topics):
                 return
             # The rows that have changed follow a tick.
+            anew = anew and view.has_read_since(began)
             ready |= anew or told["ts"] - began >= _PATIENCE
         told = view.hear((yield b""))
 
@@ -78,9 +79,9 @@ def ticking(view: View) -> Generator[bytes, bytes, None]:
             raise AttachError(told.get("msg") or "it has ended the session", reason=told["code"])
 
 
-def commanding(view: View, command: dict[str, Any]) -> Generator[bytes, bytes, dict[str, Any]]:
-    """Give a command; return how it ended."""
-    if "control" not in view.rights:
+def commanding(view: View, command: dict[str, Any], right: str) -> Generator[bytes, bytes, str]:
+    """Give a command that needs a right; return what was told of it."""
+    if right not in view.rights:
         raise CommandError("this process may only be looked at", reason="readonly")
     told = view.hear((yield said("cmd", id=1, **command)))
     while told["t"] != "done":
@@ -90,20 +91,32 @@ def commanding(view: View, command: dict[str, Any]) -> Generator[bytes, bytes, d
     failure = told.get("err")
     if failure:
         raise CommandError(failure.get("msg") or "it did not work", reason=failure["code"])
-    return told
+    return str(told.get("msg", "")) if view.payload is None else view.payload
 
 
-def _where(at: str) -> tuple[str, int] | str:
-    """Return the address of a socket: a path, or host and port."""
+def where(at: str) -> tuple[str, int] | str | None:
+    """Return the address of a socket, a path or host and port; None if it is no such thing."""
     kind, _, place = at.partition(":")
     if kind != "tcp":
-        return place
+        return place or None
     host, _, port = place.rpartition(":")
-    return host.strip("[]"), int(port)
+    number = port.isascii() and port.isdigit() and 0 < int(port) <= 65_535  # noqa: PLR2004 - ports
+    return (host.strip("[]"), int(port)) if host and number else None
+
+
+def _place(at: str) -> tuple[str, int] | str:
+    place = where(at)
+    if place is None:
+        raise _lost(at, "it is neither unix:PATH nor tcp:HOST:PORT")
+    return place
 
 
 def _lost(at: str, why: object) -> AttachError:
     return AttachError(f"{at}: {why or 'the connection was closed'}", reason="lost")
+
+
+def _closed(at: str) -> AttachError:
+    return AttachError(f"{at}: it was closed here", reason="closed")
 
 
 def _silent(at: str, seconds: float) -> AttachError:
@@ -116,14 +129,16 @@ class BlockingLine:
     def __init__(self, at: str, timeout: float) -> None:
         self._at = at
         self._timeout = timeout
-        where = _where(at)
+        place = _place(at)
+        # Whether it was hung up from here, by whatever thread.
+        self._closed = False
         try:
-            if isinstance(where, str):
+            if isinstance(place, str):
                 self._socket = socket.socket(socket.AF_UNIX)
                 self._socket.settimeout(timeout)
-                self._connect(where)
+                self._connect(place)
             else:
-                self._socket = socket.create_connection(where, timeout)
+                self._socket = socket.create_connection(place, timeout)
         except TimeoutError:
             raise _silent(at, timeout) from None
         except OSError as error:
@@ -149,7 +164,7 @@ class BlockingLine:
                     self._socket.sendall(say)
                 line = self._lines.readline(_LONGEST + 1)
                 if not line.endswith(b"\n"):
-                    raise _lost(self._at, "")
+                    raise self._over("")
                 say = talk.send(line)
         except StopIteration as over:
             result: T = over.value
@@ -157,7 +172,17 @@ class BlockingLine:
         except TimeoutError:
             raise _silent(self._at, limit) from None
         except OSError as error:
-            raise _lost(self._at, error) from error
+            raise self._over(error) from error
+
+    def _over(self, why: object) -> AttachError:
+        return _closed(self._at) if self._closed else _lost(self._at, why)
+
+    def hang_up(self) -> None:
+        """End it, whatever it is doing; any thread."""
+        self._closed = True
+        # Not `close`, which would wait for whoever reads.
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Hang up."""
@@ -177,17 +202,19 @@ class AsyncLine:
         self._at = at
         self._timeout = timeout
         self._reader, self._writer = streams
+        # Whether it was hung up from here, by whatever thread.
+        self._closed = False
 
     @classmethod
     async def open(cls, at: str, timeout: float) -> AsyncLine:  # noqa: ASYNC109 - kept for each conversation
         """Connect."""
-        where = _where(at)
+        place = _place(at)
         try:
             async with asyncio.timeout(timeout):
-                if isinstance(where, str):
-                    streams = await asyncio.open_unix_connection(where, limit=2 * _LONGEST)
+                if isinstance(place, str):
+                    streams = await asyncio.open_unix_connection(place, limit=2 * _LONGEST)
                 else:
-                    streams = await asyncio.open_connection(*where, limit=2 * _LONGEST)
+                    streams = await asyncio.open_connection(*place, limit=2 * _LONGEST)
         except TimeoutError:
             raise _silent(at, timeout) from None
         except OSError as error:
@@ -206,7 +233,7 @@ class AsyncLine:
                         await self._writer.drain()
                     line = await self._reader.readline()
                     if not line.endswith(b"\n"):
-                        raise _lost(self._at, "")
+                        raise self._over("")
                     say = talk.send(line)
         except StopIteration as over:
             result: T = over.value
@@ -214,7 +241,17 @@ class AsyncLine:
         except TimeoutError:
             raise _silent(self._at, limit) from None
         except OSError as error:
-            raise _lost(self._at, error) from error
+            raise self._over(error) from error
+
+    def _over(self, why: object) -> AttachError:
+        return _closed(self._at) if self._closed else _lost(self._at, why)
+
+    def hang_up(self) -> None:
+        """End it, whatever it is doing; any thread."""
+        self._closed = True
+        # The transport may only be closed by its loop's thread, which hears of the end so.
+        with contextlib.suppress(OSError):
+            self._writer.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
 
     async def close(self) -> None:
         """Hang up."""

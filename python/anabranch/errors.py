@@ -484,8 +484,8 @@ class AttachError(AnabranchError):
 
     Attributes:
         code: `attach.failed`.
-        reason: Why, in a word: `not_found`, `ambiguous`, `lost`, `timeout`, `off`, or what the
-            process has refused with (`auth`, `busy`, `proto`).
+        reason: Why, in a word: `not_found`, `ambiguous`, `lost`, `timeout`, `off`, `closed` (by
+            `Attached.close`), or what the process has refused with (`auth`, `busy`, `proto`).
     """
 
     code: Final = "attach.failed"

@@ -14,35 +14,46 @@ Example:
 
 from __future__ import annotations
 
-import uuid
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Final, Self
 
 from anabranch import _core
-from anabranch._snapshot import (
+from anabranch._orders import (
+    Operation,
+    Order,
+    check_interval,
+    check_seconds,
+    patience,
+    topics_of,
+)
+from anabranch._rows import (
     BranchRow,
     ErrorRow,
+    LetterRow,
     LogRow,
+    OutboxRow,
     PipelineRow,
     ProcessInfo,
     RollbackRow,
     Snapshot,
     StageRow,
     UndoRow,
-    View,
     WindowRow,
 )
-from anabranch._talk import AsyncLine, BlockingLine, commanding, entering, looking, ticking
+from anabranch._snapshot import View
+from anabranch._talk import AsyncLine, BlockingLine, commanding, entering, looking, ticking, where
 from anabranch.errors import AttachError, refused
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator
+    from collections.abc import AsyncGenerator, Generator, Iterable
 
 __all__ = [
     "Attached",
     "BranchRow",
     "ErrorRow",
+    "LetterRow",
     "LogRow",
     "Operation",
+    "OutboxRow",
     "PipelineRow",
     "ProcessInfo",
     "RollbackRow",
@@ -53,31 +64,8 @@ __all__ = [
     "attach",
 ]
 
-Operation = Literal[
-    "branch.pause",
-    "branch.resume",
-    "branch.drain",
-    "branch.cancel",
-    "branch.throttle",
-    "branch.restart",
-    "comp.retry",
-    "comp.skip",
-    "pipeline.drain",
-    "pipeline.cancel",
-]
-"""What may be asked of a pipeline or of one of its branches."""
-
-# What cannot be taken back.
-_DANGEROUS: Final = frozenset(get_args(Operation)) - {
-    "branch.pause",
-    "branch.resume",
-    "branch.throttle",
-    "branch.restart",
-}
 _CLIENT: Final = f"anabranch-python/{_core.__version__}"
-_ALWAYS: Final = ["totals", "stages", "windows", "comp", "errors", "log"]
-# How long the next tick of a process that hangs is waited for, beyond the interval.
-_LATE: Final = 5.0
+_TARGETS: Final = "a pid, the name of a process, or where it answers: unix:PATH or tcp:HOST:PORT"
 
 
 def attach(
@@ -93,7 +81,7 @@ def attach(
 
     Raises:
         AttachError: There is no such process, or there are several.
-        ConfigError: The timeout is no number of seconds.
+        ConfigError: The target is none of these, or the timeout is no number of seconds.
 
     Example:
         >>> import anabranch as ab
@@ -101,8 +89,12 @@ def attach(
         Traceback (most recent call last):
         anabranch.errors.AttachError: no process with pipelines is 0: none runs here, or ...
     """
-    _check_seconds("timeout", timeout, "attach")
+    check_seconds("timeout", timeout, "attach")
+    if target is not None and type(target) not in (int, str):
+        raise refused("target", target, _TARGETS, subject="attach")
     if isinstance(target, str) and target.startswith(("unix:", "tcp:")):
+        if where(target) is None:
+            raise refused("target", target, _TARGETS, subject="attach")
         found = [it for it in _core.processes() if it[3] == target]
         known = found[0][4] if found else None
         return Attached(target, token=token or known, timeout=timeout)
@@ -126,8 +118,9 @@ def attach(
 class Attached:
     """A process with pipelines, as `attach` has found it.
 
-    Each call opens a connection of its own and closes it, so there is nothing to close here, and
-    an object may be used by several threads and loops. At most eight clients look at once.
+    Each call opens a connection of its own and closes it. So an object may be used by several
+    threads and loops, and there is nothing to close but what is still watched: leaving a `with`
+    block, or `close`, ends that, too. At most eight clients look at a process at once.
 
     Args:
         at: Where it answers.
@@ -148,19 +141,47 @@ class Attached:
         self._token = token
         self._timeout = float(timeout)
         self._only = pipeline
+        self._lines: set[AsyncLine | BlockingLine] = set()
+        self._closed = False
 
     @property
     def at(self) -> str:
         """Where it answers."""
         return self._at
 
-    async def look(self, *, branches: bool = True) -> Snapshot:
+    def close(self) -> None:
+        """Look at it no more; any thread.
+
+        What is under way, and what is still watched, ends with an AttachError whose reason is
+        `closed`, and so does every later call.
+        """
+        self._closed = True
+        for line in tuple(self._lines):
+            line.hang_up()
+
+    def __enter__(self) -> Self:
+        """Return it; it is closed at the end of the block."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        """Return it; it is closed at the end of the block."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    async def look(self, *, branches: bool = True, outboxes: bool = True) -> Snapshot:
         """Return what the process tells of its pipelines now.
 
         A pipeline that is held up by a callable tells its last numbers.
 
         Args:
             branches: Whether there are rows of the branches.
+            outboxes: Whether there are rows of the outboxes. They are read by a thread of the
+                process, over connections of its own, while somebody asks for them.
 
         Raises:
             AttachError: It does not answer, or does not let us in.
@@ -168,61 +189,64 @@ class Attached:
         view = View()
         line = await self._entered(view, control=False)
         try:
-            await line.hold(looking(view, _topics(branches=branches), 0.05))
+            topics = topics_of(branches=branches, outboxes=outboxes)
+            await line.hold(looking(view, topics, 0.05))
         finally:
-            await line.close()
+            await self._left(line)
         return view.snapshot(self._only)
 
-    def look_blocking(self, *, branches: bool = True) -> Snapshot:
+    def look_blocking(self, *, branches: bool = True, outboxes: bool = True) -> Snapshot:
         """Return what the process tells of its pipelines now; see `look`."""
         view = View()
         line = self._entered_blocking(view, control=False)
         try:
-            line.hold(looking(view, _topics(branches=branches), 0.05))
+            line.hold(looking(view, topics_of(branches=branches, outboxes=outboxes), 0.05))
         finally:
-            line.close()
+            self._left_blocking(line)
         return view.snapshot(self._only)
 
     async def watch(
-        self, *, interval: float = 1.0, branches: bool = True
+        self, *, interval: float = 1.0, branches: bool = True, outboxes: bool = True
     ) -> AsyncGenerator[Snapshot]:
         """Yield what the process tells, again and again, until it ends or the caller has enough.
 
         Args:
             interval: Seconds from one to the next; 0.05 at least.
             branches: Whether there are rows of the branches.
+            outboxes: Whether there are rows of the outboxes. They are read by a thread of the
+                process, over connections of its own, while somebody asks for them.
 
         Raises:
             AttachError: It does not answer, or not any more.
             ConfigError: The interval is too short, or too long.
         """
-        _check_interval(interval)
+        check_interval(interval)
         view = View()
         line = await self._entered(view, control=False)
         try:
-            await line.hold(
-                looking(view, _topics(branches=branches), interval), most=_patience(interval)
-            )
+            topics = topics_of(branches=branches, outboxes=outboxes)
+            await line.hold(looking(view, topics, interval), most=patience(interval))
             while True:
                 yield view.snapshot(self._only)
-                await line.hold(ticking(view), most=_patience(interval))
+                await line.hold(ticking(view), most=patience(interval))
         finally:
-            await line.close()
+            await self._left(line)
 
     def watch_blocking(
-        self, *, interval: float = 1.0, branches: bool = True
+        self, *, interval: float = 1.0, branches: bool = True, outboxes: bool = True
     ) -> Generator[Snapshot]:
         """Yield what the process tells, again and again; see `watch`."""
-        _check_interval(interval)
+        check_interval(interval)
         view = View()
         line = self._entered_blocking(view, control=False)
         try:
-            line.hold(looking(view, _topics(branches=branches), interval), most=_patience(interval))
+            topics = topics_of(branches=branches, outboxes=outboxes)
+            line.hold(looking(view, topics, interval), most=patience(interval))
             while True:
                 yield view.snapshot(self._only)
-                line.hold(ticking(view), most=_patience(interval))
+                line.hold(ticking(view), most=patience(interval))
         finally:
-            line.close()
+            self._left_blocking(line)
 
     async def command(
         self,
@@ -232,58 +256,72 @@ class Attached:
         tenant: str | None = None,
         rollback: int | None = None,
         action: int | None = None,
+        outbox: str | None = None,
+        messages: Iterable[int] | None = None,
         rate: float | None = None,
         burst: int | None = None,
         generation: int | None = None,
         dry: bool = False,
         confirm: str | None = None,
     ) -> str:
-        """Ask something of a pipeline, or of one of its branches.
+        """Ask something of a pipeline, of one of its branches, or about dead letters of an outbox.
 
         It is carried out once, even if the connection is lost meanwhile and it is sent again. It
         leaves a line in the process' log, and on the screens of those who look at it.
 
         Args:
             operation: What is to be done. `comp.retry` tries stuck undo actions again, `comp.skip`
-                leaves them out for good.
+                leaves them out for good. `dl.requeue` makes dead letters ready again, all at once,
+                `dl.discard` throws them away, and `dl.peek` tells what a single one holds.
             pipeline: The pipeline's name; not needed if there is only one.
             tenant: The branch, by its tenant as it is shown.
             rollback: The only rollback whose actions are meant, by its number.
             action: The only action that is meant, by its number.
+            outbox: The outbox whose dead letters are meant, by its name; not needed if there is
+                only one and nothing is to be confirmed.
+            messages: The ids of those that are meant; None for all.
             rate: Items per second of `branch.throttle`; None for no limit.
             burst: Items at once of `branch.throttle`.
             generation: That of the branch when it was looked at: if it has another one now, nothing
                 is done.
             dry: Whether it is only to be told what would be done.
-            confirm: What cannot be taken back (all but pause, resume, throttle and restart) is done
-                only if this is the tenant's name or, where no tenant is meant, the pipeline's.
+            confirm: What cannot be taken back (all but pause, resume, throttle, restart and peek)
+                is done only if this is the name of what it is done to: the tenant or, where none is
+                meant, the pipeline; the outbox.
 
         Returns:
-            What was done, or would be, as a sentence.
+            What was done, or would be, as a sentence; of `dl.peek`, what the message holds.
 
         Raises:
             ConfigError: The operation is unknown, or not confirmed.
             CommandError: It was not carried out; its `reason` says why.
             AttachError: The process does not answer, or does not let us in.
         """
-        wanted = self._command(
-            operation,
-            (pipeline, tenant, rollback, action),
-            (rate, burst),
-            generation,
-            confirm,
+        order = Order(
+            operation=operation,
+            pipeline=pipeline,
+            tenant=tenant,
+            rollback=rollback,
+            action=action,
+            outbox=outbox,
+            messages=messages,
+            rate=rate,
+            burst=burst,
+            generation=generation,
             dry=dry,
+            confirm=confirm,
         )
+        wanted = order.said(self._only)
         for again in (True, False):
             view = View()
             line = await self._entered(view, control=True)
             try:
-                return str((await line.hold(commanding(view, wanted))).get("msg", ""))
+                return await line.hold(commanding(view, wanted, order.right))
             except AttachError as error:
                 if not (again and error.reason == "lost"):
                     raise
             finally:
-                await line.close()
+                await self._left(line)
         raise AssertionError  # the second time it has returned or raised
 
     def command_blocking(
@@ -294,108 +332,74 @@ class Attached:
         tenant: str | None = None,
         rollback: int | None = None,
         action: int | None = None,
+        outbox: str | None = None,
+        messages: Iterable[int] | None = None,
         rate: float | None = None,
         burst: int | None = None,
         generation: int | None = None,
         dry: bool = False,
         confirm: str | None = None,
     ) -> str:
-        """Ask something of a pipeline, or of one of its branches; see `command`."""
-        wanted = self._command(
-            operation,
-            (pipeline, tenant, rollback, action),
-            (rate, burst),
-            generation,
-            confirm,
+        """Ask something of a pipeline, a branch, or about dead letters; see `command`."""
+        order = Order(
+            operation=operation,
+            pipeline=pipeline,
+            tenant=tenant,
+            rollback=rollback,
+            action=action,
+            outbox=outbox,
+            messages=messages,
+            rate=rate,
+            burst=burst,
+            generation=generation,
             dry=dry,
+            confirm=confirm,
         )
+        wanted = order.said(self._only)
         for again in (True, False):
             view = View()
             line = self._entered_blocking(view, control=True)
             try:
-                return str(line.hold(commanding(view, wanted)).get("msg", ""))
+                return line.hold(commanding(view, wanted, order.right))
             except AttachError as error:
                 if not (again and error.reason == "lost"):
                     raise
             finally:
-                line.close()
+                self._left_blocking(line)
         raise AssertionError  # as above
-
-    def _command(
-        self,
-        operation: str,
-        about: tuple[str | None, str | None, int | None, int | None],
-        pace: tuple[float | None, int | None],
-        generation: int | None,
-        confirm: str | None,
-        *,
-        dry: bool,
-    ) -> dict[str, Any]:
-        if operation not in get_args(Operation):
-            allowed = "one of " + ", ".join(get_args(Operation))
-            raise refused("operation", operation, allowed, subject="command")
-        pipeline, tenant, rollback, action = about
-        if operation in _DANGEROUS and not dry:
-            name = pipeline if tenant is None else tenant
-            if name is None:
-                allowed = "the name of the pipeline, which is confirmed by it"
-                raise refused("pipeline", pipeline, allowed, subject=f"command {operation!r}")
-            if confirm != name:
-                allowed = f"{name!r}, for it cannot be taken back"
-                raise refused("confirm", confirm, allowed, subject=f"command {operation!r}")
-        if self._only is not None:
-            pipeline = None
-        on = {"p": self._only, "pipeline": pipeline, "tenant": tenant}
-        on |= {"scope": rollback, "action": action}
-        rate, burst = pace
-        return {
-            "op": operation,
-            "on": {key: value for key, value in on.items() if value is not None},
-            "args": {
-                key: value for key, value in (("rate", rate), ("burst", burst)) if value is not None
-            },
-            "if_gen": generation,
-            "key": uuid.uuid4().hex,
-            "dry": dry,
-        }
 
     async def _entered(self, view: View, *, control: bool) -> AsyncLine:
         line = await AsyncLine.open(self._at, self._timeout)
+        self._admit(line)
         try:
             await line.hold(entering(view, _CLIENT, self._token, control=control))
         except BaseException:
-            await line.close()
+            await self._left(line)
             raise
         return line
 
     def _entered_blocking(self, view: View, *, control: bool) -> BlockingLine:
         line = BlockingLine(self._at, self._timeout)
+        self._admit(line)
         try:
             line.hold(entering(view, _CLIENT, self._token, control=control))
         except BaseException:
-            line.close()
+            self._left_blocking(line)
             raise
         return line
 
+    def _admit(self, line: AsyncLine | BlockingLine) -> None:
+        self._lines.add(line)
+        if self._closed:
+            line.hang_up()
+
+    async def _left(self, line: AsyncLine) -> None:
+        self._lines.discard(line)
+        await line.close()
+
+    def _left_blocking(self, line: BlockingLine) -> None:
+        self._lines.discard(line)
+        line.close()
+
     def __repr__(self) -> str:
         return f"<Attached to {self._at}>"
-
-
-def _topics(*, branches: bool) -> list[str]:
-    return [*_ALWAYS, "branches"] if branches else _ALWAYS
-
-
-def _patience(interval: float) -> float:
-    # It listens until all has been told of twice, or three ticks have come.
-    return 4 * interval + _LATE
-
-
-def _check_interval(interval: float) -> None:
-    _check_seconds("interval", interval, "watch")
-    if not 0.05 <= interval <= 60:  # noqa: PLR2004 - what the server keeps
-        raise refused("interval", interval, "seconds from 0.05 to 60", subject="watch")
-
-
-def _check_seconds(argument: str, given: object, subject: str) -> None:
-    if isinstance(given, bool) or not isinstance(given, int | float) or not given > 0:
-        raise refused(argument, given, "seconds > 0", subject=subject)

@@ -24,8 +24,8 @@ from anabranch.errors import AttachError
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
 
+    from anabranch._rows import PipelineRow
     from anabranch._running import Running
-    from anabranch._snapshot import PipelineRow
 
 
 @contextmanager

@@ -158,6 +158,53 @@ def test_watching_ends_when_the_caller_has_enough(directory):  # noqa: F811
                 next(job.watch_blocking(interval=odd))
 
 
+@pytest.mark.parametrize("blocking", [True, False])
+def test_what_is_still_watched_ends_with_its_block(directory, blocking):  # noqa: F811
+    async def watch(job):
+        async with job:
+            watched = job.watch(interval=0.05)
+            assert (await anext(watched)).pipeline().name == "ingest"
+        await anext(watched)
+
+    with running() as process:
+        job = ab.attach(process.pid)
+        with pytest.raises(ab.AttachError, match="closed here") as over:
+            if blocking:
+                with job:
+                    watched = job.watch_blocking(interval=0.05)
+                    assert next(watched).pipeline().name == "ingest"
+                next(watched)
+            else:
+                asyncio.run(watch(job))
+        assert over.value.reason == "closed"
+        with pytest.raises(ab.AttachError) as late:
+            job.look_blocking()
+        assert late.value.reason == "closed"
+        assert ab.attach(process.pid).look_blocking().pipeline().name == "ingest"
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+def test_another_thread_ends_what_waits(directory, blocking):  # noqa: F811
+    with running() as process:
+        job = ab.attach(process.pid, timeout=30.0)
+        os.kill(process.pid, signal.SIGSTOP)  # it answers nothing
+        heard = []
+
+        def look():
+            with pytest.raises(ab.AttachError) as over:
+                looks(job, blocking=blocking)
+            heard.append(over.value.reason)
+
+        thread = threading.Thread(target=look)
+        thread.start()
+        while not job._lines:
+            os.sched_yield()
+        job.close()
+        thread.join()
+        assert heard == ["closed"]
+        os.kill(process.pid, signal.SIGCONT)
+
+
 def test_a_process_is_found_by_pid_name_and_place(directory):  # noqa: F811
     with pytest.raises(ab.AttachError, match="none runs here") as nobody:
         ab.attach()
@@ -181,6 +228,10 @@ def test_a_process_is_found_by_pid_name_and_place(directory):  # noqa: F811
     for odd in (0, -1, True, "1", None):
         with pytest.raises(ab.ConfigError, match="timeout must be seconds"):
             ab.attach(timeout=odd)
+    for odd in ("tcp:x", "tcp::80", "tcp:localhost:0", "tcp:localhost:99999", "unix:", True, 1.5):
+        with pytest.raises(ab.ConfigError, match=r"tcp:HOST:PORT, got ") as refused:
+            ab.attach(odd)
+        assert refused.value.argument == "target"
 
 
 def test_over_tcp_the_token_is_found(directory):  # noqa: F811

@@ -1,5 +1,6 @@
 """Outboxes on the dashboard: their stores are told of, and operators act on their dead letters."""
 
+import asyncio
 import json
 import sqlite3
 
@@ -8,6 +9,8 @@ from looker import Looker, sockets
 from terminal import Terminal
 from test_ctl import ctl
 from test_monitor import ENDLESS, RUN, directory, running  # noqa: F401 - a fixture
+
+import anabranch as ab
 
 # An outbox with five messages: three are dead, one is leased, one is ready. Each line that comes by
 # stdin is answered by how many there are of each status.
@@ -22,6 +25,11 @@ MAIL = (
         for line in sys.stdin:
             if line == "end\\n":
                 return
+            if line == "another\\n":
+                outbox.requeue([1])
+                taken = {it.id: it for it in outbox.claim(2)}
+                outbox.fail(taken[5], "again")
+                outbox.release(taken[1])
             counts = outbox.counts()["mail"]
             print(" ".join(f"{it}={counts[it]}" for it in sorted(counts)), flush=True)
 
@@ -270,3 +278,64 @@ def test_dashboard_10_the_dashboard_acts_on_dead_letters(directory):  # noqa: F8
         terminal.until(lambda _: counts(process) == "leased=1 ready=4", "all are ready again")
         terminal.press("q")
         assert terminal.ended() == 0
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+def test_dashboard_outbox_is_told_of_from_python(directory, store, blocking):  # noqa: F811
+    script, name = store
+    with running(script) as process, ab.attach(process.pid) as job:
+        now = job.look_blocking() if blocking else asyncio.run(job.look())
+        row = now.outbox()
+        assert row is now.outbox(name)
+        assert (row.state, row.ready, row.leased, row.scheduled, row.dead) == ("up", 1, 1, 0, 3)
+        assert row.lag >= 0
+        assert now.at - 60 < row.read <= now.at + 1
+        assert row.lease_expires > row.read
+        assert [it.id for it in row.letters] == [1, 2, 3]
+        first = row.letters[0]
+        assert (first.topic, first.attempts) == ("mail", 1)
+        assert first.error == "ValueError: no such address: 1"
+        assert now.at - 60 < first.at <= now.at + 1
+        with pytest.raises(KeyError):
+            now.outbox("nobody")
+        assert job.look_blocking(outboxes=False).outboxes == ()
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+def test_dashboard_10_dead_letters_are_acted_on_from_python(directory, store, blocking):  # noqa: F811
+    def command(*arguments, **options):
+        if blocking:
+            return job.command_blocking(*arguments, **options)
+        return asyncio.run(job.command(*arguments, **options))
+
+    script, name = store
+    with running(script) as process, ab.attach(process.pid) as job:
+        told = command("dl.requeue", dry=True)
+        assert told.startswith(f"3 dead letters of {name} would be ready again")
+        assert json.loads(command("dl.peek", messages=[2])) == {"to": "ada-1"}
+        for outbox, confirm, wrong in [(None, None, "outbox"), (name, "ingest", "confirm")]:
+            with pytest.raises(ab.ConfigError) as refused:
+                command("dl.discard", outbox=outbox, confirm=confirm)
+            assert refused.value.argument == wrong
+        for odd in ([], ["1"], [True]):
+            with pytest.raises(ab.ConfigError, match="messages must be ids of messages"):
+                command("dl.discard", outbox=name, messages=odd, confirm=name)
+        assert counts(process) == "dead=3 leased=1 ready=1"
+        told = command("dl.discard", outbox=name, messages=[2], confirm=name)
+        assert told == f"1 dead letter of {name} is gone"
+        assert command("dl.requeue", outbox=name, confirm=name).startswith("2 dead letters")
+        assert counts(process) == "leased=1 ready=3"
+        assert job.look_blocking().outbox().letters == ()
+        with pytest.raises(ab.CommandError) as gone:
+            command("dl.peek", messages=[2])
+        assert gone.value.reason == "not_found"
+
+
+def test_who_looks_again_later_sees_the_letters_of_then(directory):  # noqa: F811
+    """As many as before, and others: what was told to those who looked before is old."""
+    with running(MEMORY + RUN) as process, ab.attach(process.pid) as job:
+        assert [it.id for it in job.look_blocking().outbox().letters] == [1, 2, 3]
+        process.stdin.write("another\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "dead=3 leased=1 ready=1\n"
+        assert [it.id for it in job.look_blocking().outbox().letters] == [2, 3, 5]
