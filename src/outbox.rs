@@ -17,6 +17,9 @@ pub use script::{Migration, Script};
 /// The version of the tables this build works on.
 pub const VERSION: u32 = 1;
 
+/// How many letters of a name `PostgreSQL` takes.
+const LONGEST_NAME: usize = 63;
+
 /// A kind of database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
@@ -36,9 +39,10 @@ impl Dialect {
         }
     }
 
-    /// Its SQL, for tables whose names begin with `prefix`; the caller has checked the prefix.
-    pub fn script(self, prefix: &str) -> Script {
-        let (schema, statements) = match self {
+    /// Its SQL, for tables whose names begin with `prefix`, in a schema if one is named: `SQLite` has
+    /// none. The caller has checked both.
+    pub fn script(self, prefix: &str, schema: Option<&str>) -> Script {
+        let (tables_of, statements) = match self {
             Self::Postgres => (
                 include_str!("outbox/schema/postgres.sql"),
                 include_str!("outbox/statements/postgres.sql"),
@@ -49,10 +53,28 @@ impl Dialect {
             ),
         };
         let most_errors = MOST_ERRORS.to_string();
+        let (tables, channel) = match schema {
+            Some(schema) => (
+                format!("\"{schema}\".{prefix}"),
+                format!("{schema}.{prefix}"),
+            ),
+            None => (prefix.to_owned(), prefix.to_owned()),
+        };
+        // Two that share a channel, because their names begin alike, wake each other for nothing.
+        let channel: String = format!("{channel}message")
+            .chars()
+            .take(LONGEST_NAME)
+            .collect();
         Script::read(
-            schema,
+            tables_of,
             statements,
-            &[("prefix", prefix), ("most_errors", &most_errors)],
+            &[
+                ("prefix", prefix),
+                ("schema", schema.unwrap_or_default()),
+                ("tables", &tables),
+                ("channel", &channel),
+                ("most_errors", &most_errors),
+            ],
         )
     }
 }
@@ -65,7 +87,7 @@ mod tests {
     #[test]
     fn d1_every_version_has_its_migration() {
         for dialect in [Dialect::Postgres, Dialect::Sqlite] {
-            let script = dialect.script("mail_");
+            let script = dialect.script("mail_", None);
             let versions: Vec<_> = script.migrations.iter().map(|it| it.version).collect();
             assert_eq!(versions, (1..=VERSION).collect::<Vec<_>>());
         }
@@ -74,7 +96,7 @@ mod tests {
     #[test]
     fn nothing_is_left_to_fill_in() {
         for dialect in [Dialect::Postgres, Dialect::Sqlite] {
-            let script = dialect.script("mail_");
+            let script = dialect.script("mail_", None);
             let schema = script.migrations.iter().flat_map(|it| &it.statements);
             for text in schema.chain(script.statements.values()) {
                 assert!(!text.contains("{prefix}") && !text.contains("--"), "{text}");
@@ -82,5 +104,27 @@ mod tests {
             }
             assert!(script.statements["claim"].contains("update mail_message"));
         }
+    }
+
+    /// D1: with a schema no table is looked for where the connection's search path leads.
+    #[test]
+    fn d1_every_table_is_named_with_its_schema() {
+        let script = Dialect::Postgres.script("mail_", Some("acme"));
+        let schema = script.migrations.iter().flat_map(|it| &it.statements);
+        for text in schema.chain(script.statements.values()) {
+            let rest = text
+                .replace("\"acme\".mail_", "")
+                .replace("acme.mail_message", "");
+            let rest = rest.replace("create index mail_", "");
+            assert!(!rest.contains("mail_"), "{text}");
+        }
+    }
+
+    /// D1: what `PostgreSQL` would refuse, or cut, is cut beforehand.
+    #[test]
+    fn d1_a_channel_is_no_longer_than_a_name() {
+        let script = Dialect::Postgres.script(&"p".repeat(31), Some(&"s".repeat(63)));
+        let channel = script.statements["listen"].trim_start_matches("listen ");
+        assert_eq!(channel, format!("\"{}\"", "s".repeat(63)));
     }
 }

@@ -33,11 +33,13 @@ class PostgresStore(PostgresWriting):
 
     def __init__(self, url: str, settings: Settings) -> None:
         self.label = without_password(url)
+        if settings.schema is not None:
+            self.label += f"#{settings.schema}"
         # Its methods wait for the network, and must not hold up an event loop.
         self.is_quick = False
         self._url = url
         self._settings = settings
-        self._migrations, self._sql = _core.outbox_sql("postgres", settings.prefix)
+        self._migrations, self._sql = _core.outbox_sql("postgres", settings.prefix, settings.schema)
         self._needed = self._migrations[-1][0]
         self._lock = threading.Lock()
         self._connection: Any = None
@@ -131,12 +133,21 @@ class PostgresStore(PostgresWriting):
             found = self._version(cursor.connection)
             if found is None or found > self._needed:
                 raise mismatched(self.label, found, self._needed)
+            self._make_schema(cursor)
             for version, statements in self._migrations:
                 if version > found:
                     for statement in statements:
                         cursor.execute(statement)
                     cursor.execute(by_percent(self._sql["set_version"]), {"version": version})
             return self._needed - found
+
+    def _make_schema(self, cursor: Any) -> None:  # noqa: ANN401 - psycopg's
+        # "if not exists" would ask for the right to make it even where it exists.
+        given = {"schema": self._settings.schema}
+        if self._settings.schema is None:
+            return
+        if not cursor.execute(by_percent(self._sql["has_schema"]), given).fetchall():
+            cursor.execute(self._sql["make_schema"])
 
     # -- the queue
 
@@ -225,7 +236,7 @@ class PostgresStore(PostgresWriting):
     def listen(self, heard: Callable[[], object]) -> Callable[[], object]:
         from anabranch._outbox_postgres_listen import Listener
 
-        return Listener(self._url, f"{self._settings.prefix}message", heard).close
+        return Listener(self._url, self._sql["listen"], heard).close
 
     # -- operations
 

@@ -21,13 +21,13 @@ class Listener:
 
     Args:
         url: The database.
-        channel: The channel.
+        listen: The statement that listens on a channel.
         heard: Called when something was said on it.
     """
 
-    def __init__(self, url: str, channel: str, heard: Callable[[], object]) -> None:
+    def __init__(self, url: str, listen: str, heard: Callable[[], object]) -> None:
         self._url = url
-        self._channel = channel
+        self._statement = listen
         self._heard = heard
         self._task = asyncio.get_running_loop().create_task(self._listen())
 
@@ -44,13 +44,13 @@ class Listener:
                 connection = await psycopg.AsyncConnection.connect(
                     self._url, autocommit=True, application_name="anabranch listens"
                 )
-                await connection.execute(f'listen "{self._channel}"')
+                await connection.execute(self._statement)
                 # What was said before is not heard.
                 self._heard()
                 async for _ in connection.notifies():
                     self._heard()
             except psycopg.Error:
-                _logger.debug("listening to %s failed", self._channel, exc_info=True)
+                _logger.debug("%s failed", self._statement, exc_info=True)
             finally:
                 if connection is not None:
                     with contextlib.suppress(psycopg.Error):

@@ -153,12 +153,13 @@ class Store(Protocol):
 
 
 class Settings(NamedTuple):
-    """What an outbox was made with."""
+    """What an outbox was made with. `schema` is one of PostgreSQL's; None: where its path leads."""
 
     prefix: str
     skip: bool
     archive: bool
     dedupe_for: int
+    schema: str | None = None
 
 
 def check_prefix(prefix: object) -> str:
@@ -167,6 +168,20 @@ def check_prefix(prefix: object) -> str:
         allowed = "lower-case letters, digits and _, not a digit first, 31 characters at most"
         raise refused("prefix", prefix, allowed, subject="Outbox")
     return prefix
+
+
+def check_schema(schema: object) -> str | None:
+    """Give a schema's name back, if there is one and it can be: it is quoted wherever it stands."""
+    if schema is None:
+        return None
+    if (
+        not isinstance(schema, str)
+        or not re.fullmatch(r"[A-Za-z0-9_-]{1,63}", schema)
+        or schema.startswith("pg_")
+    ):
+        allowed = "letters, digits, _ and -, 63 characters at most, not beginning with pg_, or None"
+        raise refused("schema", schema, allowed, subject="Outbox")
+    return schema
 
 
 def described(error: object) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from anabranch._outbox_draft import milliseconds
 from anabranch._outbox_sqlite import SqliteStore
-from anabranch._outbox_store import Settings, check_prefix
+from anabranch._outbox_store import Settings, check_prefix, check_schema
 from anabranch.errors import refused
 
 if TYPE_CHECKING:
@@ -14,7 +14,13 @@ if TYPE_CHECKING:
 
 
 def settings_of(
-    prefix: object, ordering: object, archive: object, dedupe_for: object, max_payload: object
+    prefix: object,
+    ordering: object,
+    archive: object,
+    dedupe_for: object,
+    max_payload: object,
+    *,
+    schema: object = None,
 ) -> Settings:
     """Check what an outbox is made with."""
     if ordering not in ("block", "skip"):
@@ -24,7 +30,7 @@ def settings_of(
     if type(max_payload) is not int or max_payload < 1:
         raise refused("max_payload", max_payload, "an int from 1, in bytes", subject="Outbox")
     keep = milliseconds("dedupe_for", dedupe_for, subject="Outbox", positive=True)
-    return Settings(check_prefix(prefix), ordering == "skip", archive, keep)
+    return Settings(check_prefix(prefix), ordering == "skip", archive, keep, check_schema(schema))
 
 
 def store_of(url: object, settings: Settings) -> SqliteStore | PostgresStore:
@@ -33,6 +39,9 @@ def store_of(url: object, settings: Settings) -> SqliteStore | PostgresStore:
         from anabranch._outbox_postgres import PostgresStore
 
         return PostgresStore(url, settings)
+    if settings.schema is not None:
+        allowed = "None: only PostgreSQL has schemas, SQLite has prefixes"
+        raise refused("schema", settings.schema, allowed, subject="Outbox")
     return SqliteStore(_sqlite_path(url), settings)
 
 

@@ -57,6 +57,8 @@ class Outbox(Queue):
             `sqlite:///relative.db` or `sqlite:////absolute/path.db`; for one in memory there is
             `Outbox.memory`.
         prefix: What its tables' names begin with.
+        schema: The schema of PostgreSQL its tables are in; `migrate` makes it if there is none.
+            None: the first one of the connection's search path.
         ordering: What the other messages of an ordering key do while the first one waits for its
             next attempt or its due time: "block": they wait, too; "skip": the next one that is due
             goes first. A dead message holds up nobody.
@@ -94,13 +96,14 @@ class Outbox(Queue):
         url: str,
         *,
         prefix: str = "outbox_",
+        schema: str | None = None,
         ordering: Literal["block", "skip"] = "block",
         archive: bool = False,
         dedupe_for: Seconds = 86_400.0,
         max_payload: int = 8 * 1024 * 1024,
         expose_payloads: bool = False,
     ) -> None:
-        settings = settings_of(prefix, ordering, archive, dedupe_for, max_payload)
+        settings = settings_of(prefix, ordering, archive, dedupe_for, max_payload, schema=schema)
         self._begin(store_of(url, settings), max_payload, expose_payloads)
 
     @classmethod

@@ -14,7 +14,7 @@ use pyo3::types::{PyBytes, PyTuple};
 use super::run::locked;
 use crate::outbox::Dialect;
 
-/// The SQL of a dialect for tables with that prefix: the migrations by version, the statements by
+/// The SQL of a dialect for tables with that prefix, and in that schema: the migrations by version, the statements by
 /// name.
 type Sql = (
     Vec<(u32, Vec<String>)>,
@@ -22,11 +22,11 @@ type Sql = (
 );
 
 #[pyfunction]
-#[pyo3(signature = (dialect, prefix))]
-pub(crate) fn outbox_sql(dialect: &str, prefix: &str) -> PyResult<Sql> {
+#[pyo3(signature = (dialect, prefix, schema=None))]
+pub(crate) fn outbox_sql(dialect: &str, prefix: &str, schema: Option<&str>) -> PyResult<Sql> {
     let dialect = Dialect::named(dialect)
         .ok_or_else(|| PyValueError::new_err(format!("there is no dialect {dialect:?}")))?;
-    let script = dialect.script(prefix);
+    let script = dialect.script(prefix, schema);
     let migrations = script.migrations.into_iter();
     Ok((
         migrations.map(|it| (it.version, it.statements)).collect(),

@@ -1,5 +1,6 @@
--- What is done with the tables of an outbox in PostgreSQL, statement by statement. `{prefix}` is that
--- of the tables' names; `{now}`, `{row}` and the like are the fragments at the beginning.
+-- What is done with the tables of an outbox in PostgreSQL, statement by statement. `{tables}` is what
+-- their names begin with, after the schema if one was named; `{now}`, `{row}` and the like are the
+-- fragments at the beginning.
 
 -- Not now(), which stands still within a transaction, and may be earlier than the commit that woke
 -- a worker.
@@ -16,12 +17,12 @@ m.id, m.topic, m.body, m.format, m.headers, m.correlation_id, m.traceparent, m.o
 (m.leased_until is null or m.leased_until <= {now})
       and (m.expires_at is null or m.expires_at > {now})
       and (m.ordering_key is null or not exists (
-        select 1 from {prefix}message e
+        select 1 from {tables}message e
         where e.state = 0 and e.ordering_key = m.ordering_key and e.id < m.id
           and (e.expires_at is null or e.expires_at > {now})
           and (:skip = 0 or e.due_at <= {now})
       ) and not exists (
-        select 1 from {prefix}message e
+        select 1 from {tables}message e
         where e.state = 0 and e.ordering_key = m.ordering_key and e.leased_until > {now}
       ))
 
@@ -43,24 +44,34 @@ where m.id = g.id and m.owner = g.owner and m.claims = g.claims
   and m.state = 0 and m.leased_until > {now}
 
 -- statement has_meta
-select 1 where to_regclass('{prefix}meta') is not null
+select 1 where to_regclass('{tables}meta') is not null
+
+-- No row: there is no such schema, so it is made.
+-- statement has_schema
+select 1 from pg_namespace where nspname = :schema
+
+-- statement make_schema
+create schema "{schema}"
 
 -- One migrates at a time.
 -- statement migrating
-select pg_advisory_xact_lock(hashtext('anabranch {prefix}'))
+select pg_advisory_xact_lock(hashtext('anabranch {tables}'))
 
 -- statement version
-select value from {prefix}meta where name = 'version'
+select value from {tables}meta where name = 'version'
 
 -- statement set_version
-update {prefix}meta set value = :version where name = 'version'
+update {tables}meta set value = :version where name = 'version'
+
+-- statement listen
+listen "{channel}"
 
 -- statement owner
-update {prefix}meta set value = value + 1 where name = 'owner' returning value
+update {tables}meta set value = value + 1 where name = 'owner' returning value
 
 -- statement enqueue
 with written as (
-  insert into {prefix}message (topic, body, format, headers, correlation_id, traceparent, ordering_key, dedupe_key, priority,
+  insert into {tables}message (topic, body, format, headers, correlation_id, traceparent, ordering_key, dedupe_key, priority,
     enqueued_at, due_at, expires_at)
   values (
     :topic, :body, :format, :headers, :correlation_id, :traceparent, :ordering_key, :dedupe_key,
@@ -69,12 +80,12 @@ with written as (
   )
   returning id
 )
-select written.id from written, pg_notify('{prefix}message', '')
+select written.id from written, pg_notify('{channel}', '')
 
 -- The columns of many messages, each as an array.
 -- statement enqueue_many
 with written as (
-  insert into {prefix}message (topic, body, format, headers, correlation_id, traceparent, ordering_key, dedupe_key, priority,
+  insert into {tables}message (topic, body, format, headers, correlation_id, traceparent, ordering_key, dedupe_key, priority,
     enqueued_at, due_at, expires_at)
   select topic, body, format, headers, correlation_id, traceparent, ordering_key, dedupe_key,
     priority, {now}, coalesce(due, {now} + delay), {now} + ttl
@@ -90,13 +101,13 @@ with written as (
   order by number
   returning id
 )
-select written.id from written, pg_notify('{prefix}message', '') order by 1
+select written.id from written, pg_notify('{channel}', '') order by 1
 
 -- Who comes second waits here until the first has committed or rolled back.
 -- statement dedupe_keep
-insert into {prefix}dedupe as d (key, digest, message_id, until)
+insert into {tables}dedupe as d (key, digest, message_id, until)
 values (
-  :dedupe_key, :digest, nextval(pg_get_serial_sequence('{prefix}message', 'id')),
+  :dedupe_key, :digest, nextval(pg_get_serial_sequence('{tables}message', 'id')),
   {now} + cast(:dedupe_for as bigint)
 )
 on conflict (key) do update
@@ -105,11 +116,11 @@ where d.until <= {now}
 returning message_id
 
 -- statement dedupe_find
-select message_id, digest from {prefix}dedupe where key = :dedupe_key
+select message_id, digest from {tables}dedupe where key = :dedupe_key
 
 -- statement enqueue_kept
 with written as (
-  insert into {prefix}message (id, topic, body, format, headers, correlation_id, traceparent, ordering_key, dedupe_key, priority,
+  insert into {tables}message (id, topic, body, format, headers, correlation_id, traceparent, ordering_key, dedupe_key, priority,
     enqueued_at, due_at, expires_at)
   values (
     :id, :topic, :body, :format, :headers, :correlation_id, :traceparent, :ordering_key,
@@ -118,24 +129,24 @@ with written as (
   )
   returning id
 )
-select written.id from written, pg_notify('{prefix}message', '')
+select written.id from written, pg_notify('{channel}', '')
 
 -- statement retract
-delete from {prefix}message
+delete from {tables}message
 where id = :id and state = 0 and (leased_until is null or leased_until <= {now})
 returning id, dedupe_key
 
 -- statement dedupe_forget
-delete from {prefix}dedupe where key = :dedupe_key and message_id = :id
+delete from {tables}dedupe where key = :dedupe_key and message_id = :id
 
 -- One range of the index for each priority: none is read for another's sake.
 -- statement claim
-update {prefix}message m
+update {tables}message m
 set owner = :owner, leased_until = {now} + cast(:lease as bigint), attempt = m.attempt + 1,
   claims = m.claims + 1
 from (
   select c.id from generate_series(9, 0, -1) p cross join lateral (
-    select m.id from {prefix}message m
+    select m.id from {tables}message m
     where m.state = 0 and m.priority = p and m.due_at <= {now}
       and {wanted}
       and {claimable}
@@ -148,7 +159,7 @@ returning {row}
 
 -- statement peek
 select {row} from generate_series(9, 0, -1) p cross join lateral (
-  select m.* from {prefix}message m
+  select m.* from {tables}message m
   where m.state = 0 and m.priority = p and m.due_at <= {now}
     and {claimable}
   order by m.due_at, m.id limit :limit
@@ -156,10 +167,10 @@ select {row} from generate_series(9, 0, -1) p cross join lateral (
 
 -- statement ack_delete
 with gone as (
-  delete from {prefix}message m using {held}
+  delete from {tables}message m using {held}
   returning m.id, m.topic
 ), counted as (
-  insert into {prefix}done as d (topic, count)
+  insert into {tables}done as d (topic, count)
   select topic, count(*) from gone group by topic order by topic
   on conflict (topic) do update set count = d.count + excluded.count
 )
@@ -167,19 +178,19 @@ select id from gone
 
 -- statement ack_archive
 with gone as (
-  update {prefix}message m
+  update {tables}message m
   set state = 2, ended_at = {now}, owner = null, leased_until = null
   from {held}
   returning m.id, m.topic
 ), counted as (
-  insert into {prefix}done as d (topic, count)
+  insert into {tables}done as d (topic, count)
   select topic, count(*) from gone group by topic order by topic
   on conflict (topic) do update set count = d.count + excluded.count
 )
 select id from gone
 
 -- statement abandon
-update {prefix}message m
+update {tables}message m
 set owner = null, leased_until = null, due_at = {now} + cast(g.v ->> 3 as bigint),
   errors = case when g.v ->> 4 is null then m.errors else case when jsonb_array_length(coalesce(m.errors, '[]')) >= {most_errors} then m.errors - 0
       else coalesce(m.errors, '[]') end || jsonb_build_array(
@@ -188,7 +199,7 @@ from {held}
 returning m.id
 
 -- statement fail
-update {prefix}message m
+update {tables}message m
 set state = 1, ended_at = {now}, owner = null, leased_until = null,
   errors = case when jsonb_array_length(coalesce(m.errors, '[]')) >= {most_errors} then m.errors - 0
       else coalesce(m.errors, '[]') end || jsonb_build_array(
@@ -199,7 +210,7 @@ returning m.id
 -- Here each has a delay (null: it is dead), an array of subscribers, their progress, an error, and
 -- whether the attempt counts.
 -- statement divide
-update {prefix}message m
+update {tables}message m
 set owner = null, leased_until = null,
   due_at = coalesce({now} + cast(g.v ->> 3 as bigint), m.due_at),
   state = case when g.v ->> 3 is null then 1 else 0 end,
@@ -213,42 +224,42 @@ from {held}
 returning m.id
 
 -- statement release
-update {prefix}message m
+update {tables}message m
 set owner = null, leased_until = null, attempt = m.attempt - 1
 from {held}
 returning m.id
 
 -- statement extend
-update {prefix}message m
+update {tables}message m
 set leased_until = {now} + cast(:lease as bigint)
 from {held}
 returning m.id
 
 -- statement subscribers_version
-select value from {prefix}meta where name = 'subscriptions'
+select value from {tables}meta where name = 'subscriptions'
 
 -- statement subscriptions
-select subscriber, pattern, since from {prefix}subscription order by 1, 2
+select subscriber, pattern, since from {tables}subscription order by 1, 2
 
 -- statement subscribe_less
-delete from {prefix}subscription
+delete from {tables}subscription
 where subscriber = :subscriber
   and pattern not in (select jsonb_array_elements_text(cast(:patterns as jsonb)))
 
 -- statement subscribe
-insert into {prefix}subscription (subscriber, pattern, since)
+insert into {tables}subscription (subscriber, pattern, since)
 select :subscriber, jsonb_array_elements_text(cast(:patterns as jsonb)),
-  coalesce(pg_sequence_last_value(pg_get_serial_sequence('{prefix}message', 'id')), 0)
+  coalesce(pg_sequence_last_value(pg_get_serial_sequence('{tables}message', 'id')), 0)
 on conflict (subscriber, pattern) do nothing
 
 -- statement subscribers_changed
-update {prefix}meta set value = value + 1 where name = 'subscriptions'
+update {tables}meta set value = value + 1 where name = 'subscriptions'
 
 -- statement unsubscribe
-delete from {prefix}subscription where subscriber = :subscriber
+delete from {tables}subscription where subscriber = :subscriber
 
 -- statement wait_no_more
-update {prefix}message
+update {tables}message
 set due_at = least(due_at, {now}), waiting = waiting - cast(:subscriber as text)
 where state = 0 and waiting is not null and jsonb_exists(waiting, :subscriber)
 
@@ -256,25 +267,25 @@ where state = 0 and waiting is not null and jsonb_exists(waiting, :subscriber)
 -- statement next
 select min(at), {now} from (
   select (
-    select min(m.due_at) from {prefix}message m
+    select min(m.due_at) from {tables}message m
     where m.state = 0 and m.priority = p and m.due_at > {now}
   ) as at
   from generate_series(0, 9) p
   union all
   select min(leased_until) from (
-    select leased_until from {prefix}message
+    select leased_until from {tables}message
     where state = 0 and priority between 0 and 9 and due_at <= {now} and leased_until > {now}
     limit 10000
   ) held
 ) times
 
 -- statement reap_leases
-update {prefix}message
+update {tables}message
 set owner = null, leased_until = null
 where state = 0 and priority between 0 and 9 and due_at <= {now} and leased_until <= {now}
 
 -- statement reap_expired
-update {prefix}message m
+update {tables}message m
 set state = 1, ended_at = {now},
   errors = case when jsonb_array_length(coalesce(m.errors, '[]')) >= {most_errors} then m.errors - 0
       else coalesce(m.errors, '[]') end || jsonb_build_array(
@@ -282,10 +293,10 @@ set state = 1, ended_at = {now},
 where state = 0 and expires_at <= {now} and (leased_until is null or leased_until <= {now})
 
 -- statement reap_dedupes
-delete from {prefix}dedupe where until <= {now}
+delete from {tables}dedupe where until <= {now}
 
 -- statement list
-select {row} from {prefix}message m
+select {row} from {tables}message m
 where id > :after
   and (cast(:topic as text) is null or topic = :topic)
   and (cast(:status as text) is null or :status = case
@@ -302,22 +313,22 @@ select topic, case
     when leased_until > {now} then 'leased'
     when due_at > {now} then 'scheduled'
     else 'ready' end as status, count(*)
-from {prefix}message where state <> 2 group by 1, 2
+from {tables}message where state <> 2 group by 1, 2
 union all
-select topic, 'done', count from {prefix}done
+select topic, 'done', count from {tables}done
 order by 1, 2
 
 -- statement requeue
-update {prefix}message
+update {tables}message
 set state = 0, ended_at = null, expires_at = null, attempt = 0, progress = null, due_at = {now}
 where state = 1 and (cast(:topic as text) is null or topic = :topic)
   and (cast(:ids as text) is null
     or id in (select cast(v as bigint) from jsonb_array_elements_text(cast(:ids as jsonb)) v))
 
 -- statement purge
-delete from {prefix}message
+delete from {tables}message
 where id in (
-  select id from {prefix}message
+  select id from {tables}message
   where state = :state and (cast(:topic as text) is null or topic = :topic)
     and ended_at <= {now} - cast(:older_than as bigint)
     and (cast(:ids as text) is null
