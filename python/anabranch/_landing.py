@@ -14,7 +14,6 @@ and at the first one behind each failure. All that such a `def` is given fails.
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import linecache
 import re
@@ -36,8 +35,11 @@ RESULTS: Final[set[type]] = set()
 UNPLAIN: Final[set[type[Any]]] = {CoroutineType}
 """The types of what is not yet what a callable gives: Results, and what it does not await."""
 
-UNTRUE: Final[set[type[Any]]] = {CoroutineType, asyncio.Future, asyncio.Task}
-"""The same where only its truth, or its equality, counts: a Future is true whatever comes of it."""
+UNTRUE: Final[set[type[Any]]] = {CoroutineType}
+"""The same where only its truth, or its equality, counts: a Future is true whatever comes of it.
+
+Those of asyncio join with the first pass that is written: importing the package must not load it.
+"""
 
 _MENTIONS: Final = re.compile(r"\b(?:Ok|Err|Result)\b")
 # What writes the other form of each blind pass.

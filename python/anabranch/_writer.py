@@ -6,6 +6,7 @@ what is written, and why it is.
 
 from __future__ import annotations
 
+import asyncio
 import keyword
 import linecache
 import re
@@ -41,6 +42,7 @@ PARAMETERS = (
     "taken",
     "watched",
 )
+_landing.UNTRUE.update((asyncio.Future, asyncio.Task))
 # Globals of every pass, and a variable, for Results and what is not awaited.
 _LANDING: Final[dict[str, object]] = {
     "results": _landing.RESULTS,
