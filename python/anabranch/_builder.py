@@ -111,7 +111,26 @@ class Builder(Generic[T]):
         live: Mapping[str, object] | None = None,
     ) -> Pipeline[Any]:
         plan, stage = extend(self._plan, kind, label, options, call=call, live=live)
+        self._check_channels(stage)
         extended = object.__new__(type(self))
         extended._become(self._settings, plan, (*self._stages, stage))
         # The one class that has all the parts.
         return cast("Pipeline[Any]", extended)
+
+    def _check_channels(self, added: Stage) -> None:
+        """See that no channel is both read and sent into: nothing would end, or go on, by itself.
+
+        What is sent would come again; and a full channel would wait for the one who waits.
+        """
+        last = self._settings.letters
+        stages = (*self._stages, added, *(() if last is None else (last,)))
+        read = [channel for stage in stages for channel in stage.options.get("read", ())]
+        for stage in stages:
+            channel = stage.options.get("channel")
+            if any(channel is it for it in read):
+                argument = "channel" if stage.kind == "to_channel" else "target"
+                if stage is last:
+                    argument = "dead_letter"
+                allowed = "another channel than the pipeline reads: what it sends would come again"
+                of_stage = None if stage is last else stage.name
+                raise refused(argument, channel, allowed, pipeline=self.name, stage=of_stage)

@@ -217,7 +217,8 @@ class Operators(Builder[T]):
                 given a Failure. Or the path of a file: each failure is appended to it as one line
                 of JSON (`Failure.to_dict`), and written before the next one; an item without a JSON
                 form as its text, and where it has none as `<Type without a text>`. Or a Channel
-                of Failures: a full one is waited for, and it stays open at the end.
+                of Failures, but none that the pipeline reads: a full one is waited for, and it
+                stays open at the end.
             codes: Only failures with this code, or one of these; `types` adds to them.
             types: Only failures whose exception is of this type, or one of these.
             name: The stage's name; by default the callable's, the channel's, or "dead_letter".
@@ -299,9 +300,6 @@ class Operators(Builder[T]):
                 takes="the ErrorSummary",
                 alone=True,
             )
-        elif every is not None:
-            allowed = "None where there is no `to` to be called"
-            raise refused("every", every, allowed, pipeline=self.name, stage=stage)
         only, takes = _Only(codes, types).check(pipeline=self.name, stage=stage)
         options = {
             "only": only,
@@ -311,7 +309,12 @@ class Operators(Builder[T]):
             "is_async": call is not None and call.is_async,
         }
         live = {"takes": takes, "told": to}
-        return self._extended("collect_errors", name, options, call=call, live=live)
+        extended = self._extended("collect_errors", name, options, call=call, live=live)
+        # Last: a period that is none has been refused as such.
+        if to is None and every is not None:
+            allowed = "a callable that takes the ErrorSummary, where `every` is given"
+            raise refused("to", to, allowed, pipeline=self.name, stage=stage)
+        return extended
 
     def _taking(
         self,
@@ -362,7 +365,8 @@ def letters(target: object, *, pipeline: str, stage: str) -> tuple[str, Call, di
     """
     if isinstance(target, Channel):
         channel = cast("Channel[Failure]", target)
-        return channel.name, Call(channel.send, is_async=True, takes_ctx=False), {}
+        call = Call(channel.send, is_async=True, takes_ctx=False)
+        return channel.name, call, {"channel": channel}
     if isinstance(target, str | os.PathLike):
         path: str = os.fspath(cast("os.PathLike[str]", target))
         if not path:

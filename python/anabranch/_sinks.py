@@ -115,7 +115,7 @@ class Sinks(Builder[T]):
         rest is left, and the outcome is "failed".
 
         Args:
-            channel: Where to; others may send into it, too.
+            channel: Where to; others may send into it, too. Not one that the pipeline reads.
             close: Whether to close it at the end of the run: without an error if the run came to
                 its end, or was drained; otherwise with a PipelineFailed, so that who receives does
                 not take what is missing for an end.

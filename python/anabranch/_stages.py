@@ -140,8 +140,9 @@ class Stage:
         is_async: Whether `fn` returns awaitables.
         takes_ctx: Whether `fn` is to be called with `ctx=`.
         options: The plan's options of the stage, and its live objects: for a source "source",
-            for callables "retry", for `fan_out` "by", for a window "size_of", for `to_channel`
-            "channel", for what takes failures "takes", for `dead_letter` "path".
+            and "read", the channels it takes items from, for callables "retry", for `fan_out`
+            "by", for a window "size_of", for what sends into one "channel", for what takes
+            failures "takes", for `dead_letter` "path".
     """
 
     kind: Kind

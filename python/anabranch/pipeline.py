@@ -139,10 +139,12 @@ class Pipeline(Transforms[T], Stateful[T], Grouping[T], Operators[T], Sinks[T]):
         if clock is not None:
             _check_clock(clock, pipeline=name)
         policy = None
+        allowed = "'sequential', 'parallel', 'none' or a def that takes the undo actions"
         if callable(rollback):
             policy = rollback
-            allowed = "'sequential', 'parallel', 'none' or a def that takes the undo actions"
             check_def(policy, (), argument="rollback", allowed=allowed, pipeline=name)
+        elif rollback not in ("sequential", "parallel", "none"):
+            raise refused("rollback", rollback, allowed, pipeline=name)
         target = None
         if dead_letter is not None:
             target = letters(dead_letter, pipeline=name, stage="dead_letter")
@@ -201,7 +203,8 @@ class Pipeline(Transforms[T], Stateful[T], Grouping[T], Operators[T], Sinks[T]):
         label = name_of(src) if name is None else name
         how = source_kind(src, pipeline=self.name, stage=label)
         options = {"how": how, "label": name_of(src)}
-        return self._extended("source", label, options, live={"source": src})
+        read = (src,) if how == "channel" else ()
+        return self._extended("source", label, options, live={"source": src, "read": read})
 
     def merge(
         self,
@@ -233,6 +236,7 @@ class Pipeline(Transforms[T], Stateful[T], Grouping[T], Operators[T], Sinks[T]):
             [1, 10, 2, 20]
         """
         from anabranch._merge import Merge
+        from anabranch.source import sources_of
 
         given = list(readers) if hasattr(readers, "__iter__") else readers
 
@@ -245,7 +249,8 @@ class Pipeline(Transforms[T], Stateful[T], Grouping[T], Operators[T], Sinks[T]):
         begin()  # checks the arguments
         label = "merge" if name is None else name
         options = {"how": "async", "label": "merge"}
-        live = {"source": None, "fresh": fresh}
+        read = tuple(source.reader for source in sources_of(given, "merge"))
+        live = {"source": None, "fresh": fresh, "read": read}
         return self._extended("source", label, options, live=live)
 
     async def run(self) -> Report[T]:

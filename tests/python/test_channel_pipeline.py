@@ -177,6 +177,25 @@ def test_w8_what_is_no_channel_is_refused():
         ab.Pipeline("p").source([1]).to_channel(ab.Channel(), close=1)
 
 
+ROUND = {
+    "to_channel": lambda it: ab.Pipeline("p").source(it).map(str).to_channel(it, close=False),
+    "merge": lambda it: ab.Pipeline("p").merge([ab.Channel(1), ab.Source(it)]).to_channel(it),
+    "target": lambda it: ab.Pipeline("p").source(it).dead_letter(it),
+    "dead_letter": lambda it: ab.Pipeline("p", dead_letter=it).source(it),
+    "lanes": lambda it: ab.Pipeline("p").source(it).to_channel(it),
+}
+
+
+@pytest.mark.parametrize("way", ROUND)
+def test_f12_no_channel_is_both_read_and_sent_into(way):
+    channel = ab.PriorityChannel(1, lanes=2) if way == "lanes" else ab.Channel(1)
+    with pytest.raises(ab.ConfigError, match="another channel than the pipeline reads") as caught:
+        ROUND[way](channel)
+    argument = way if way in ("target", "dead_letter") else "channel"
+    assert (caught.value.pipeline, caught.value.argument) == ("p", argument)
+    assert caught.value.value is channel
+
+
 @every_driver
 def test_f12_the_channel_gets_everything_and_then_the_end(driver):
     channel = ab.Channel(2000)

@@ -237,8 +237,9 @@ def test_c13_none_must_be_spelled_out_and_is_told(driver):
     assert ran == ["close"]
     assert (report.skipped, report.compensated, report.stuck) == (1, 0, 0)
     assert [action.outcome for action in report.compensations] == ["skipped"]
-    with pytest.raises(ab.ConfigError, match="rollback"):
-        ab.Pipeline("p", rollback=None)
+    for other in (None, "x"):
+        with pytest.raises(ab.ConfigError, match=r"rollback must be .* 'none' or a def that takes"):
+            ab.Pipeline("p", rollback=other)
 
 
 @every_driver
