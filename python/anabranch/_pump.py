@@ -6,6 +6,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
+from anabranch._workers import is_stepped
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Callable
 
@@ -76,13 +78,13 @@ class Pump:
                 error = asyncio.CancelledError("the source was cancelled")
         except (KeyboardInterrupt, SystemExit) as fatal:
             self._interrupted(fatal)
-        except GeneratorExit:
-            # The loop was closed under the run, which says so itself.
-            raise
-        except BaseException as failure:  # noqa: BLE001 - it becomes a failure
+        except BaseException as failure:
+            if isinstance(failure, GeneratorExit) and not is_stepped(self.task):
+                # The loop was closed under the run, which says so itself.
+                raise
             error = failure
         finally:
-            if not self._loop.is_closed():
+            if is_stepped(self.task):
                 await _aclose(iterator)
             run.source_ended(error)
             self._kick()

@@ -12,7 +12,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from anabranch._pump import Pump
-from anabranch._workers import Crew
+from anabranch._workers import Crew, is_stepped
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Iterable, Sequence
@@ -271,6 +271,8 @@ class Tasks:
             crew.cancel()
 
     async def _await(self, job: _core.Job) -> None:
+        me = asyncio.current_task()
+        assert me is not None  # noqa: S101 - for the type: a coroutine of a task
         limit = asyncio.timeout(job.timeout)
         try:
             awaitable = job.awaitable()
@@ -279,13 +281,12 @@ class Tasks:
         except (KeyboardInterrupt, SystemExit) as error:
             job.failed(error)
             self._interrupted(error)
-        except GeneratorExit:
-            job.failed(asyncio.CancelledError("the event loop was closed"))
-            raise
-        except BaseException as error:  # noqa: BLE001 - it becomes a failure
-            task = asyncio.current_task()
+        except BaseException as error:
+            if isinstance(error, GeneratorExit) and not is_stepped(me):
+                job.failed(asyncio.CancelledError("the event loop was closed"))
+                raise
             # Of our own cancellation; if there is another one, that comes first.
-            if job.was_cancelled() and task is not None and task.uncancel():
+            if job.was_cancelled() and me.uncancel():
                 job.acquit()
             overran = job.overran() if limit.expired() else None
             if overran is None:

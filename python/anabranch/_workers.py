@@ -18,6 +18,19 @@ if TYPE_CHECKING:
 
     from anabranch._weave import Woven
 
+
+def is_stepped(task: asyncio.Task[None]) -> bool:
+    """Return whether its loop runs a task now, and not somebody who closes its coroutine.
+
+    A GeneratorExit comes of closing it, under a loop that is gone, and is not to be swallowed; one
+    that the loop has stepped into was raised by a callable, and is an error like any other.
+    """
+    try:
+        return asyncio.current_task() is task
+    except RuntimeError:
+        return False
+
+
 # Workers roused at once, at most: enough to fill any crew within a few turns of the loop.
 _MOST_AT_ONCE = 64
 
@@ -200,10 +213,10 @@ class Crew:
                     feed.failed(error)
                     self._interrupted(error)
                     return
-                except GeneratorExit:
-                    feed.failed(asyncio.CancelledError("the event loop was closed"))
-                    raise
-                except BaseException as error:  # noqa: BLE001 - it becomes a failure
+                except BaseException as error:
+                    if isinstance(error, GeneratorExit) and not is_stepped(me):
+                        feed.failed(asyncio.CancelledError("the event loop was closed"))
+                        raise
                     if not self._fail(feed, me, error):
                         return
                     continue

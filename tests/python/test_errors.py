@@ -284,6 +284,43 @@ def test_e4_it_is_not_tried_again(driver, kind, fatal):
     assert attempts == [1]
 
 
+@every_way
+def test_e4_a_generator_exit_is_an_exception_like_any_other(driver, kind, capfd):
+    def sink(unit, ctx):
+        raise GeneratorExit(unit)
+
+    report = balanced(go(with_sink(ab.Pipeline("p").source([1, 2]), kind, sink), driver))
+    assert (report.outcome, report.codes) == ("completed", {"GeneratorExit": 2})
+    assert [str(failure.error) for failure in report.failures] == ["1", "2"]
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@every_driver
+def test_e4_so_it_is_where_a_coroutine_of_a_def_raises_it(driver, capfd):
+    async def raises(n):
+        await asyncio.sleep(0)
+        raise GeneratorExit(n)
+
+    def sink(n):
+        return raises(n)
+
+    report = balanced(go(ab.Pipeline("p").source([1]).for_each(sink), driver))
+    assert report.codes == {"GeneratorExit": 1}
+    assert not capfd.readouterr().err
+
+
+@every_driver
+def test_e4_one_of_an_async_source_is_no_end_of_it(driver, capfd):
+    async def source():
+        yield 1
+        raise GeneratorExit("out")
+
+    report = balanced(go(ab.Pipeline("p").source(source()).collect(), driver))
+    assert (report.outcome, report.items, report.received) == ("failed", [1], 1)
+    assert isinstance(report.failures[-1].error, GeneratorExit)
+    assert "Traceback" not in capfd.readouterr().err
+
+
 class Raises:
     """An item that ends the process when it is looked at in one way or another."""
 
