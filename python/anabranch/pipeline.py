@@ -182,10 +182,15 @@ class Pipeline(Transforms[T], Stateful[T], Grouping[T], Operators[T], Sinks[T]):
 
         The native sources are `tcp_lines`, `tcp_client` and `tail`.
 
-        Items are taken as fast as the stages let through, no faster. A generator is closed on
-        every way out; a Channel is not: what was not taken stays inside for others. A source that
-        raises, or a Channel that was closed with an error, ends the run: what it gave before goes
-        on to the end, and the outcome is "failed".
+        Items are taken as fast as the stages let through, no faster, but ahead of those who handle
+        them: up to 1000 wait in front of a handler, behind `fan_out` as many as its `capacity` says
+        per branch, and beside them what is taken at once, some 250, and of an async source as many
+        again. Of a Channel that others read, too, a pipeline so takes more than it works on. What
+        was taken and not begun when the run is aborted is counted as `left`, and not put back.
+
+        A generator is closed on every way out; a Channel is not: what was not taken stays inside
+        for others. A source that raises, or a Channel that was closed with an error, ends the run:
+        what it gave before goes on to the end, and the outcome is "failed".
 
         Args:
             src: The source. A list or a tuple must not change while the pipeline runs.
