@@ -3,9 +3,9 @@
 -- fragments at the beginning.
 
 -- Not now(), which stands still within a transaction, and may be earlier than the commit that woke
--- a worker.
+-- a worker. A query of its own is evaluated once a statement, not for every row.
 -- fragment now
-cast(extract(epoch from statement_timestamp()) * 1000 as bigint)
+(select cast(extract(epoch from statement_timestamp()) * 1000 as bigint))
 
 -- A message as the reader of rows expects it.
 -- fragment row
@@ -33,7 +33,9 @@ m.id, m.topic, m.body, m.format, m.headers, m.correlation_id, m.traceparent, m.o
         m.waiting, array(select jsonb_array_elements_text(cast(:by as jsonb)))))
 
 -- In each `:given` is a JSON array of arrays: id, owner, claims, and what else there is to know.
--- Only what is held so is changed.
+-- Only what is held so is changed. It says nothing of the state: what has ended has no owner, and by
+-- an index on the state, which statistics of an empty table recommend, each ack would read all that
+-- is ready.
 -- fragment held
 (
     select cast(v ->> 0 as bigint) as id, cast(v ->> 1 as bigint) as owner,
@@ -41,7 +43,7 @@ m.id, m.topic, m.body, m.format, m.headers, m.correlation_id, m.traceparent, m.o
     from jsonb_array_elements(cast(:given as jsonb)) v
   ) g
 where m.id = g.id and m.owner = g.owner and m.claims = g.claims
-  and m.state = 0 and m.leased_until > {now}
+  and m.leased_until > {now}
 
 -- statement has_meta
 select 1 where to_regclass('{tables}meta') is not null
@@ -139,14 +141,15 @@ returning id, dedupe_key
 -- statement dedupe_forget
 delete from {tables}dedupe where key = :dedupe_key and message_id = :id
 
--- One range of the index for each priority: none is read for another's sake.
+-- One range of the index for each priority: none is read for another's sake. What was locked is found
+-- again by its place, which is quicker than by its id, and cannot change while it is locked.
 -- statement claim
 update {tables}message m
 set owner = :owner, leased_until = {now} + cast(:lease as bigint), attempt = m.attempt + 1,
   claims = m.claims + 1
 from (
-  select c.id from generate_series(9, 0, -1) p cross join lateral (
-    select m.id from {tables}message m
+  select c.place from generate_series(9, 0, -1) p cross join lateral (
+    select m.ctid as place from {tables}message m
     where m.state = 0 and m.priority = p and m.due_at <= {now}
       and {wanted}
       and {claimable}
@@ -154,7 +157,7 @@ from (
     for update skip locked
   ) c limit :limit
 ) picked
-where m.id = picked.id
+where m.ctid = picked.place
 returning {row}
 
 -- statement peek
