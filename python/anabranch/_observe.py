@@ -13,14 +13,19 @@ import logging
 import os
 import sys
 from pathlib import Path, PurePath
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from anabranch import _core, _outbox_shown
 from anabranch.errors import refused
 
+if TYPE_CHECKING:
+    from ipaddress import IPv4Address, IPv6Address
+
 _VARIABLE: Final = "ANABRANCH_OBSERVE"
 _WORDS: Final = ("auto", "ro", "off")
 _CONTROL: Final = "+control"
+# Nobody opens a port to the network by a slip of the pen.
+_REMOTE: Final = "+remote"
 
 _logger = logging.getLogger("anabranch")
 
@@ -43,14 +48,16 @@ def checked(observe: object, *, pipeline: object) -> str:
     text = str(observe) if isinstance(observe, (str, PurePath)) else None
     if text and "\0" not in text:
         if text.startswith("tcp:"):
-            if _address(text) is not None:
+            address = _address(text)
+            if address is not None and (_is_local(address) or _REMOTE in text):
                 return text
         elif text in _WORDS or "/" in text:
             return text
     name = pipeline if isinstance(pipeline, str) else None
     allowed = (
-        '"auto", "ro", "off", a path with a "/" in it, "tcp:ADDRESS:PORT" or '
-        f'"tcp:ADDRESS:PORT{_CONTROL}"'
+        '"auto", "ro", "off", a path with a "/" in it, or "tcp:ADDRESS:PORT", with '
+        f'"{_CONTROL}" behind it to be steered there, too, and "{_REMOTE}" if the address is none '
+        "of this machine's own (better is ssh -L to the socket)"
     )
     raise refused("observe", observe, allowed, pipeline=name)
 
@@ -83,7 +90,7 @@ def opened(observe: str, *, virtual: bool = False) -> tuple[_core.Monitor | None
 def _open_at(place: str) -> None:
     tcp = _address(place)
     path = None if place == "auto" or tcp is not None else place
-    control = tcp is None or place.endswith(_CONTROL)
+    control = tcp is None or _CONTROL in place
     try:
         monitor = _core.Monitor(_name(), path=path, tcp=tcp, control=control)
     except OSError as error:
@@ -110,10 +117,27 @@ def _warn(place: str, why: str) -> None:
 
 def _address(text: str) -> str | None:
     """Return the address in `tcp:ADDRESS:PORT`, None if `text` is no such thing."""
-    address = text.removeprefix("tcp:").removesuffix(_CONTROL)
-    host, _, port = address.rpartition(":")
+    kind, _, rest = text.partition(":")
+    address, *options = rest.split("+")
+    port = address.rpartition(":")[2]
     number = port.isascii() and port.isdigit() and int(port) <= 65_535  # noqa: PLR2004 - ports
-    return address if text.startswith("tcp:") and host and number else None
+    known = set(options) <= {_CONTROL[1:], _REMOTE[1:]}
+    return address if kind == "tcp" and _host(address) and number and known else None
+
+
+def _host(address: str) -> IPv4Address | IPv6Address | None:
+    from ipaddress import ip_address
+
+    try:
+        return ip_address(address.rpartition(":")[0].strip("[]"))
+    except ValueError:
+        return None
+
+
+def _is_local(address: str) -> bool:
+    """Whether nobody reaches an address but from this machine."""
+    host = _host(address)
+    return host is None or host.is_loopback
 
 
 def _name() -> str:

@@ -93,7 +93,8 @@ class Pipeline(Transforms[T], Stateful[T], Grouping[T], Operators[T], Sinks[T]):
             `anabranch.attach`, and steer it. "auto": this user, unless the environment variable
             `ANABRANCH_OBSERVE` says otherwise; "ro": this user, and only look; "off": nobody. A
             path: this user, at a socket there. "tcp:127.0.0.1:0": whoever has the token, which
-            stands in a file that only this user can read, and only look; see the README. What goes
+            stands in a file that only this user can read, and only look ("+control" behind it lets
+            him steer, "+remote" lets an address be one that other machines reach). What goes
             wrong with it is logged, once, and the pipeline runs all the same. With a virtual clock
             nobody looks.
 

@@ -646,12 +646,33 @@ def test_over_tcp_a_token_is_needed(directory, control):
 
 @pytest.mark.parametrize(
     "observe",
-    ["", "on", 7, None, "tcp:", "tcp:localhost", "tcp::1", "tcp:127.0.0.1:70000", "a\0/b"],
+    [
+        *("", "on", 7, None, "a\0/b"),
+        *("tcp:", "tcp:localhost", "tcp:localhost:80", "tcp::1", "tcp:127.0.0.1:70000"),
+        *("tcp:127.0.0.1:0+all", "tcp:0.0.0.0:0", "tcp:10.1.2.3:80+control", "tcp:[::]:0"),
+    ],
 )
 def test_a_wrong_observe_is_found_while_building(observe):
     with pytest.raises(anabranch.ConfigError, match=r"pipeline 'p'.*observe must be") as caught:
         anabranch.Pipeline("p", observe=observe)
     assert caught.value.argument == "observe"
+
+
+@pytest.mark.parametrize("observe", ["tcp:0.0.0.0:0+remote", "tcp:[::1]:0", "tcp:127.0.0.2:0"])
+def test_dashboard_2_the_network_is_let_in_only_if_it_is_said_twice(observe):
+    """A port that others reach is not opened by a slip: see also the test before."""
+    assert anabranch.Pipeline("p", observe=observe)
+
+
+def test_dashboard_2_a_port_for_the_network_is_opened(directory):
+    place = "tcp:0.0.0.0:0+control+remote"
+    with running(ENDLESS + f"    OPTIONS['observe'] = {place!r}\n" + RUN):
+        (marker,) = directory.glob("*.json")
+        (file,) = directory.glob("*.token")
+        at = json.loads(marker.read_text())["at"]
+        assert at.startswith("tcp:0.0.0.0:")
+        with Looker(at, token=file.read_text()) as looker:
+            assert "control" in looker.welcome["caps"]
 
 
 def test_with_a_virtual_clock_nobody_looks(directory):
