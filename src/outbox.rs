@@ -11,7 +11,7 @@
 
 mod script;
 
-use anabranch_core::outbox::MOST_ERRORS;
+use anabranch_core::outbox::{JOIN_KEPT, MOST_ERRORS};
 pub use script::{Migration, Script};
 
 /// The version of the tables this build works on.
@@ -52,7 +52,7 @@ impl Dialect {
                 include_str!("outbox/statements/sqlite.sql"),
             ),
         };
-        let most_errors = MOST_ERRORS.to_string();
+        let (most_errors, join_kept) = (MOST_ERRORS.to_string(), JOIN_KEPT.to_string());
         let (tables, channel) = match schema {
             Some(schema) => (
                 format!("\"{schema}\".{prefix}"),
@@ -74,6 +74,7 @@ impl Dialect {
                 ("tables", &tables),
                 ("channel", &channel),
                 ("most_errors", &most_errors),
+                ("join_kept", &join_kept),
             ],
         )
     }

@@ -65,6 +65,11 @@ class Delivery(Message):
         self.task: asyncio.Task[Any] | None = None
 
     @property
+    def subscriber(self) -> str:
+        """Whose it is to handle."""
+        return self.lane.name
+
+    @property
     def attempt(self) -> int:
         """The number of this attempt at this subscriber."""
         return self._attempt

@@ -40,6 +40,7 @@ class Options(TypedDict, total=False):
     delay: float | timedelta
     due: datetime | None
     ttl: float | timedelta | None
+    join: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class Draft:
         delay: Seconds until it may be handled.
         due: When it may be handled, instead of `delay`; with a time zone.
         ttl: Seconds after which nobody wants it any more; None: never.
+        join: The join it is a member of; see `Outbox.join`.
 
     Raises:
         ConfigError: One of them is not allowed.
@@ -83,6 +85,7 @@ class Draft:
     delay: float | timedelta = _AT_ONCE
     due: datetime | None = None
     ttl: float | timedelta | None = None
+    join: int | None = None
 
     def __post_init__(self) -> None:
         topic = self.topic
@@ -104,6 +107,7 @@ class Draft:
             and self.traceparent is None
             and self.due is None
             and self.ttl is None
+            and self.join is None
             and self.delay is _AT_ONCE
             and self.priority is _USUAL
         )
@@ -127,6 +131,9 @@ class Draft:
             milliseconds("ttl", self.ttl, subject=_SUBJECT, positive=True)
         if self.due is not None:
             _check_due(self.due, self.delay)
+        if self.join is not None and (type(self.join) is not int or self.join < 1):
+            allowed = "a join's id, from outbox.join(), or None"
+            raise refused("join", self.join, allowed, subject=_SUBJECT)
 
     def written(self, most: int) -> dict[str, Any]:
         """Make what a store is given; `most` is how many bytes a payload may have."""
@@ -148,6 +155,7 @@ class Draft:
             "priority": self.priority,
             "due": None if self.due is None else round(self.due.timestamp() * 1000),
             "delay": milliseconds("delay", self.delay, subject=_SUBJECT) if self.delay else 0,
+            "join": self.join,
             "ttl": None
             if self.ttl is None
             else milliseconds("ttl", self.ttl, subject=_SUBJECT, positive=True),

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import TYPE_CHECKING, Self
 
 from anabranch import _core
 from anabranch._outbox_draft import digest
+from anabranch._outbox_members import check_members, members_of, sorted_members
 from anabranch._outbox_store import ANY, Claimed, Reaped, Wanted, check_duplicate
 from anabranch.errors import ClosedError, refused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from types import TracebackType
 
+    from anabranch._outbox_members import NewJoin
     from anabranch._outbox_store import Division, Receipt, Row, Settings, Written
 
 
@@ -55,8 +58,65 @@ class MemoryStore:
         self._core.insert(given, self._now())
 
     def retract(self, message: int) -> bool:
-        with self.writing:
+        with self.writing, self._told():
             return self._core.retract(message, self._now())
+
+    def join(self, join: NewJoin) -> int:
+        with Transaction(self) as transaction:
+            return transaction.join(join)
+
+    def attach(self, join: int, messages: list[int]) -> None:
+        with Transaction(self) as transaction:
+            transaction.attach(join, messages)
+
+    def cancel_join(self, join: int) -> bool:
+        with self.writing:
+            return self._core.cancel_join(join, self._now())
+
+    def joins(self, after: int, limit: int) -> list[Row]:
+        return self._core.joins(after, limit, self._now())
+
+    def reserve_join(self) -> int:
+        return self._core.reserve_join()
+
+    def known_join(self, join: int) -> tuple[int, int] | None:
+        """Return how many members a join expects, and how many it has."""
+        return self._core.join_known(join)
+
+    def last(self) -> int:
+        """Return the id of the last message."""
+        return self._core.last()
+
+    def join_states(self, messages: list[int]) -> list[tuple[int, int, int | None]]:
+        return self._core.join_states(messages)
+
+    def new_members(self, join: int, messages: list[int]) -> list[int]:
+        return self._core.join_new(join, messages)
+
+    def settle(
+        self,
+        joins: Mapping[int, NewJoin],
+        members: Mapping[int, list[int]],
+        retracted: list[int],
+        cancelled: list[int],
+    ) -> None:
+        """Write what a transaction has done to joins."""
+        now = self._now()
+        for id_, join in joins.items():
+            self._core.insert_join(id_, *join, now)
+        for id_, messages in members.items():
+            self._core.attach(id_, messages, retracted, now)
+        for id_ in cancelled:
+            self._core.cancel_join(id_, now)
+
+    def has_seen(self, key: str) -> bool:
+        return self._core.has_seen(key, self._now())
+
+    def see(self, keys: Mapping[str, int]) -> None:
+        """Note what was handled, and for how long that is known."""
+        now = self._now()
+        for key, keep in keys.items():
+            self._core.see(key, now + keep)
 
     def owner(self) -> int:
         return self._core.owner()
@@ -71,16 +131,19 @@ class MemoryStore:
         return self._core.peek(limit, self._settings.skip, self._now())
 
     def ack(self, receipts: Sequence[Receipt]) -> list[int]:
-        return self._core.ack(receipts, self._settings.archive, self._now())
+        with self._told():
+            return self._core.ack(receipts, self._settings.archive, self._now())
 
     def abandon(self, given: Sequence[tuple[int, int, int, int, str | None]]) -> list[int]:
         return self._core.abandon(given, self._now())
 
     def fail(self, given: Sequence[tuple[int, int, int, str]]) -> list[int]:
-        return self._core.fail(given, self._now())
+        with self._told():
+            return self._core.fail(given, self._now())
 
     def divide(self, given: Sequence[Division]) -> list[int]:
-        return self._core.divide(given, self._now())
+        with self._told():
+            return self._core.divide(given, self._now())
 
     def release(self, receipts: Sequence[Receipt]) -> list[int]:
         return self._core.release(receipts, self._now())
@@ -89,7 +152,8 @@ class MemoryStore:
         return self._core.extend(receipts, lease, self._now())
 
     def reap(self) -> Reaped:
-        return Reaped(*self._core.reap(self._now()))
+        with self._told():
+            return Reaped(*self._core.reap(self._now()))
 
     def subscribe(self, subscriber: str, patterns: list[str]) -> None:
         self._core.subscribe(subscriber, patterns)
@@ -124,10 +188,25 @@ class MemoryStore:
         self._listeners.append(heard)
         return lambda: self._listeners.remove(heard)
 
+    @contextlib.contextmanager
+    def _told(self) -> Generator[None]:
+        """Tell of the messages that follow when members of a join end."""
+        before = self._core.last()
+        yield
+        if self._core.last() > before:
+            self.tell()
+
     def tell(self) -> None:
-        """A transaction was committed."""
+        """There may be new messages."""
         for heard in self._listeners:
             heard()
+
+    def check_own(self, transaction: object, subject: str) -> Transaction:
+        """Return a transaction of this store, or raise a ConfigError."""
+        if not isinstance(transaction, Transaction) or not transaction.is_of(self):
+            allowed = "a transaction of this outbox, from outbox.transaction()"
+            raise refused("conn", transaction, allowed, subject=subject)
+        return transaction
 
     def close(self) -> None:
         """Nothing to let go of."""
@@ -141,9 +220,17 @@ class Transaction:
 
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
+        self._forget()
+        self._open = False
+
+    def _forget(self) -> None:
         self._rows: list[tuple[int, Written, bytes | None]] = []
         self._dedupes: dict[str, tuple[int, bytes]] = {}
-        self._open = False
+        self._seen: dict[str, int] = {}
+        self._joins: dict[int, NewJoin] = {}
+        self._members: dict[int, list[int]] = {}
+        self._cancelled: list[int] = []
+        self._retracted: list[int] = []
 
     def __enter__(self) -> Self:
         self._store.writing.__enter__()
@@ -160,8 +247,10 @@ class Transaction:
         try:
             if kind is None:
                 self._store.insert(self._rows)
+                self._store.settle(self._joins, self._members, self._retracted, self._cancelled)
+                self._store.see(self._seen)
         finally:
-            self._rows, self._dedupes = [], {}
+            self._forget()
             self._store.writing.__exit__(kind, error, trace)
         if kind is None:
             self._store.tell()
@@ -170,9 +259,11 @@ class Transaction:
         return self._store is store
 
     def write(self, rows: Sequence[Written]) -> list[int]:
-        if not self._open:
-            raise ClosedError("this transaction of an outbox in memory is over: begin another")
-        return [self._write(row) for row in rows]
+        self._check_open()
+        ids = [self._write(row) for row in rows]
+        for join, members in members_of(rows, ids).items():
+            self.attach(join, members)
+        return ids
 
     def _write(self, row: Written) -> int:
         key = row["dedupe_key"]
@@ -189,10 +280,53 @@ class Transaction:
         self._rows.append((message, row, said))
         return message
 
-    def retract(self, message: int) -> bool:
+    def join(self, join: NewJoin) -> int:
+        self._check_open()
+        id_ = self._store.reserve_join()
+        self._joins[id_] = join
+        return id_
+
+    def attach(self, join: int, messages: list[int]) -> None:
+        self._check_open()
+        mine = self._members.get(join, [])
+        made = self._joins.get(join)
+        found = self._store.known_join(join) if made is None else (made.expected, 0)
+        known = [] if found is None else [(found[0], found[1] + len(mine), self._store.last())]
+        states = self._store.join_states(messages)
+        for other, members in self._members.items():
+            states += [(message, 0, other) for message in messages if message in members]
+        check_members(self._store.label, join, known, messages, states)
+        new = [it for it in self._store.new_members(join, messages) if it not in mine]
+        sorted_members(self._store.label, join, known, new, states)
+        self._members[join] = mine + new
+
+    def cancel_join(self, join: int) -> bool:
+        self._check_open()
+        if join in self._cancelled or (join not in self._joins and not self._is_open(join)):
+            return False
+        self._cancelled.append(join)
+        return True
+
+    def _is_open(self, join: int) -> bool:
+        found = self._store.joins(join - 1, 1)
+        return bool(found) and found[0][0] == join and found[0][7] == 0
+
+    def seen(self, key: str, keep: int) -> bool:
+        """Note that something is handled: whether it was before."""
+        self._check_open()
+        if key in self._seen or self._store.has_seen(key):
+            return True
+        self._seen[key] = keep
+        return False
+
+    def _check_open(self) -> None:
         if not self._open:
             raise ClosedError("this transaction of an outbox in memory is over: begin another")
+
+    def retract(self, message: int) -> bool:
+        self._check_open()
         kept = [row for row in self._rows if row[0] != message]
+        self._retracted.append(message)
         if len(kept) == len(self._rows):
             allowed = "a message of this transaction; take others back with outbox.retract(id)"
             raise refused("message", message, allowed, subject="retract")

@@ -61,6 +61,11 @@ class Message:
         return self._tenant
 
     @property
+    def subscriber(self) -> str | None:
+        """Whose it is to handle; None: it was claimed without a worker."""
+        return None
+
+    @property
     def store(self) -> str:
         """The outbox it is from: its URL without the password, or "memory"."""
         return self._store
@@ -158,6 +163,11 @@ class Message:
         """The latest failed attempts, ten at most, oldest first."""
         errors = json.loads(self._row[16]) if self._row[16] else ()
         return tuple(FailedAttempt(attempt, _time(at), error) for attempt, at, error in errors)
+
+    @property
+    def join(self) -> int | None:
+        """The join that waits for it; see `Outbox.join`."""
+        return None if self._row[23] is None else int(self._row[23])
 
     @property
     def leased_until(self) -> datetime | None:

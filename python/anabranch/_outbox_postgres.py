@@ -22,6 +22,7 @@ from anabranch.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
 
+    from anabranch._outbox_members import NewJoin
     from anabranch._outbox_store import Division, Receipt, Row, Settings, Written
 
 # Seconds to wait for the database to answer a connect.
@@ -159,12 +160,27 @@ class PostgresStore(PostgresWriting):
         with self._transaction() as cursor:
             return run(cursor, self._retract(message))
 
+    def join(self, join: NewJoin) -> int:
+        with self._transaction() as cursor:
+            return run(cursor, self._join(join))
+
+    def attach(self, join: int, messages: list[int]) -> None:
+        with self._transaction() as cursor:
+            run(cursor, self._attach(join, messages))
+
+    def cancel_join(self, join: int) -> bool:
+        with self._transaction() as cursor:
+            return run(cursor, self._cancel_join(join))
+
+    def joins(self, after: int, limit: int) -> list[Row]:
+        return self._all("joins", {"after": after, "limit": limit})
+
     def owner(self) -> int:
         number: int = self._all("owner", {})[0][0]
         return number
 
     def claim(self, owner: int, limit: int, lease: int, wanted: Wanted = ANY) -> Claimed:
-        given = {
+        given: dict[str, Any] = {
             "owner": owner,
             "limit": limit,
             "lease": lease,
@@ -175,8 +191,12 @@ class PostgresStore(PostgresWriting):
         with self._own() as cursor:
             rows = cursor.execute(by_percent(self._sql["claim"]), given).fetchall()
             # Whoever has come since then hears only of what was enqueued since then.
-            version = cursor.execute(self._sql["subscribers_version"]).fetchone()
-        return Claimed(version[0], urgent_first(rows))
+            version, overdue = cursor.execute(self._sql["subscribers_version"]).fetchone()
+            if overdue:
+                cursor.execute(self._sql["join_overdue"])
+                given["limit"] = limit - len(rows)
+                rows += cursor.execute(by_percent(self._sql["claim"]), given).fetchall()
+        return Claimed(version, urgent_first(rows))
 
     def peek(self, limit: int) -> list[Row]:
         return urgent_first(self._all("peek", {"limit": limit, "skip": int(self._settings.skip)}))
@@ -202,7 +222,9 @@ class PostgresStore(PostgresWriting):
     def reap(self) -> Reaped:
         leases = self._count("reap_leases", {})
         expired = self._count("reap_expired", {})
-        self._count("reap_dedupes", {})
+        self._all("join_overdue", {})
+        for name in ("dedupes", "inbox", "joins"):
+            self._count(f"reap_{name}", {})
         return Reaped(leases, expired)
 
     # -- subscribers

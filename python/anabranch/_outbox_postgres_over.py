@@ -7,21 +7,27 @@ asyncpg, and SQLAlchemy 2 (Connection, Session, and their async kinds) over one 
 from __future__ import annotations
 
 import functools
+import json
 import re
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from anabranch._outbox_draft import digest
+from anabranch._outbox_members import check_members, members_of, sorted_members
 from anabranch._outbox_store import COLUMNS, check_duplicate
-from anabranch.errors import ConfigError, SchemaMismatch, refused
+from anabranch.errors import ConfigError, RetryLater, SchemaMismatch, refused
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Generator, Mapping, Sequence
 
+    from anabranch._outbox_members import NewJoin
     from anabranch._outbox_store import Settings, Written
 
 T = TypeVar("T")
 # One statement and its parameters; sent back: its rows.
 Steps: TypeAlias = "Generator[tuple[str, Mapping[str, Any]], list[Any], T]"
+
+# Seconds until what another transaction is at work on is looked at again.
+_A_MOMENT: Final = 1.0
 
 _NAMED: Final = re.compile(r"(?<![:\w]):([a-z_]+)")
 
@@ -60,6 +66,22 @@ class PostgresWriting:
     def retract_over(self, connection: object, message: int) -> object:
         """Take a message back over a caller's connection."""
         return self._over(connection, self._retract(message))
+
+    def seen_over(self, connection: object, key: str, keep: int) -> object:
+        """Note over a caller's connection that something is handled: whether it was before."""
+        return self._over(connection, self._see(key, keep))
+
+    def join_over(self, connection: object, join: NewJoin) -> object:
+        """Write a join over a caller's connection: its id."""
+        return self._over(connection, self._join(join))
+
+    def attach_over(self, connection: object, join: int, messages: list[int]) -> object:
+        """Make messages members of a join over a caller's connection."""
+        return self._over(connection, self._attach(join, messages))
+
+    def cancel_join_over(self, connection: object, join: int) -> object:
+        """End a join over a caller's connection: whether it was open."""
+        return self._over(connection, self._cancel_join(join))
 
     def _over(self, connection: Any, steps: Steps[T]) -> T | Coroutine[Any, Any, T]:  # noqa: ANN401 - of any driver
         kinds = {f"{it.__module__.split('.')[0]}.{it.__name__}" for it in type(connection).__mro__}
@@ -183,6 +205,12 @@ class PostgresWriting:
     # What is written.
 
     def _write(self, rows: Sequence[Written]) -> Steps[list[int]]:
+        ids = yield from self._write_all(rows)
+        for join, members in members_of(rows, ids).items():
+            yield from self._attach(join, members)
+        return ids
+
+    def _write_all(self, rows: Sequence[Written]) -> Steps[list[int]]:
         if len(rows) > 1 and not any(row["dedupe_key"] for row in rows):
             columns = {name: [row[name] for row in rows] for name in COLUMNS}
             written = yield self._sql["enqueue_many"], columns
@@ -217,6 +245,40 @@ class PostgresWriting:
             # Its key goes with it: whoever enqueues it again means it.
             yield self._sql["dedupe_forget"], {"id": message, "dedupe_key": gone[0][1]}
         return bool(gone)
+
+    def _see(self, key: str, keep: int) -> Steps[bool]:
+        [(is_free, is_new)] = yield self._sql["inbox_see"], {"key": key, "keep": keep}
+        if not is_free:
+            later = RetryLater(_A_MOMENT)
+            later.add_note(f"outbox {self.label}: another transaction is at work on {key!r}")
+            raise later
+        return not is_new
+
+    # Joins.
+
+    def _join(self, join: NewJoin) -> Steps[int]:
+        [(id_,)] = yield self._sql["join_create"], join.columns()
+        for follow in join.follows(id_):
+            yield self._sql["join_follow"], follow
+        written: int = id_
+        return written
+
+    def _attach(self, join: int, messages: list[int]) -> Steps[None]:
+        # Messages before joins, as acks lock them.
+        states = yield self._sql["join_states"], {"ids": json.dumps(messages)}
+        known = yield self._sql["join_known"], {"join": join}
+        check_members(self.label, join, known, messages, states)
+        new = yield self._sql["join_members"], {"join": join, "ids": json.dumps(messages)}
+        came = sorted_members(self.label, join, known, [row[0] for row in new], states)
+        if came.open:
+            yield self._sql["join_mark"], {"join": join, "ids": json.dumps(came.open)}
+        if came.done or came.failed:
+            given = {"join": join, "done": came.done, "failed": came.failed}
+            yield self._sql["join_tally"], given
+
+    def _cancel_join(self, join: int) -> Steps[bool]:
+        cancelled = yield self._sql["join_cancel"], {"join": join}
+        return bool(cancelled)
 
 
 def run(cursor: Any, steps: Steps[T]) -> T:  # noqa: ANN401 - psycopg's

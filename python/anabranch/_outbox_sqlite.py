@@ -27,6 +27,7 @@ from anabranch.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
 
+    from anabranch._outbox_members import NewJoin
     from anabranch._outbox_store import (
         Division,
         Receipt,
@@ -156,12 +157,27 @@ class SqliteStore(SqliteWriting):
         with self._own() as cursor:
             return run(cursor, self._retract(message))
 
+    def join(self, join: NewJoin) -> int:
+        with self._own() as cursor:
+            return run(cursor, self._join(join))
+
+    def attach(self, join: int, messages: list[int]) -> None:
+        with self._own() as cursor:
+            run(cursor, self._attach(join, messages))
+
+    def cancel_join(self, join: int) -> bool:
+        with self._own() as cursor:
+            return run(cursor, self._cancel_join(join))
+
+    def joins(self, after: int, limit: int) -> list[Row]:
+        return self._one("joins", {"after": after, "limit": limit}, writes=False)
+
     def owner(self) -> int:
         number: int = self._one("owner", {})[0][0]
         return number
 
     def claim(self, owner: int, limit: int, lease: int, wanted: Wanted = ANY) -> Claimed:
-        given = {
+        given: dict[str, Any] = {
             "owner": owner,
             "limit": limit,
             "lease": lease,
@@ -171,8 +187,12 @@ class SqliteStore(SqliteWriting):
         }
         with self._own() as cursor:
             rows = cursor.execute(self._sql["claim"], timed(given)).fetchall()
-            version = cursor.execute(self._sql["subscribers_version"]).fetchone()
-        return Claimed(version[0], urgent_first(rows))
+            state = cursor.execute(self._sql["subscribers_version"], timed({})).fetchone()
+            if state[1]:
+                run(cursor, self._expire())
+                given["limit"] = limit - len(rows)
+                rows += cursor.execute(self._sql["claim"], timed(given)).fetchall()
+        return Claimed(state[0], urgent_first(rows))
 
     def peek(self, limit: int) -> list[Row]:
         given = {"limit": limit, "skip": int(self._settings.skip)}
@@ -186,14 +206,16 @@ class SqliteStore(SqliteWriting):
         return self._ids("abandon", as_json(given))
 
     def fail(self, given: Sequence[tuple[int, int, int, str]]) -> list[int]:
-        return self._ids("fail", as_json(given))
+        with self._own() as cursor:
+            return run(cursor, self._die("fail", as_json(given)))
 
     def divide(self, given: Sequence[Division]) -> list[int]:
         each = [
             (*one[:4], None if one[4] is None else json.dumps(one[4]), *one[5:7], int(one[7]))
             for one in given
         ]
-        return self._ids("divide", as_json(each))
+        with self._own() as cursor:
+            return run(cursor, self._die("divide", as_json(each)))
 
     def release(self, receipts: Sequence[Receipt]) -> list[int]:
         return self._ids("release", as_json(receipts))
@@ -205,8 +227,10 @@ class SqliteStore(SqliteWriting):
         with self._own() as cursor:
             at = timed({})
             leases = cursor.execute(self._sql["reap_leases"], at).rowcount
-            expired = cursor.execute(self._sql["reap_expired"], at).rowcount
-            cursor.execute(self._sql["reap_dedupes"], at)
+            expired = len(run(cursor, self._die("reap_expired", at)))
+            run(cursor, self._expire())
+            for name in ("dedupes", "inbox", "joins", "members", "follow"):
+                cursor.execute(self._sql[f"reap_{name}"], at)
             return Reaped(leases, expired)
 
     def subscribe(self, subscriber: str, patterns: list[str]) -> None:
@@ -228,7 +252,7 @@ class SqliteStore(SqliteWriting):
 
     def subscriptions(self) -> tuple[int, list[tuple[str, str, int]]]:
         with self._own(writes=False) as cursor:
-            version = cursor.execute(self._sql["subscribers_version"]).fetchone()
+            version = cursor.execute(self._sql["subscribers_version"], timed({})).fetchone()
             return version[0], cursor.execute(self._sql["subscriptions"]).fetchall()
 
     def next_in(self) -> int | None:

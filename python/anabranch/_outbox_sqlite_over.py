@@ -8,16 +8,19 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
+from collections import Counter
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from anabranch._outbox_draft import digest
+from anabranch._outbox_members import check_members, members_of, sorted_members
 from anabranch._outbox_store import COLUMNS, check_duplicate
 from anabranch.errors import ConfigError, SchemaMismatch, refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 
+    from anabranch._outbox_members import NewJoin
     from anabranch._outbox_store import Receipt, Settings, Written
 
 T = TypeVar("T")
@@ -44,6 +47,22 @@ class SqliteWriting:
     def retract_over(self, connection: object, message: int) -> object:
         """Take a message back over a caller's connection."""
         return self._over(connection, self._retract(message))
+
+    def seen_over(self, connection: object, key: str, keep: int) -> object:
+        """Note over a caller's connection that something is handled: whether it was before."""
+        return self._over(connection, self._see(key, keep))
+
+    def join_over(self, connection: object, join: NewJoin) -> object:
+        """Write a join over a caller's connection: its id."""
+        return self._over(connection, self._join(join))
+
+    def attach_over(self, connection: object, join: int, messages: list[int]) -> object:
+        """Make messages members of a join over a caller's connection."""
+        return self._over(connection, self._attach(join, messages))
+
+    def cancel_join_over(self, connection: object, join: int) -> object:
+        """End a join over a caller's connection: whether it was open."""
+        return self._over(connection, self._cancel_join(join))
 
     def _over(self, connection: object, steps: Steps[T]) -> T | Coroutine[Any, Any, T]:
         if isinstance(connection, sqlite3.Connection):
@@ -113,6 +132,12 @@ class SqliteWriting:
         return error
 
     def _write(self, rows: Sequence[Written]) -> Steps[list[int]]:
+        ids = yield from self._write_all(rows)
+        for join, members in members_of(rows, ids).items():
+            yield from self._attach(join, members)
+        return ids
+
+    def _write_all(self, rows: Sequence[Written]) -> Steps[list[int]]:
         if len(rows) > 1 and not any(row["dedupe_key"] for row in rows):
             now = _now()
             yield self._sql["enqueue"], [_values(row, now) for row in rows]
@@ -154,20 +179,70 @@ class SqliteWriting:
         if gone:
             # Its key goes with it: whoever enqueues it again means it.
             yield self._sql["dedupe_forget"], {"id": message, "dedupe_key": gone[0][1]}
+            yield from self._tally(gone[0][2], 0, 1)
         return bool(gone)
+
+    def _see(self, key: str, keep: int) -> Steps[bool]:
+        noted = yield self._sql["inbox_see"], timed({"key": key, "keep": keep})
+        return not noted
 
     def _end(self, receipts: Sequence[Receipt]) -> Steps[list[int]]:
         name = "ack_archive" if self._settings.archive else "ack_delete"
         ended = yield self._sql[name], as_json(receipts)
-        counts: dict[str, int] = {}
-        for _, topic in ended:
-            counts[topic] = counts.get(topic, 0) + 1
+        counts = Counter(row[1] for row in ended)
         if counts:
             yield (
                 self._sql["count_done"],
                 [{"topic": topic, "count": count} for topic, count in counts.items()],
             )
+        for join, count in sorted(Counter(row[2] for row in ended if row[2]).items()):
+            yield from self._tally(join, count, 0)
         return sorted(row[0] for row in ended)
+
+    def _die(self, name: str, given: Mapping[str, Any]) -> Steps[list[int]]:
+        """Run what may make messages dead, and count those that are members of joins."""
+        dead = yield self._sql[name], given
+        for join, count in sorted(Counter(row[1] for row in dead if row[1]).items()):
+            yield from self._tally(join, 0, count)
+        return sorted(row[0] for row in dead)
+
+    # Joins.
+
+    def _join(self, join: NewJoin) -> Steps[int]:
+        [(id_,)] = yield self._sql["join_create"], timed(join.columns())
+        for follow in join.follows(id_):
+            yield self._sql["join_follow"], follow
+        written: int = id_
+        return written
+
+    def _attach(self, join: int, messages: list[int]) -> Steps[None]:
+        known = yield self._sql["join_known"], {"join": join}
+        states = yield self._sql["join_states"], {"ids": json.dumps(messages)}
+        check_members(self.label, join, known, messages, states)
+        new = yield self._sql["join_members"], {"join": join, "ids": json.dumps(messages)}
+        came = sorted_members(self.label, join, known, [row[0] for row in new], states)
+        if came.open:
+            yield self._sql["join_mark"], {"join": join, "ids": json.dumps(came.open)}
+        yield from self._tally(join, came.done, came.failed)
+
+    def _tally(self, join: int | None, done: int, failed: int) -> Steps[None]:
+        """Count members that have ended, and let follow what follows."""
+        before = yield self._sql["join_state"], {"join": join}
+        if not before:
+            return
+        given = timed({"join": join, "done": done, "failed": failed})
+        [(state,)] = yield self._sql["join_tally"], given
+        if state and not before[0][0]:
+            outcome = 1 if state == 1 else 2
+            yield self._sql["join_followed"], {**given, "outcome": outcome}
+
+    def _expire(self) -> Steps[None]:
+        for (join,) in (yield self._sql["join_overdue"], timed({})):
+            yield from self._tally(join, 0, 0)
+
+    def _cancel_join(self, join: int) -> Steps[bool]:
+        cancelled = yield self._sql["join_cancel"], timed({"join": join})
+        return bool(cancelled)
 
 
 def _values(row: Written, now: int) -> tuple[Any, ...]:

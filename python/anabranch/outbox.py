@@ -6,6 +6,8 @@ import time
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, cast, overload
 
 from anabranch._outbox_draft import Draft, Options
+from anabranch._outbox_inbox import Inbox
+from anabranch._outbox_joins import Join, Joining
 from anabranch._outbox_memory import MemoryStore, Transaction
 from anabranch._outbox_message import FailedAttempt, Message, Status
 from anabranch._outbox_queue import Queue
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Draft",
     "FailedAttempt",
+    "Join",
     "Message",
     "Outbox",
     "Reaped",
@@ -38,7 +41,7 @@ __all__ = [
 ]
 
 
-class Outbox(Queue):
+class Outbox(Queue, Inbox, Joining):
     """Messages in a database, written together with the data they tell of.
 
     If the transaction that enqueues a message commits, the message will be handled: at least once.

@@ -8,12 +8,17 @@
 //!
 //! - `outbox/memory.rs`: all messages of one store, and what is done with them.
 //! - `outbox/subscriptions.rs`: who hears of which of them.
+//! - `outbox/inbox.rs`: what was handled.
+//! - `outbox/joins.rs`: what follows when several messages have ended.
 
+mod inbox;
+mod joins;
 mod memory;
 mod subscriptions;
 
 use std::time::Duration;
 
+pub use joins::{Join, JoinDraft, Outcome};
 pub use memory::{Dedupe, Filter, Memory, Reaped};
 
 use crate::retry::{Backoff, Jitter, Retry, Tried};
@@ -23,6 +28,9 @@ pub type Millis = i64;
 
 /// How many failed attempts of a message are remembered, the latest ones.
 pub const MOST_ERRORS: usize = 10;
+
+/// How many milliseconds a join that has ended is remembered: a week.
+pub const JOIN_KEPT: Millis = 7 * 24 * 60 * 60 * 1000;
 
 /// What the bytes of a message are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -243,6 +251,8 @@ pub struct Message {
     pub waiting: Option<Vec<String>>,
     /// How far each of its subscribers has come: a JSON object that only they read.
     pub progress: Option<String>,
+    /// The join that waits for it.
+    pub join: Option<i64>,
 }
 
 /// How a message ended.

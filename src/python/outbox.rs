@@ -4,8 +4,8 @@
 use std::sync::Mutex;
 
 use anabranch_core::outbox::{
-    Dedupe, Division, Draft, Due, Ended, Filter, Format, Memory, Message, Millis, Ordering,
-    Receipt, Status, Wanted, back_off,
+    Dedupe, Division, Draft, Due, Ended, Filter, Format, Join, JoinDraft, Memory, Message, Millis,
+    Ordering, Outcome, Receipt, Status, Wanted, back_off,
 };
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -118,17 +118,56 @@ fn status(name: Option<&str>) -> PyResult<Option<Status>> {
         .ok_or_else(|| PyValueError::new_err(format!("there is no status {name:?}")))
 }
 
+/// A join as a row of the tables: the SQL's statement `joins`.
+type JoinRow = (
+    i64,
+    u32,
+    u32,
+    bool,
+    usize,
+    u32,
+    u32,
+    u8,
+    Option<Millis>,
+    Option<Millis>,
+);
+
+fn join_row(id: i64, join: &Join, now: Millis) -> JoinRow {
+    let draft = &join.draft;
+    let over = join.deadline.is_some_and(|deadline| deadline <= now);
+    let state = match join.ended {
+        Some((outcome, _)) => outcome.code(),
+        None if over => Outcome::Expired.code(),
+        None => 0,
+    };
+    (
+        id,
+        draft.expected,
+        draft.quorum,
+        draft.tolerates,
+        join.members.len(),
+        join.done,
+        join.failed,
+        state,
+        join.deadline,
+        join.ended.map(|(_, at)| at),
+    )
+}
+
+const fn state(message: &Message) -> u8 {
+    match message.ended {
+        None => 0,
+        Some((Ended::Dead, _)) => 1,
+        Some((Ended::Done, _)) => 2,
+    }
+}
+
 /// A message as a row of the tables, in the order of the SQL's fragment `row`.
 fn row<'py>(py: Python<'py>, message: &Message, now: Millis) -> PyResult<Bound<'py, PyTuple>> {
     let draft = &message.draft;
     let errors = message.errors.iter();
     let errors: Vec<_> = errors.map(|it| (it.attempt, it.at, &it.error)).collect();
     let errors = (!errors.is_empty()).then(|| serde_json::to_string(&errors).unwrap_or_default());
-    let state = match message.ended {
-        None => 0,
-        Some((Ended::Dead, _)) => 1,
-        Some((Ended::Done, _)) => 2,
-    };
     let head = (
         message.id,
         &draft.topic,
@@ -142,7 +181,7 @@ fn row<'py>(py: Python<'py>, message: &Message, now: Millis) -> PyResult<Bound<'
         draft.priority,
     );
     let tail = (
-        state,
+        state(message),
         message.enqueued_at,
         message.due_at,
         message.expires_at,
@@ -159,12 +198,8 @@ fn row<'py>(py: Python<'py>, message: &Message, now: Millis) -> PyResult<Bound<'
             .map(|it| serde_json::json!(it).to_string()),
     );
     let (head, tail) = (head.into_pyobject(py)?, tail.into_pyobject(py)?);
-    let last = message.progress.as_ref().into_pyobject(py)?;
-    let both: Vec<_> = head
-        .iter()
-        .chain(tail.iter())
-        .chain([last.into_any()])
-        .collect();
+    let last = (&message.progress, message.join).into_pyobject(py)?;
+    let both: Vec<_> = head.iter().chain(tail.iter()).chain(last.iter()).collect();
     PyTuple::new(py, both)
 }
 
@@ -228,6 +263,97 @@ impl OutboxMemory {
             memory.insert(id, draft, dedupe, now);
         }
         Ok(())
+    }
+
+    fn last(&self) -> i64 {
+        locked(&self.memory).last()
+    }
+
+    fn reserve_join(&self) -> i64 {
+        locked(&self.memory).reserve_join()
+    }
+
+    #[pyo3(signature = (join, expected, quorum, tolerates, deadline, then, otherwise, now))]
+    #[expect(clippy::too_many_arguments, reason = "it is called by name")]
+    fn insert_join(
+        &self,
+        join: i64,
+        expected: u32,
+        quorum: u32,
+        tolerates: bool,
+        deadline: Option<Millis>,
+        then: GivenDraft,
+        otherwise: Option<GivenDraft>,
+        now: Millis,
+    ) -> PyResult<()> {
+        let draft = JoinDraft {
+            expected,
+            quorum,
+            tolerates,
+            deadline,
+            then: then.read()?,
+            otherwise: otherwise.map(GivenDraft::read).transpose()?,
+        };
+        locked(&self.memory).insert_join(join, draft, now);
+        Ok(())
+    }
+
+    #[pyo3(signature = (join, messages, retracted, now))]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a list from Python is extracted whole"
+    )]
+    fn attach(&self, join: i64, messages: Vec<i64>, retracted: Vec<i64>, now: Millis) {
+        locked(&self.memory).attach(join, &messages, &retracted, now);
+    }
+
+    #[pyo3(signature = (join, now))]
+    fn cancel_join(&self, join: i64, now: Millis) -> bool {
+        locked(&self.memory).cancel_join(join, now)
+    }
+
+    /// How many members a join expects, and how many it has.
+    #[pyo3(signature = (join))]
+    fn join_known(&self, join: i64) -> Option<(u32, usize)> {
+        let memory = locked(&self.memory);
+        let found = memory.join(join)?;
+        Some((found.draft.expected, found.members.len()))
+    }
+
+    /// Of those that are there: the id, the state and the join.
+    #[pyo3(signature = (messages))]
+    fn join_states(&self, messages: Vec<i64>) -> Vec<(i64, u8, Option<i64>)> {
+        let memory = locked(&self.memory);
+        let there = messages.into_iter().filter_map(|id| memory.message(id));
+        there.map(|it| (it.id, state(it), it.join)).collect()
+    }
+
+    /// Those that are not members yet.
+    #[pyo3(signature = (join, messages))]
+    fn join_new(&self, join: i64, messages: Vec<i64>) -> Vec<i64> {
+        let memory = locked(&self.memory);
+        let members = memory.join(join).map(|it| &it.members);
+        let is_new = |id: &i64| members.is_none_or(|members| !members.contains(id));
+        messages.into_iter().filter(is_new).collect()
+    }
+
+    #[pyo3(signature = (after, limit, now))]
+    fn joins(&self, after: i64, limit: usize, now: Millis) -> Vec<JoinRow> {
+        let joins = locked(&self.memory).joins(after, limit);
+        joins
+            .into_iter()
+            .map(|(id, join)| join_row(id, &join, now))
+            .collect()
+    }
+
+    #[pyo3(signature = (key, now))]
+    fn has_seen(&self, key: &str, now: Millis) -> bool {
+        locked(&self.memory).has_seen(key, now)
+    }
+
+    #[pyo3(signature = (key, until))]
+    fn see(&self, key: String, until: Millis) {
+        locked(&self.memory).see(key, until);
     }
 
     #[pyo3(signature = (message, now))]

@@ -62,7 +62,12 @@ class SqliteSide:
                 "ended_at = ended_at - :shift, leased_until = leased_until - :shift",
                 {"shift": shift},
             )
-            conn.execute("update outbox_dedupe set until = until - ?", (shift,))
+            for table in ("dedupe", "inbox"):
+                conn.execute(f"update outbox_{table} set until = until - ?", (shift,))
+            conn.execute(
+                "update outbox_join set deadline = deadline - :shift, ended_at = ended_at - :shift",
+                {"shift": shift},
+            )
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[object]:
@@ -95,7 +100,12 @@ class PostgresSide:
                 f"due_at = due_at - {shift}, expires_at = expires_at - {shift}, "
                 f"ended_at = ended_at - {shift}, leased_until = leased_until - {shift}"
             )
-            conn.execute(f"update outbox_dedupe set until = until - {shift}")
+            for table in ("dedupe", "inbox"):
+                conn.execute(f"update outbox_{table} set until = until - {shift}")
+            conn.execute(
+                f"update outbox_join set deadline = deadline - {shift}, "
+                f"ended_at = ended_at - {shift}"
+            )
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[object]:

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use super::joins::{Join, Members};
 use super::{Draft, Due, Ended, Message, Millis, Ordering, Receipt, Status, Subscription, Wanted};
 
 /// A store that is nothing but state.
@@ -38,6 +39,9 @@ pub struct Memory {
     // By id: the order in which they were enqueued.
     pub(super) messages: BTreeMap<i64, Message>,
     dedupes: HashMap<String, Dedupe>,
+    pub(super) inbox: HashMap<String, Millis>,
+    pub(super) join_ids: i64,
+    pub(super) joins: BTreeMap<i64, Join>,
     done: BTreeMap<String, u64>,
     pub(super) subscriptions: Vec<Subscription>,
     // Grows with every change of the subscriptions.
@@ -96,6 +100,16 @@ impl Memory {
         self.ids
     }
 
+    /// The last number that was given to a message.
+    pub const fn last(&self) -> i64 {
+        self.ids
+    }
+
+    /// The message with that id.
+    pub fn message(&self, id: i64) -> Option<&Message> {
+        self.messages.get(&id)
+    }
+
     /// A number for a claimer, higher than all before it.
     pub fn owner(&mut self) -> i64 {
         self.owners += 1;
@@ -127,6 +141,7 @@ impl Memory {
             ended: None,
             waiting: None,
             progress: None,
+            join: None,
             draft,
         };
         self.messages.insert(id, message);
@@ -139,7 +154,9 @@ impl Memory {
             .get(&id)
             .is_some_and(|message| message.ended.is_none() && !message.is_leased(now));
         if open {
+            let join = self.join_of(id);
             self.remove(id);
+            self.tally(join.map(|it| (it, (0, 1))).into_iter().collect(), now);
         }
         open
     }
@@ -182,6 +199,7 @@ impl Memory {
         wanted: Wanted<'_>,
         now: Millis,
     ) -> Vec<Message> {
+        self.expire_joins(now);
         let mut claimed = self.peek(limit, ordering, wanted, now);
         for message in &mut claimed {
             message.attempt += 1;
@@ -196,8 +214,12 @@ impl Memory {
     /// still held as their receipts say.
     pub fn ack(&mut self, receipts: &[Receipt], archive: bool, now: Millis) -> Vec<i64> {
         let held = self.held(receipts, now);
+        let mut members = Members::new();
         for id in &held {
             if let Some(mut message) = self.messages.remove(id) {
+                if let Some(join) = message.join {
+                    members.entry(join).or_default().0 += 1;
+                }
                 *self.done.entry(message.draft.topic.clone()).or_default() += 1;
                 if archive {
                     message.end(Ended::Done, now);
@@ -205,6 +227,7 @@ impl Memory {
                 }
             }
         }
+        self.tally(members, now);
         held
     }
 
@@ -229,10 +252,12 @@ impl Memory {
 
     /// They are dead.
     pub fn fail(&mut self, given: Vec<(Receipt, String)>, now: Millis) -> Vec<i64> {
-        self.change(given, now, |message, error| {
+        let dead = self.change(given, now, |message, error| {
             message.end(Ended::Dead, now);
             message.record(now, error);
-        })
+        });
+        self.tally(self.dead_members(&dead), now);
+        dead
     }
 
     /// When a message may become ready that is not now: one that is due later, or that is held.
@@ -242,7 +267,8 @@ impl Memory {
             Some((_, until)) if until > now => until,
             _ => it.due_at,
         });
-        times.filter(|time| *time > now).min()
+        let times = times.filter(|time| *time > now);
+        times.chain(self.next_deadline()).min()
     }
 
     /// They were not begun: the attempt does not count.
@@ -262,9 +288,10 @@ impl Memory {
         })
     }
 
-    /// End what is over: leases, messages with a time to live, dedupe keys.
+    /// End what is over: leases, messages with a time to live, joins, dedupe keys, keys of the inbox.
     pub fn reap(&mut self, now: Millis) -> Reaped {
         let mut reaped = Reaped::default();
+        let mut expired = Vec::new();
         for message in self.messages.values_mut().filter(|it| it.ended.is_none()) {
             if message.is_leased(now) {
                 continue;
@@ -274,9 +301,14 @@ impl Memory {
                 message.ended = Some((Ended::Dead, now));
                 message.record(now, "Expired: nobody handled it in time".to_owned());
                 reaped.expired += 1;
+                expired.push(message.id);
             }
         }
+        self.tally(self.dead_members(&expired), now);
+        self.expire_joins(now);
+        self.forget_joins(now);
         self.dedupes.retain(|_, dedupe| dedupe.until > now);
+        self.inbox.retain(|_, until| *until > now);
         reaped
     }
 
@@ -317,6 +349,8 @@ impl Memory {
                 message.expires_at = None;
                 message.attempt = 0;
                 message.progress = None;
+                // It was counted there when it died.
+                message.join = None;
                 message.due_at = now;
                 requeued += 1;
             }

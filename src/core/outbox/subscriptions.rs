@@ -5,7 +5,7 @@ use super::{Division, Ended, Memory, Millis, Receipt, Subscription};
 impl Memory {
     /// Some of their subscribers are done, and others are not.
     pub fn divide(&mut self, given: Vec<(Receipt, Division)>, now: Millis) -> Vec<i64> {
-        self.change(given, now, |message, division| {
+        let divided = self.change(given, now, |message, division| {
             match division.delay {
                 Some(delay) => {
                     message.lease = None;
@@ -19,7 +19,9 @@ impl Memory {
                 message.record(now, error);
             }
             message.attempt -= u32::from(!division.counts);
-        })
+        });
+        self.tally(self.dead_members(&divided), now);
+        divided
     }
 
     /// From now on that subscriber hears of the topics of these patterns, and of no others.

@@ -37,7 +37,8 @@ create table {prefix}message (
   owner integer,
   leased_until integer,
   waiting text,
-  progress text
+  progress text,
+  join_id integer
 );
 
 create index {prefix}message_due on {prefix}message (priority, due_at, id) where state = 0;
@@ -73,4 +74,54 @@ create table {prefix}subscription (
   pattern text not null,
   since integer not null,
   primary key (subscriber, pattern)
+) without rowid;
+
+-- What handlers have noted in the transactions of what they did, and until when it is known.
+create table {prefix}inbox (
+  key text primary key,
+  until integer not null
+) without rowid;
+
+create index {prefix}inbox_until on {prefix}inbox (until);
+
+-- What waits for members that have ended. state: 0 open, 1 done, 2 failed, 3 expired, 4 cancelled.
+create table {prefix}join (
+  id integer primary key autoincrement,
+  expected integer not null,
+  quorum integer not null,
+  tolerates integer not null,
+  done integer not null default 0,
+  failed integer not null default 0,
+  state integer not null default 0,
+  deadline integer,
+  ended_at integer
+);
+
+create index {prefix}join_deadline on {prefix}join (deadline) where state = 0 and deadline is not null;
+
+create index {prefix}join_ended on {prefix}join (ended_at) where state <> 0;
+
+-- Its members, whether they are handled or not: so that none is counted twice.
+create table {prefix}member (
+  join_id integer not null,
+  message_id integer not null,
+  primary key (join_id, message_id)
+) without rowid;
+
+-- What follows. outcome: 1 when it is done, 2 when it has failed or expired.
+create table {prefix}follow (
+  join_id integer not null,
+  outcome integer not null,
+  topic text not null,
+  body blob not null,
+  format integer not null,
+  headers text,
+  correlation_id text,
+  traceparent text,
+  ordering_key text,
+  priority integer not null,
+  due integer,
+  delay integer,
+  ttl integer,
+  primary key (join_id, outcome)
 ) without rowid;

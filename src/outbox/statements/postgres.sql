@@ -11,7 +11,8 @@
 -- fragment row
 m.id, m.topic, m.body, m.format, m.headers, m.correlation_id, m.traceparent, m.ordering_key,
   m.dedupe_key, m.priority, m.state, m.enqueued_at, m.due_at, m.expires_at, m.ended_at, m.attempt,
-  cast(m.errors as text), m.owner, m.leased_until, {now}, m.claims, cast(m.waiting as text), m.progress
+  cast(m.errors as text), m.owner, m.leased_until, {now}, m.claims, cast(m.waiting as text), m.progress,
+  m.join_id
 
 -- fragment claimable
 (m.leased_until is null or m.leased_until <= {now})
@@ -44,6 +45,54 @@ m.id, m.topic, m.body, m.format, m.headers, m.correlation_id, m.traceparent, m.o
   ) g
 where m.id = g.id and m.owner = g.owner and m.claims = g.claims
   and m.leased_until > {now}
+
+-- What members of joins that have ended come to: after `members` (join_id, done, failed). The joins
+-- are locked in the order of their ids, and what was counted meanwhile is counted on.
+-- fragment tally
+touched as (
+  select join_id, sum(done) as done, sum(failed) as failed from members
+  where join_id is not null group by join_id
+), locked as (
+  select j.id, j.state, t.done, t.failed from touched t join {tables}join j on j.id = t.join_id
+  order by j.id for no key update of j
+), tallied as (
+  update {tables}join j
+  set done = j.done + l.done, failed = j.failed + l.failed,
+    ended_at = case when j.state = 0 then {now} else j.ended_at end,
+    state = case
+      when j.state <> 0 then j.state
+      when j.deadline <= {now} then 3
+      when j.done + l.done + j.tolerates * (j.failed + l.failed) >= j.quorum then 1
+      when j.tolerates = 0 and j.failed + l.failed > j.expected - j.quorum then 2
+      else 0 end
+  from locked l where j.id = l.id
+  returning j.id, j.state, l.state as before
+), followed as (
+  insert into {tables}message (topic, body, format, headers, correlation_id, traceparent,
+    ordering_key, priority, enqueued_at, due_at, expires_at)
+  select f.topic, f.body, f.format, f.headers, f.correlation_id, f.traceparent, f.ordering_key,
+    f.priority, {now}, coalesce(f.due, {now} + f.delay), {now} + f.ttl
+  from tallied t join {tables}follow f on f.join_id = t.id
+    and f.outcome = case t.state when 1 then 1 when 2 then 2 when 3 then 2 end
+  where t.before = 0
+  order by t.id
+  returning id
+)
+
+-- Who waits for messages is told of those that follow.
+-- fragment told
+(select count(pg_notify('{channel}', '')) from followed)
+
+-- What is done is counted, by topic and for joins: after `gone` (id, topic, join_id).
+-- fragment counted
+counted as (
+  insert into {tables}done as d (topic, count)
+  select topic, count(*) from gone group by topic order by topic
+  on conflict (topic) do update set count = d.count + excluded.count
+), members as (
+  select join_id, 1 as done, 0 as failed from gone
+), {tally}
+select id, {told} from gone
 
 -- statement has_meta
 select 1 where to_regclass('{tables}meta') is not null
@@ -134,9 +183,14 @@ with written as (
 select written.id from written, pg_notify('{channel}', '')
 
 -- statement retract
-delete from {tables}message
-where id = :id and state = 0 and (leased_until is null or leased_until <= {now})
-returning id, dedupe_key
+with dead as (
+  delete from {tables}message
+  where id = :id and state = 0 and (leased_until is null or leased_until <= {now})
+  returning id, dedupe_key, join_id
+), members as (
+  select join_id, 0 as done, 1 as failed from dead
+), {tally}
+select id, dedupe_key, {told} from dead
 
 -- statement dedupe_forget
 delete from {tables}dedupe where key = :dedupe_key and message_id = :id
@@ -168,29 +222,66 @@ select {row} from generate_series(9, 0, -1) p cross join lateral (
   order by m.due_at, m.id limit :limit
 ) m limit :limit
 
+-- The same, held by the transaction alone: nothing is written before it is done.
+-- statement inline_claim
+select {row} from generate_series(9, 0, -1) p cross join lateral (
+  select m.* from {tables}message m
+  where m.state = 0 and m.priority = p and m.due_at <= {now}
+    and {wanted}
+    and {claimable}
+  order by m.due_at, m.id limit :limit
+  for update skip locked
+) m limit :limit
+
+-- Of these ordering keys, those that no other transaction is at work on.
+-- statement inline_keys
+select key from jsonb_array_elements_text(cast(:keys as jsonb)) key
+where pg_try_advisory_xact_lock(hashtextextended('{tables}ordering ' || key, 0))
+
+-- Those that are somebody else's are so because the transaction was ended too early.
+-- statement inline_delete
+with gone as (
+  delete from {tables}message m
+  where id = any(cast(:ids as bigint[])) and state = 0
+    and (leased_until is null or leased_until <= {now})
+  returning m.id, m.topic, m.join_id
+), {counted}
+
+-- statement inline_archive
+with gone as (
+  update {tables}message m set state = 2, ended_at = {now}
+  where id = any(cast(:ids as bigint[])) and state = 0
+    and (leased_until is null or leased_until <= {now})
+  returning m.id, m.topic, m.join_id
+), {counted}
+
+-- One message, if it is as it was.
+-- statement inline_hold
+update {tables}message m
+set owner = :owner, leased_until = {now} + cast(:lease as bigint), attempt = m.attempt + 1,
+  claims = m.claims + 1
+from (
+  select id from {tables}message
+  where id = :id and claims = :claims and state = 0
+    and (leased_until is null or leased_until <= {now})
+  for update skip locked
+) picked
+where m.id = picked.id
+returning {row}
+
 -- statement ack_delete
 with gone as (
   delete from {tables}message m using {held}
-  returning m.id, m.topic
-), counted as (
-  insert into {tables}done as d (topic, count)
-  select topic, count(*) from gone group by topic order by topic
-  on conflict (topic) do update set count = d.count + excluded.count
-)
-select id from gone
+  returning m.id, m.topic, m.join_id
+), {counted}
 
 -- statement ack_archive
 with gone as (
   update {tables}message m
   set state = 2, ended_at = {now}, owner = null, leased_until = null
   from {held}
-  returning m.id, m.topic
-), counted as (
-  insert into {tables}done as d (topic, count)
-  select topic, count(*) from gone group by topic order by topic
-  on conflict (topic) do update set count = d.count + excluded.count
-)
-select id from gone
+  returning m.id, m.topic, m.join_id
+), {counted}
 
 -- statement abandon
 update {tables}message m
@@ -202,29 +293,39 @@ from {held}
 returning m.id
 
 -- statement fail
-update {tables}message m
-set state = 1, ended_at = {now}, owner = null, leased_until = null,
-  errors = case when jsonb_array_length(coalesce(m.errors, '[]')) >= {most_errors} then m.errors - 0
-      else coalesce(m.errors, '[]') end || jsonb_build_array(
-    jsonb_build_array(m.attempt, {now}, g.v ->> 3))
-from {held}
-returning m.id
+with dead as (
+  update {tables}message m
+  set state = 1, ended_at = {now}, owner = null, leased_until = null,
+    errors = case when jsonb_array_length(coalesce(m.errors, '[]')) >= {most_errors} then m.errors - 0
+        else coalesce(m.errors, '[]') end || jsonb_build_array(
+      jsonb_build_array(m.attempt, {now}, g.v ->> 3))
+  from {held}
+  returning m.id, m.join_id
+), members as (
+  select join_id, 0 as done, 1 as failed from dead
+), {tally}
+select id, {told} from dead
 
 -- Here each has a delay (null: it is dead), an array of subscribers, their progress, an error, and
 -- whether the attempt counts.
 -- statement divide
-update {tables}message m
-set owner = null, leased_until = null,
-  due_at = coalesce({now} + cast(g.v ->> 3 as bigint), m.due_at),
-  state = case when g.v ->> 3 is null then 1 else 0 end,
-  ended_at = case when g.v ->> 3 is null then {now} end,
-  waiting = cast(g.v ->> 4 as jsonb), progress = g.v ->> 5,
-  attempt = m.attempt - (1 - cast(g.v ->> 7 as integer)),
-  errors = case when g.v ->> 6 is null then m.errors else case when jsonb_array_length(coalesce(m.errors, '[]')) >= {most_errors} then m.errors - 0
-      else coalesce(m.errors, '[]') end || jsonb_build_array(
-    jsonb_build_array(m.attempt, {now}, g.v ->> 6)) end
-from {held}
-returning m.id
+with dead as (
+  update {tables}message m
+  set owner = null, leased_until = null,
+    due_at = coalesce({now} + cast(g.v ->> 3 as bigint), m.due_at),
+    state = case when g.v ->> 3 is null then 1 else 0 end,
+    ended_at = case when g.v ->> 3 is null then {now} end,
+    waiting = cast(g.v ->> 4 as jsonb), progress = g.v ->> 5,
+    attempt = m.attempt - (1 - cast(g.v ->> 7 as integer)),
+    errors = case when g.v ->> 6 is null then m.errors else case when jsonb_array_length(coalesce(m.errors, '[]')) >= {most_errors} then m.errors - 0
+        else coalesce(m.errors, '[]') end || jsonb_build_array(
+      jsonb_build_array(m.attempt, {now}, g.v ->> 6)) end
+  from {held}
+  returning m.id, m.state, m.join_id
+), members as (
+  select join_id, 0 as done, 1 as failed from dead where state = 1
+), {tally}
+select id, {told} from dead
 
 -- statement release
 update {tables}message m
@@ -238,8 +339,10 @@ set leased_until = {now} + cast(:lease as bigint)
 from {held}
 returning m.id
 
+-- And whether there are joins whose time is over.
 -- statement subscribers_version
-select value from {tables}meta where name = 'subscriptions'
+select value, exists (select from {tables}join where state = 0 and deadline <= {now})
+from {tables}meta where name = 'subscriptions'
 
 -- statement subscriptions
 select subscriber, pattern, since from {tables}subscription order by 1, 2
@@ -280,6 +383,8 @@ select min(at), {now} from (
     where state = 0 and priority between 0 and 9 and due_at <= {now} and leased_until > {now}
     limit 10000
   ) held
+  union all
+  select min(deadline) from {tables}join where state = 0 and deadline is not null
 ) times
 
 -- statement reap_leases
@@ -288,15 +393,99 @@ set owner = null, leased_until = null
 where state = 0 and priority between 0 and 9 and due_at <= {now} and leased_until <= {now}
 
 -- statement reap_expired
-update {tables}message m
-set state = 1, ended_at = {now},
-  errors = case when jsonb_array_length(coalesce(m.errors, '[]')) >= {most_errors} then m.errors - 0
-      else coalesce(m.errors, '[]') end || jsonb_build_array(
-    jsonb_build_array(m.attempt, {now}, 'Expired: nobody handled it in time'))
-where state = 0 and expires_at <= {now} and (leased_until is null or leased_until <= {now})
+with dead as (
+  update {tables}message m
+  set state = 1, ended_at = {now},
+    errors = case when jsonb_array_length(coalesce(m.errors, '[]')) >= {most_errors} then m.errors - 0
+        else coalesce(m.errors, '[]') end || jsonb_build_array(
+      jsonb_build_array(m.attempt, {now}, 'Expired: nobody handled it in time'))
+  where state = 0 and expires_at <= {now} and (leased_until is null or leased_until <= {now})
+  returning m.id, m.join_id
+), members as (
+  select join_id, 0 as done, 1 as failed from dead
+), {tally}
+select id, {told} from dead
 
 -- statement reap_dedupes
 delete from {tables}dedupe where until <= {now}
+
+-- Whether nobody else is at it, and whether it was new. Who comes second does not wait: the lock is
+-- that of the transaction, and is let go of when what it wrote can be seen.
+-- statement inbox_see
+with free as materialized (
+  select pg_try_advisory_xact_lock(hashtextextended('{tables}inbox ' || :key, 0)) as is_free
+), kept as (
+  insert into {tables}inbox as i (key, until)
+  select :key, {now} + cast(:keep as bigint) from free where is_free
+  on conflict (key) do update set until = excluded.until where i.until <= {now}
+  returning key
+)
+select is_free, exists (select from kept) from free
+
+-- statement reap_inbox
+delete from {tables}inbox where until <= {now}
+
+-- statement join_create
+insert into {tables}join (expected, quorum, tolerates, deadline)
+values (:expected, :quorum, :tolerates, {now} + cast(:deadline as bigint))
+returning id
+
+-- statement join_follow
+insert into {tables}follow (join_id, outcome, topic, body, format, headers, correlation_id, traceparent,
+  ordering_key, priority, due, delay, ttl)
+values (:join, :outcome, :topic, :body, :format, :headers, :correlation_id, :traceparent,
+  :ordering_key, :priority, :due, :delay, :ttl)
+
+-- statement join_known
+select expected, (select count(*) from {tables}member where join_id = :join),
+  coalesce(pg_sequence_last_value(pg_get_serial_sequence('{tables}message', 'id')), 0)
+from {tables}join where id = :join
+
+-- statement join_members
+insert into {tables}member (join_id, message_id)
+select :join, cast(v as bigint) from jsonb_array_elements_text(cast(:ids as jsonb)) v order by 2
+on conflict do nothing
+returning message_id
+
+-- Those that are being ended are waited for.
+-- statement join_states
+select id, state, join_id from {tables}message
+where id in (select cast(v as bigint) from jsonb_array_elements_text(cast(:ids as jsonb)) v)
+order by id for update
+
+-- statement join_mark
+update {tables}message set join_id = :join
+where state = 0
+  and id in (select cast(v as bigint) from jsonb_array_elements_text(cast(:ids as jsonb)) v)
+
+-- statement join_tally
+with members as (
+  select cast(:join as bigint) as join_id, cast(:done as integer) as done,
+    cast(:failed as integer) as failed
+), {tally}
+select id, {told} from tallied
+
+-- statement join_overdue
+with members as (
+  select id as join_id, 0 as done, 0 as failed from {tables}join
+  where state = 0 and deadline <= {now}
+), {tally}
+select id, {told} from tallied
+
+-- statement join_cancel
+update {tables}join set state = 4, ended_at = {now}
+where id = :join and state = 0 and (deadline is null or deadline > {now})
+returning id
+
+-- statement joins
+select id, expected, quorum, tolerates,
+  (select count(*) from {tables}member m where m.join_id = j.id), done, failed,
+  case when state = 0 and deadline <= {now} then 3 else state end, deadline,
+  case when state <> 0 then ended_at end
+from {tables}join j where id > :after order by id limit :limit
+
+-- statement reap_joins
+delete from {tables}join where state <> 0 and ended_at <= {now} - {join_kept}
 
 -- statement list
 select {row} from {tables}message m
@@ -323,7 +512,8 @@ order by 1, 2
 
 -- statement requeue
 update {tables}message
-set state = 0, ended_at = null, expires_at = null, attempt = 0, progress = null, due_at = {now}
+set state = 0, ended_at = null, expires_at = null, attempt = 0, progress = null, join_id = null,
+  due_at = {now}
 where state = 1 and (cast(:topic as text) is null or topic = :topic)
   and (cast(:ids as text) is null
     or id in (select cast(v as bigint) from jsonb_array_elements_text(cast(:ids as jsonb)) v))

@@ -7,7 +7,7 @@
 -- fragment row
 id, topic, body, format, headers, correlation_id, traceparent, ordering_key, dedupe_key,
   priority, state, enqueued_at, due_at, expires_at, ended_at, attempt, errors, owner, leased_until, :now,
-  claims, waiting, progress
+  claims, waiting, progress, join_id
 
 -- Not held, still wanted, the first of its ordering key, and no later one of it is held: one that
 -- was requeued, or was passed over, may have become the first meanwhile.
@@ -69,7 +69,7 @@ select last_insert_rowid()
 -- statement retract
 delete from {prefix}message
 where id = :id and state = 0 and (leased_until is null or leased_until <= :now)
-returning id, dedupe_key
+returning id, dedupe_key, join_id
 
 -- statement dedupe_forget
 delete from {prefix}dedupe where key = :dedupe_key and message_id = :id
@@ -248,7 +248,7 @@ where state = 0 and leased_until > :now and (id, owner, claims) in (
   select json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]')
   from json_each(:given)
 )
-returning id, topic
+returning id, topic, join_id
 
 -- statement ack_archive
 update {prefix}message
@@ -257,7 +257,7 @@ where state = 0 and leased_until > :now and (id, owner, claims) in (
   select json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]')
   from json_each(:given)
 )
-returning id, topic
+returning id, topic, join_id
 
 -- statement count_done
 insert into {prefix}done (topic, count) values (:topic, :count)
@@ -287,7 +287,7 @@ set state = 1, ended_at = :now, owner = null, leased_until = null,
 from json_each(:given) g
 where m.id = json_extract(g.value, '$[0]') and m.owner = json_extract(g.value, '$[1]')
   and m.claims = json_extract(g.value, '$[2]') and m.state = 0 and m.leased_until > :now
-returning id
+returning id, join_id
 
 -- Here each has a delay (null: it is dead), an array of subscribers, their progress, an error, and
 -- whether the attempt counts.
@@ -307,10 +307,12 @@ set owner = null, leased_until = null,
 from json_each(:given) g
 where m.id = json_extract(g.value, '$[0]') and m.owner = json_extract(g.value, '$[1]')
   and m.claims = json_extract(g.value, '$[2]') and m.state = 0 and m.leased_until > :now
-returning id
+returning id, case when state = 1 then join_id end
 
+-- And whether there are joins whose time is over.
 -- statement subscribers_version
-select value from {prefix}meta where name = 'subscriptions'
+select value, exists (select 1 from {prefix}join where state = 0 and deadline <= :now)
+from {prefix}meta where name = 'subscriptions'
 
 -- statement subscriptions
 select subscriber, pattern, since from {prefix}subscription order by 1, 2
@@ -367,6 +369,8 @@ select min(at) - :now from (
     select leased_until from {prefix}message
     where state = 0 and priority between 0 and 9 and due_at <= :now and leased_until > :now limit 10000
   )
+  union all
+  select min(deadline) from {prefix}join where state = 0 and deadline is not null
 )
 
 -- statement release
@@ -402,9 +406,96 @@ set state = 1, ended_at = :now,
     '$[#]', json_array(attempt, :now, 'Expired: nobody handled it in time')
   )
 where state = 0 and expires_at <= :now and (leased_until is null or leased_until <= :now)
+returning id, join_id
 
 -- statement reap_dedupes
 delete from {prefix}dedupe where until <= :now
+
+-- One writes at a time: who comes second waits, and finds what the first has written.
+-- statement inbox_see
+insert into {prefix}inbox (key, until) values (:key, :now + :keep)
+on conflict (key) do update set until = excluded.until where until <= :now
+returning key
+
+-- statement reap_inbox
+delete from {prefix}inbox where until <= :now
+
+-- statement join_create
+insert into {prefix}join (expected, quorum, tolerates, deadline)
+values (:expected, :quorum, :tolerates, :now + :deadline)
+returning id
+
+-- statement join_follow
+insert into {prefix}follow (join_id, outcome, topic, body, format, headers, correlation_id, traceparent,
+  ordering_key, priority, due, delay, ttl)
+values (:join, :outcome, :topic, :body, :format, :headers, :correlation_id, :traceparent,
+  :ordering_key, :priority, :due, :delay, :ttl)
+
+-- It changes nothing, and takes the writer's lock: nobody comes between it and what is written.
+-- statement join_known
+update {prefix}join set expected = expected where id = :join
+returning expected, (select count(*) from {prefix}member where join_id = :join),
+  coalesce((select seq from sqlite_sequence where name = '{prefix}message'), 0)
+
+-- statement join_members
+insert into {prefix}member (join_id, message_id)
+select :join, value from json_each(:ids) where true
+on conflict do nothing
+returning message_id
+
+-- statement join_states
+select id, state, join_id from {prefix}message where id in (select value from json_each(:ids))
+
+-- statement join_mark
+update {prefix}message set join_id = :join
+where state = 0 and id in (select value from json_each(:ids))
+
+-- statement join_state
+select state from {prefix}join where id = :join
+
+-- statement join_tally
+update {prefix}join
+set done = done + :done, failed = failed + :failed,
+  ended_at = case when state = 0 then :now else ended_at end,
+  state = case
+    when state <> 0 then state
+    when deadline <= :now then 3
+    when done + :done + tolerates * (failed + :failed) >= quorum then 1
+    when tolerates = 0 and failed + :failed > expected - quorum then 2
+    else 0 end
+where id = :join
+returning state
+
+-- statement join_followed
+insert into {prefix}message (topic, body, format, headers, correlation_id, traceparent,
+  ordering_key, priority, enqueued_at, due_at, expires_at)
+select topic, body, format, headers, correlation_id, traceparent, ordering_key, priority, :now,
+  coalesce(due, :now + delay), :now + ttl
+from {prefix}follow where join_id = :join and outcome = :outcome
+
+-- statement join_overdue
+select id from {prefix}join where state = 0 and deadline <= :now
+
+-- statement join_cancel
+update {prefix}join set state = 4, ended_at = :now
+where id = :join and state = 0 and (deadline is null or deadline > :now)
+returning id
+
+-- statement joins
+select id, expected, quorum, tolerates,
+  (select count(*) from {prefix}member m where m.join_id = j.id), done, failed,
+  case when state = 0 and deadline <= :now then 3 else state end, deadline,
+  case when state <> 0 then ended_at end
+from {prefix}join j where id > :after order by id limit :limit
+
+-- statement reap_joins
+delete from {prefix}join where state <> 0 and ended_at <= :now - {join_kept}
+
+-- statement reap_members
+delete from {prefix}member where join_id not in (select id from {prefix}join)
+
+-- statement reap_follow
+delete from {prefix}follow where join_id not in (select id from {prefix}join)
 
 -- statement list
 select {row} from {prefix}message
@@ -432,7 +523,7 @@ order by 1, 2
 -- statement requeue
 update {prefix}message
 set state = 0, ended_at = null, expires_at = null, attempt = 0, progress = null,
-  due_at = :now
+  join_id = null, due_at = :now
 where state = 1 and (:topic is null or topic = :topic)
   and (:ids is null or id in (select value from json_each(:ids)))
 
