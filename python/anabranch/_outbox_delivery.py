@@ -10,6 +10,7 @@ from anabranch._outbox_message import Message
 if TYPE_CHECKING:
     import asyncio
 
+    from anabranch._outbox_inline import InlinePost
     from anabranch._outbox_lane import Lane
     from anabranch._outbox_post import Post
     from anabranch._outbox_store import Division, Row
@@ -51,18 +52,41 @@ class Delivery(Message):
         task: The task its handler runs in, if it is an `async def`.
     """
 
-    __slots__ = ("_attempt", "begun", "branch", "lane", "lost", "post", "share", "task")
+    __slots__ = (
+        "_attempt",
+        "_connection",
+        "begun",
+        "branch",
+        "lane",
+        "lost",
+        "post",
+        "share",
+        "task",
+    )
 
-    def __init__(self, row: Row, post: Post, lane: Lane, attempt: int) -> None:
+    def __init__(
+        self,
+        row: Row,
+        post: Post | InlinePost,
+        lane: Lane,
+        attempt: int,
+        connection: object = None,
+    ) -> None:
         super().__init__(row, post.label, post.tenant)
         self.post = post
         self.branch = post.branch
         self.lane = lane
         self._attempt = attempt
+        self._connection = connection
         self.share: Share | None = None
         self.begun = False
         self.lost = False
         self.task: asyncio.Task[Any] | None = None
+
+    @property
+    def connection(self) -> Any:  # noqa: ANN401 - of whatever driver
+        """The connection of its transaction, of a worker with `ack="inline"`; None otherwise."""
+        return self._connection
 
     @property
     def subscriber(self) -> str:

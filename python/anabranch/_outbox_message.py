@@ -66,6 +66,11 @@ class Message:
         return None
 
     @property
+    def connection(self) -> Any:  # noqa: ANN401 - of whatever driver
+        """The connection of its transaction, of a worker with `ack="inline"`; None otherwise."""
+        return None
+
+    @property
     def store(self) -> str:
         """The outbox it is from: its URL without the password, or "memory"."""
         return self._store

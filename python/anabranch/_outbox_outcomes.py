@@ -37,6 +37,14 @@ class Outcomes:
         else:
             self.releases.append(receipt)
 
+    def add(self, share: Share, elapsed: int) -> None:
+        """Take what became of the parts of a message, so many milliseconds after its claim."""
+        division = share.divided(elapsed)
+        if division is None:
+            self.acks.append((share.row[0], share.row[17], share.row[20]))
+        else:
+            self.divided.append(division)
+
 
 def by_id(given: Sequence[Any]) -> Any:  # noqa: ANN401 - a receipt
     return given[:3]

@@ -185,8 +185,7 @@ class PostgresStore(PostgresWriting):
             "limit": limit,
             "lease": lease,
             "skip": int(self._settings.skip),
-            "without": json.dumps(list(wanted.without)) if wanted.without else None,
-            "by": None if wanted.by is None else json.dumps(list(wanted.by)),
+            **wanted.columns(),
         }
         with self._own() as cursor:
             rows = cursor.execute(by_percent(self._sql["claim"]), given).fetchall()

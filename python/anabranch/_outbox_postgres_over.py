@@ -12,6 +12,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from anabranch._outbox_draft import digest
+from anabranch._outbox_inline_steps import PostgresInline
 from anabranch._outbox_members import check_members, members_of, sorted_members
 from anabranch._outbox_store import COLUMNS, check_duplicate
 from anabranch.errors import ConfigError, RetryLater, SchemaMismatch, refused
@@ -51,7 +52,7 @@ def by_number(sql: str) -> tuple[str, tuple[str, ...]]:
     return _NAMED.sub(number, sql), tuple(names)
 
 
-class PostgresWriting:
+class PostgresWriting(PostgresInline):
     """The part of a store in PostgreSQL that works over any connection."""
 
     label: str
@@ -82,6 +83,10 @@ class PostgresWriting:
     def cancel_join_over(self, connection: object, join: int) -> object:
         """End a join over a caller's connection: whether it was open."""
         return self._over(connection, self._cancel_join(join))
+
+    def over(self, connection: object, steps: Steps[T]) -> T | Coroutine[Any, Any, T]:
+        """Run statements over a caller's connection."""
+        return self._over(connection, steps)
 
     def _over(self, connection: Any, steps: Steps[T]) -> T | Coroutine[Any, Any, T]:  # noqa: ANN401 - of any driver
         kinds = {f"{it.__module__.split('.')[0]}.{it.__name__}" for it in type(connection).__mro__}

@@ -8,8 +8,9 @@ import threading
 from typing import TYPE_CHECKING, Any, Final, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from anabranch._outbox_inline import InlinePost
     from anabranch._outbox_lane import Lane
     from anabranch._outbox_post import Post
     from anabranch.outbox import Outbox
@@ -25,7 +26,7 @@ class Run:
     def __init__(
         self,
         ended: Callable[[], object],
-        posts: list[Post],
+        posts: Sequence[Post | InlinePost],
         lanes: dict[str, Lane],
         outboxes: list[Outbox],
     ) -> None:

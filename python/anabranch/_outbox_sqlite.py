@@ -14,7 +14,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from anabranch import _core
-from anabranch._outbox_sqlite_over import SqliteWriting, as_json, run, timed
+from anabranch._outbox_sqlite_over import SqliteWriting, as_json, divisions, run, timed
 from anabranch._outbox_sqlite_watch import FileWatch
 from anabranch._outbox_store import ANY, Claimed, Reaped, Wanted, mismatched, urgent_first
 from anabranch.errors import (
@@ -182,8 +182,7 @@ class SqliteStore(SqliteWriting):
             "limit": limit,
             "lease": lease,
             "skip": int(self._settings.skip),
-            "without": json.dumps(list(wanted.without)) if wanted.without else None,
-            "by": None if wanted.by is None else json.dumps(list(wanted.by)),
+            **wanted.columns(),
         }
         with self._own() as cursor:
             rows = cursor.execute(self._sql["claim"], timed(given)).fetchall()
@@ -195,7 +194,7 @@ class SqliteStore(SqliteWriting):
         return Claimed(state[0], urgent_first(rows))
 
     def peek(self, limit: int) -> list[Row]:
-        given = {"limit": limit, "skip": int(self._settings.skip)}
+        given = {"limit": limit, "skip": int(self._settings.skip), "without": None, "by": None}
         return urgent_first(self._one("peek", given, writes=False))
 
     def ack(self, receipts: Sequence[Receipt]) -> list[int]:
@@ -210,12 +209,8 @@ class SqliteStore(SqliteWriting):
             return run(cursor, self._die("fail", as_json(given)))
 
     def divide(self, given: Sequence[Division]) -> list[int]:
-        each = [
-            (*one[:4], None if one[4] is None else json.dumps(one[4]), *one[5:7], int(one[7]))
-            for one in given
-        ]
         with self._own() as cursor:
-            return run(cursor, self._die("divide", as_json(each)))
+            return run(cursor, self._die("divide", as_json(divisions(given))))
 
     def release(self, receipts: Sequence[Receipt]) -> list[int]:
         return self._ids("release", as_json(receipts))

@@ -13,15 +13,17 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from anabranch._outbox_draft import digest
+from anabranch._outbox_inline_steps import LEASE
 from anabranch._outbox_members import check_members, members_of, sorted_members
-from anabranch._outbox_store import COLUMNS, check_duplicate
+from anabranch._outbox_store import COLUMNS, check_duplicate, urgent_first
 from anabranch.errors import ConfigError, SchemaMismatch, refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 
     from anabranch._outbox_members import NewJoin
-    from anabranch._outbox_store import Receipt, Settings, Written
+    from anabranch._outbox_outcomes import Outcomes
+    from anabranch._outbox_store import Division, Receipt, Row, Settings, Wanted, Written
 
 T = TypeVar("T")
 # One statement and its parameters, many times over if they are a list; sent back: its rows, or
@@ -63,6 +65,10 @@ class SqliteWriting:
     def cancel_join_over(self, connection: object, join: int) -> object:
         """End a join over a caller's connection: whether it was open."""
         return self._over(connection, self._cancel_join(join))
+
+    def over(self, connection: object, steps: Steps[T]) -> T | Coroutine[Any, Any, T]:
+        """Run statements over a caller's connection."""
+        return self._over(connection, steps)
 
     def _over(self, connection: object, steps: Steps[T]) -> T | Coroutine[Any, Any, T]:
         if isinstance(connection, sqlite3.Connection):
@@ -188,7 +194,12 @@ class SqliteWriting:
 
     def _end(self, receipts: Sequence[Receipt]) -> Steps[list[int]]:
         name = "ack_archive" if self._settings.archive else "ack_delete"
-        ended = yield self._sql[name], as_json(receipts)
+        ended = yield from self._gone(name, as_json(receipts))
+        return ended
+
+    def _gone(self, name: str, given: Mapping[str, Any]) -> Steps[list[int]]:
+        """Run what ends messages well, and count them, by topic and for joins."""
+        ended = yield self._sql[name], given
         counts = Counter(row[1] for row in ended)
         if counts:
             yield (
@@ -205,6 +216,41 @@ class SqliteWriting:
         for join, count in sorted(Counter(row[1] for row in dead if row[1]).items()):
             yield from self._tally(join, 0, count)
         return sorted(row[0] for row in dead)
+
+    # Within a caller's transaction, as `PostgresInline` tells. One writes at a time: nothing is
+    # locked but the file.
+
+    def take(self, limit: int, wanted: Wanted) -> Steps[tuple[int, bool, list[Row]]]:
+        yield self._sql["inline_begin"], {}
+        given = {"limit": limit, "skip": int(self._settings.skip), **wanted.columns()}
+        rows = yield self._sql["peek"], timed(given)
+        [(version, overdue)] = yield self._sql["subscribers_version"], timed({})
+        if overdue:
+            yield from self._expire()
+        return version, bool(overdue), urgent_first(rows)
+
+    def finish(self, ids: Sequence[int]) -> Steps[list[int]]:
+        name = "inline_archive" if self._settings.archive else "inline_delete"
+        ended = yield from self._gone(name, timed({"ids": json.dumps(ids)}))
+        return ended
+
+    def hold(self, message: int, claims: int, owner: int) -> Steps[Row | None]:
+        given = {"id": message, "claims": claims, "owner": owner, "lease": LEASE}
+        rows = yield self._sql["inline_hold"], timed(given)
+        return rows[0] if rows else None
+
+    def put(self, outcomes: Outcomes) -> Steps[int]:
+        ended: list[Any] = []
+        if outcomes.acks:
+            ended += yield from self._end(outcomes.acks)
+        if outcomes.dead:
+            ended += yield from self._die("fail", as_json(outcomes.dead))
+        if outcomes.divided:
+            ended += yield from self._die("divide", as_json(divisions(outcomes.divided)))
+        for name, each in (("abandon", outcomes.again), ("release", outcomes.releases)):
+            if each:
+                ended += yield self._sql[name], as_json(each)
+        return len(ended)
 
     # Joins.
 
@@ -286,6 +332,14 @@ def run(cursor: sqlite3.Cursor, steps: Steps[T]) -> T:
 def is_many(given: object) -> bool:
     """Whether a statement is to be executed many times over."""
     return isinstance(given, list)
+
+
+def divisions(given: Sequence[Division]) -> list[Sequence[Any]]:
+    """Return divisions as the statement takes them."""
+    return [
+        (*one[:4], None if one[4] is None else json.dumps(one[4]), *one[5:7], int(one[7]))
+        for one in given
+    ]
 
 
 def as_json(receipts: Sequence[Sequence[Any]]) -> dict[str, str | int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias
 
@@ -60,6 +61,13 @@ class Wanted(NamedTuple):
 
     without: Sequence[str] = ()
     by: Sequence[str] | None = None
+
+    def columns(self) -> dict[str, str | None]:
+        """Return them as statements take them."""
+        return {
+            "without": json.dumps(list(self.without)) if self.without else None,
+            "by": None if self.by is None else json.dumps(list(self.by)),
+        }
 
 
 ANY: Final = Wanted()

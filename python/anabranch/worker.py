@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypeVar, cast
 
 from anabranch._callables import examine, name_of
 from anabranch._outbox_draft import milliseconds
+from anabranch._outbox_inline import InlinePost, check_inline
 from anabranch._outbox_lane import Handler, Lane
 from anabranch._outbox_post import Post
 from anabranch._outbox_run import Run
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from types import TracebackType
 
+    from anabranch._outbox_postgres import PostgresStore
+    from anabranch._outbox_sqlite import SqliteStore
     from anabranch.report import Report
 
     Seconds: TypeAlias = float | timedelta
@@ -55,6 +59,13 @@ class OutboxWorker:
         name: What the pipelines' names begin with.
         batch: How many messages are claimed at once, at most, and how many a subscriber may have
             in hand of each outbox before no more of its topics are claimed there.
+        ack: "lease": messages are claimed for a time, and acked when their handlers are done.
+            "inline": claim, handlers and ack are one transaction over a connection that `connect`
+            makes, and that each handler gets as `message.connection`: what it does over that
+            happens exactly once, with the ack; see below.
+        connect: For `ack="inline"`: makes a connection to the outbox's database, of psycopg,
+            sqlite3 (with `check_same_thread=False`), aiosqlite or SQLAlchemy; called with the key
+            if there is a mapping of outboxes.
         lease: Seconds that a claim holds; it is renewed while a handler is at work. A worker that
             was killed is followed by another one after that time.
         poll: Seconds after which an outbox is asked for messages though nobody has told of any.
@@ -62,6 +73,12 @@ class OutboxWorker:
         grace: Seconds that handlers have to end once the worker was told to stop.
         seed: Makes the delays between attempts repeatable.
         options: Further arguments of the pipelines: `max_in_flight`, `threads`, `observe`, `clock`.
+
+    With `ack="inline"` a batch of messages is one transaction. If one of them fails, all of it is
+    rolled back, and redone one by one. Handlers are called one after another, and leave commit and
+    rollback to the worker. Nothing is renewed and nothing waits for a lease: if the worker dies,
+    the database rolls back, and the attempt is not counted. What a handler does elsewhere still
+    happens at least once.
 
     Raises:
         ConfigError: An argument is not allowed.
@@ -87,6 +104,8 @@ class OutboxWorker:
         *,
         name: str = "outbox",
         batch: int = 1000,
+        ack: Literal["lease", "inline"] = "lease",
+        connect: Callable[..., Any] | None = None,
         lease: Seconds = 60.0,
         poll: Seconds = 1.0,
         max_idle_poll: Seconds = 30.0,
@@ -96,6 +115,7 @@ class OutboxWorker:
     ) -> None:
         check_name(name, "OutboxWorker")
         self._stores = _outboxes(outboxes)
+        self._connect = check_inline(ack, connect, self._stores)
         self._name = name
         if type(batch) is not int or not 1 <= batch <= 10_000:  # noqa: PLR2004 - a sane bound
             raise refused("batch", batch, "an int from 1 to 10_000", subject="OutboxWorker")
@@ -157,6 +177,9 @@ class OutboxWorker:
             raise refused("subscriber", name, allowed, subject="on")
         if not isinstance(cast("object", retry), Retry) or retry.budget is not None:
             raise refused("retry", retry, "a Retry without a budget", subject="on")
+        if self._connect is not None and concurrency != 1:
+            allowed = "1: with ack='inline' they are handled in one transaction, one after another"
+            raise refused("concurrency", concurrency, allowed, subject="on")
         if self._run is not None:
             raise ClosedError(f"worker {self._name!r} runs: add handlers before it does")
 
@@ -282,9 +305,17 @@ class OutboxWorker:
         if self._run is not None:
             raise ClosedError(f"worker {self._name!r} runs already")
         lanes = {handler.subscriber: self._lane(handler) for handler in self._handlers.values()}
-        posts = [
-            Post(
-                outbox._store,  # noqa: SLF001 - the worker is the package's
+        posts = [self._post(tenant, outbox, lanes, once=once) for tenant, outbox in self._stores]
+        self._run = Run(self._ended, posts, lanes, [outbox for _, outbox in self._stores])
+        return self._run
+
+    def _post(
+        self, tenant: object, outbox: Outbox, lanes: dict[str, Lane], *, once: bool
+    ) -> Post | InlinePost:
+        store = outbox._store  # noqa: SLF001 - the worker is the package's
+        if self._connect is None:
+            return Post(
+                store,
                 tenant,
                 lanes,
                 batch=self._batch,
@@ -292,10 +323,16 @@ class OutboxWorker:
                 poll=self._poll,
                 once=once,
             )
-            for tenant, outbox in self._stores
-        ]
-        self._run = Run(self._ended, posts, lanes, [outbox for _, outbox in self._stores])
-        return self._run
+        connect = self._connect if tenant is None else functools.partial(self._connect, tenant)
+        return InlinePost(
+            cast("SqliteStore | PostgresStore", store),
+            connect,
+            tenant,
+            lanes,
+            batch=self._batch,
+            poll=self._poll,
+            once=once,
+        )
 
     def _ended(self) -> None:
         self._run = None

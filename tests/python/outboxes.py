@@ -19,6 +19,17 @@ CANNOT = {
 }
 
 
+# The rows the contract `inline` cannot have, and why: the others hold for it, too.
+INLINE_CANNOT = {
+    "A1, A10, K7, K8": "it has no lease: the database rolls back what a dead worker held, at once",
+    "A7": "the ack is the transaction's own",
+    "H5 (crashes)": "nothing is written before a handler is called: a crash is no attempt",
+    "H6": "handlers of one outbox share a connection, so they are called one after another",
+    "K5, K6 (sqlite)": "one writes at a time: a second worker waits for the first",
+    "memory": "it has no driver",
+}
+
+
 class MemorySide:
     """An outbox in memory, whose clock the test moves."""
 

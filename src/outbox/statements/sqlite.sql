@@ -171,6 +171,7 @@ where id in (
     select * from (
       select m.id from {prefix}message m
       where m.state = 0 and m.priority = 9 and m.due_at <= :now
+        and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
     )
@@ -178,6 +179,7 @@ where id in (
     select * from (
       select m.id from {prefix}message m
       where m.state = 0 and m.priority = 8 and m.due_at <= :now
+        and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
     )
@@ -185,6 +187,7 @@ where id in (
     select * from (
       select m.id from {prefix}message m
       where m.state = 0 and m.priority = 7 and m.due_at <= :now
+        and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
     )
@@ -192,6 +195,7 @@ where id in (
     select * from (
       select m.id from {prefix}message m
       where m.state = 0 and m.priority = 6 and m.due_at <= :now
+        and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
     )
@@ -199,6 +203,7 @@ where id in (
     select * from (
       select m.id from {prefix}message m
       where m.state = 0 and m.priority = 5 and m.due_at <= :now
+        and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
     )
@@ -206,6 +211,7 @@ where id in (
     select * from (
       select m.id from {prefix}message m
       where m.state = 0 and m.priority = 4 and m.due_at <= :now
+        and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
     )
@@ -213,6 +219,7 @@ where id in (
     select * from (
       select m.id from {prefix}message m
       where m.state = 0 and m.priority = 3 and m.due_at <= :now
+        and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
     )
@@ -220,6 +227,7 @@ where id in (
     select * from (
       select m.id from {prefix}message m
       where m.state = 0 and m.priority = 2 and m.due_at <= :now
+        and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
     )
@@ -227,6 +235,7 @@ where id in (
     select * from (
       select m.id from {prefix}message m
       where m.state = 0 and m.priority = 1 and m.due_at <= :now
+        and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
     )
@@ -234,11 +243,37 @@ where id in (
     select * from (
       select m.id from {prefix}message m
       where m.state = 0 and m.priority = 0 and m.due_at <= :now
+        and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
     )
   ) limit :limit
 )
+
+-- It changes nothing, and takes the writer's lock.
+-- statement inline_begin
+update {prefix}meta set value = value where name = 'version'
+
+-- Those that are somebody else's are so because the transaction was ended too early.
+-- statement inline_delete
+delete from {prefix}message
+where state = 0 and (leased_until is null or leased_until <= :now)
+  and id in (select value from json_each(:ids))
+returning id, topic, join_id
+
+-- statement inline_archive
+update {prefix}message set state = 2, ended_at = :now
+where state = 0 and (leased_until is null or leased_until <= :now)
+  and id in (select value from json_each(:ids))
+returning id, topic, join_id
+
+-- One message, if it is as it was.
+-- statement inline_hold
+update {prefix}message
+set owner = :owner, leased_until = :now + :lease, attempt = attempt + 1, claims = claims + 1
+where id = :id and claims = :claims and state = 0
+  and (leased_until is null or leased_until <= :now)
+returning {row}
 
 -- In each of the following `:given` is a JSON array of arrays: id, owner, claims, and what else
 -- there is to know. Only what is held so is changed.

@@ -1,0 +1,409 @@
+"""One store at work in transactions of the user's own driver: claim, handlers and ack in each.
+
+The effects of a handler over that connection are exactly-once: they are committed with the ack, or
+neither is. What `_outbox_post` does with leases is done here with the rows' locks, so nothing is
+renewed, and nothing is lost by a crash but the attempt's number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import random
+import sqlite3
+import threading
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from anabranch._outbox_delivery import BACK, DONE, Delivery, Share, Verdict
+from anabranch._outbox_memory import MemoryStore
+from anabranch._outbox_outcomes import Outcomes
+from anabranch._outbox_routes import Routes, waited_for
+from anabranch._outbox_store import Wanted
+from anabranch.errors import ConfigError, OutboxError, refused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from anabranch._outbox_lane import Lane
+    from anabranch._outbox_postgres import PostgresStore
+    from anabranch._outbox_sqlite import SqliteStore
+    from anabranch._outbox_store import Row
+    from anabranch.outbox import Outbox
+
+T = TypeVar("T")
+
+_logger = logging.getLogger("anabranch")
+
+# How many messages are claimed at first; it doubles as long as all goes well.
+_FIRST: Final = 64
+_LONGEST_REST: Final = 30.0
+
+
+def check_inline(
+    ack: object, connect: object, stores: Sequence[tuple[Any, Outbox]]
+) -> Callable[..., Any] | None:
+    """Return what makes connections, if a worker is to ack in their transactions.
+
+    Raises:
+        ConfigError: An argument is not allowed.
+    """
+    if ack not in ("lease", "inline"):
+        raise refused("ack", ack, "'lease' or 'inline'", subject="OutboxWorker")
+    if ack == "lease":
+        if connect is not None:
+            raise refused("connect", connect, "given with ack='inline'", subject="OutboxWorker")
+        return None
+    if not callable(connect):
+        allowed = "a callable that makes a connection to the outbox's database"
+        raise refused("connect", connect, allowed, subject="OutboxWorker")
+    for _, outbox in stores:
+        if isinstance(outbox._store, MemoryStore):  # noqa: SLF001 - the worker is the package's
+            allowed = "'lease' for an outbox in memory: it has no driver"
+            raise refused("ack", ack, allowed, subject="OutboxWorker")
+    return connect
+
+
+class InlinePost:
+    """What a worker does with one store, over one connection of the user's.
+
+    Args:
+        store: The store.
+        connect: Makes a connection to its database.
+        tenant: The key it is known by; None: there is but one.
+        lanes: Those who handle, by the name of their subscriber.
+        batch: How many messages are claimed at once at most.
+        poll: Seconds until an idle store is asked again, at first and at most.
+        once: Whether to claim once only.
+    """
+
+    _loop: asyncio.AbstractEventLoop
+    _thread: int
+    _woken: asyncio.Event
+    _owner: int
+
+    def __init__(
+        self,
+        store: SqliteStore | PostgresStore,
+        connect: Callable[[], Any],
+        tenant: object,
+        lanes: dict[str, Lane],
+        *,
+        batch: int,
+        poll: tuple[float, float],
+        once: bool,
+    ) -> None:
+        self.label = store.label
+        self.tenant = tenant
+        self.branch = store.label if tenant is None else tenant
+        self.claimed = 0
+        self._store = store
+        self._connect = connect
+        self._connection: Any = None
+        self._lanes = lanes
+        self._batch = batch
+        self._size = min(batch, _FIRST)
+        self._poll = poll
+        self._idle = poll[0]
+        self._once = once
+        self._stopping = False
+        self._subscribed = False
+        self._routes = Routes(store.label)
+        self._faults = 0
+        self._random = random.Random()  # noqa: S311 - it spreads the polls
+        # What handlers are at work on, what became of it, and who waits for all of that.
+        self._open: set[Delivery] = set()
+        self._verdicts: dict[Delivery, Verdict] = {}
+        self._over_with: asyncio.Future[None] | None = None
+
+    # -- what the lanes and the run call
+
+    def settled(self, delivery: Delivery, verdict: Verdict) -> None:
+        """Note what became of a message; from any thread. Only the first word counts."""
+        if threading.get_ident() == self._thread:
+            self._settle(delivery, verdict)
+        else:
+            self._loop.call_soon_threadsafe(self._settle, delivery, verdict)
+
+    def _settle(self, delivery: Delivery, verdict: Verdict) -> None:
+        if delivery not in self._open:
+            return
+        self._open.remove(delivery)
+        self._verdicts[delivery] = verdict
+        if verdict is not DONE:
+            # All of it is rolled back: what has not begun need not.
+            for other in self._open:
+                other.lost = True
+        if not self._open and self._over_with is not None and not self._over_with.done():
+            self._over_with.set_result(None)
+
+    def heard(self) -> None:
+        """Something was enqueued, perhaps; from any thread."""
+        self._idle = self._poll[0]
+        if threading.get_ident() == self._thread:
+            self._woken.set()
+        else:
+            self._loop.call_soon_threadsafe(self._woken.set)
+
+    def stop(self) -> None:
+        """Claim nothing more, and end when what was claimed has ended."""
+        self._stopping = True
+        self._woken.set()
+
+    def give_back(self) -> None:
+        """Nobody is at work any more: what is in hand is rolled back."""
+        for delivery in list(self._open):
+            self._settle(delivery, BACK)
+        self.stop()
+
+    def begin(self) -> None:
+        """Belong to the running loop."""
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._woken = asyncio.Event()
+
+    async def close(self) -> None:
+        """Let the connection go, with what was not committed."""
+        self.give_back()
+        await self._let_go()
+
+    # -- at work
+
+    async def run(self) -> None:
+        """Work until told to stop.
+
+        Raises:
+            ConfigError: The connection cannot be used so.
+            OutboxError: The only outbox does not work from the beginning on.
+        """
+        while not self._stopping:
+            self._woken.clear()
+            try:
+                found = await self._round()
+            except ConfigError:
+                raise
+            except Exception as error:
+                if self.tenant is None and not self._subscribed and isinstance(error, OutboxError):
+                    raise
+                await self._rest(error)
+                found = True
+            else:
+                if self._faults:
+                    self._faults = 0
+                    _logger.warning("outbox %s works again", self.label)
+            if self._once:
+                return
+            if not found:
+                await self._sleep(await self._wait())
+
+    async def _round(self) -> bool:
+        """Claim and handle once; return whether there was anything."""
+        if not self._subscribed:
+            for lane in self._lanes.values():
+                await self._do(self._store.subscribe, lane.name, [lane.handler.pattern])
+            self._owner = await self._do(self._store.owner)
+            self._subscribed = True
+        wanted = Wanted(self._routes.without(set()), tuple(self._lanes))
+        version, ended, rows = await self._over(self._store.take(self._size, wanted))
+        if version != self._routes.version:
+            self._routes.learn(*await self._do(self._store.subscriptions))
+        if not rows:
+            await self._end(commit=ended)
+            return bool(ended)
+        self._idle = self._poll[0]
+        whole, parts = self._sorted(rows)
+        if len(rows) == 1:
+            # Alone, it need not be redone to learn whose failure it is.
+            whole, parts = [], whole + parts
+        if await self._handle_all(whole):
+            if len(rows) == self._size:
+                self._size = min(self._batch, self._size * 2)
+        else:
+            self._size = _FIRST
+            parts = list(rows)
+        for row in parts:
+            claims: int | None = row[20]
+            while claims is not None and not self._stopping:
+                claims = await self._handle_one(row[0], claims)
+        return True
+
+    def _sorted(self, rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+        """Tell messages that can be ended as they are from those of which others want a part."""
+        whole: list[Row] = []
+        parts: list[Row] = []
+        for row in rows:
+            waiting = waited_for(row, self._routes.to(row[1]))
+            here = [name for name in waiting if name in self._lanes]
+            if len(here) == len(waiting) and (here or row[21] is not None) and row[22] is None:
+                whole.append(row)
+            elif here or row[21] is not None:
+                parts.append(row)
+            else:
+                self._routes.shun(row[1], parked=not waiting)
+        return whole, parts
+
+    async def _handle_all(self, rows: Sequence[Row]) -> bool:
+        """Handle what was claimed, and commit; False: something has failed, so nothing is done."""
+        gifts: dict[str, list[Delivery]] = {}
+        for row in rows:
+            for name in waited_for(row, self._routes.to(row[1])):
+                lane = self._lanes[name]
+                delivery = Delivery(row, self, lane, row[15] + 1, self._connection)
+                gifts.setdefault(name, []).append(delivery)
+        for name, deliveries in gifts.items():
+            if not await self._give(name, deliveries):
+                await self._end(commit=False)
+                return False
+        done = [row[0] for row in rows]
+        if done and len(await self._over(self._store.finish(done))) < len(done):
+            raise self._cut_short()
+        await self._end(commit=True)
+        self.claimed += len(done)
+        return True
+
+    async def _handle_one(self, id_: int, claims: int) -> int | None:
+        """Handle a message for one of its subscribers; return its claims if there are others."""
+        row = await self._over(self._store.hold(id_, claims, self._owner))
+        if row is None:
+            await self._end(commit=False)
+            return None
+        route = self._routes.to(row[1])
+        waiting = waited_for(row, route)
+        share = None if len(route) == 1 and row[21] is None else Share(row, list(waiting))
+        due = [it for it in waiting if it in self._lanes and (share is None or share.is_due(it))]
+        outcomes = Outcomes()
+        if not due:
+            if share is not None and waiting:
+                outcomes.divided.append(share.postponed())
+            else:
+                outcomes.acks.append((row[0], row[17], row[20]))
+            await self._put(outcomes)
+            return None
+        lane = self._lanes[due[0]]
+        attempt = row[15] if share is None else share.attempt(due[0])
+        delivery = Delivery(row, self, lane, attempt, self._connection)
+        begun = self._loop.time()
+        well = await self._give(lane.name, [delivery])
+        verdict = self._verdicts[delivery]
+        if share is None:
+            outcomes.take(delivery, verdict)
+        else:
+            share.parts[lane.name] = delivery
+            share.settle(lane.name, verdict)
+            outcomes.add(share, round((self._loop.time() - begun) * 1000))
+        self.claimed += len(due) == 1
+        if not well:
+            await self._end(commit=False)
+            # It was not begun, or somebody else has it now.
+            if verdict is BACK or not await self._over(self._store.hold(id_, claims, self._owner)):
+                await self._end(commit=False)
+                return None
+        await self._put(outcomes)
+        return row[20] if len(due) > 1 else None
+
+    async def _give(self, name: str, deliveries: list[Delivery]) -> bool:
+        """Let messages be handled; return whether all went well."""
+        self._verdicts = {}
+        if self._stopping:
+            self._verdicts = dict.fromkeys(deliveries, BACK)
+            return False
+        self._open = set(deliveries)
+        self._over_with = self._loop.create_future()
+        self._lanes[name].give(deliveries)
+        await self._over_with
+        return all(verdict is DONE for verdict in self._verdicts.values())
+
+    async def _put(self, outcomes: Outcomes) -> None:
+        """Write what became of a message that is held, and commit."""
+        if not await self._over(self._store.put(outcomes)):
+            raise self._cut_short()
+        await self._end(commit=True)
+
+    def _cut_short(self) -> OutboxError:
+        return OutboxError(
+            f"outbox {self.label}: a handler has ended the transaction it was given, so what it "
+            "did is not undone: leave commit and rollback to the worker",
+            store=self.label,
+        )
+
+    # -- the connection
+
+    async def _over(self, steps: Any) -> Any:  # noqa: ANN401 - what the steps come to
+        if self._connection is None:
+            made = self._connect()
+            self._connection = await made if inspect.isawaitable(made) else made
+            await self._check_connection()
+        return await self._call(self._store.over, self._connection, steps)
+
+    async def _end(self, *, commit: bool) -> None:
+        await self._call(self._connection.commit if commit else self._connection.rollback)
+
+    async def _call(self, call: Callable[..., Any], *args: object) -> Any:  # noqa: ANN401 - as above
+        result = await self._do(call, *args)
+        return await result if inspect.isawaitable(result) else result
+
+    async def _do(self, call: Callable[..., T], *args: object) -> T:
+        if self._store.is_quick:
+            return call(*args)
+        return await self._loop.run_in_executor(None, call, *args)
+
+    async def _check_connection(self) -> None:
+        connection = self._connection
+        plain = isinstance(connection, sqlite3.Connection)
+        by_itself = getattr(connection, "autocommit", False) is True or (
+            plain and connection.isolation_level is None and not connection.in_transaction
+        )
+        if by_itself or not hasattr(connection, "commit") or not hasattr(connection, "rollback"):
+            allowed = (
+                "a callable that makes a connection with commit and rollback, of psycopg, sqlite3, "
+                "aiosqlite or SQLAlchemy, that is not in autocommit mode"
+            )
+            raise refused("connect", connection, allowed, subject="OutboxWorker")
+        if plain:
+            try:
+                await self._loop.run_in_executor(None, lambda: connection.cursor().close())
+            except sqlite3.ProgrammingError as error:
+                allowed = (
+                    "a callable that makes a connection any thread may use: handlers run in "
+                    "threads, so sqlite3.connect(…, check_same_thread=False)"
+                )
+                raise refused("connect", connection, allowed, subject="OutboxWorker") from error
+
+    # -- waiting
+
+    async def _wait(self) -> float:
+        """Return for how many seconds there is nothing to do."""
+        wait = self._idle * (0.9 + 0.1 * self._random.random())
+        self._idle = min(self._poll[1], self._idle * 2)
+        try:
+            due = await self._do(self._store.next_in)
+        except OutboxError:
+            return wait
+        return wait if due is None else min(wait, due / 1000)
+
+    async def _sleep(self, seconds: float) -> None:
+        if self._stopping:
+            return
+        timer = self._loop.call_later(seconds, self._woken.set)
+        try:
+            await self._woken.wait()
+        finally:
+            timer.cancel()
+
+    async def _rest(self, error: Exception) -> None:
+        """It does not work: begin with another connection after a while; the others go on."""
+        self._faults += 1
+        if self._faults == 1:
+            _logger.warning("outbox %s: %s; its messages wait", self.label, error)
+        await self._let_go()
+        longest = min(_LONGEST_REST, 0.1 * 2 ** min(self._faults, 20))
+        await self._sleep(0.0 if self._once else longest * (0.5 + self._random.random() / 2))
+
+    async def _let_go(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        try:
+            await self._call(connection.close)
+        except Exception as error:  # noqa: BLE001 - of whatever driver
+            _logger.warning("outbox %s: %s", self.label, error)
