@@ -51,7 +51,6 @@ class Relay(Generic[T]):
         self._ctx = cast("Context | None", ctx)
         self._tokens: list[Cancel] = [] if self._ctx is None else self._ctx._tokens()
         self._task: asyncio.Task[None] | None = None
-        self._left = False
         # What is neither the reader's nor a cancellation: a key that raised.
         self._error: Exception | None = None
 
@@ -90,7 +89,6 @@ class Relay(Generic[T]):
     ) -> None:
         """Stop; what is wrong with what it was given is raised."""
         assert self._task is not None  # noqa: S101 - for the type
-        self._left = True
         self._task.cancel()
         cancelled = await joined([self._task])
         for token in self._tokens:

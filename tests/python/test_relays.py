@@ -323,6 +323,38 @@ async def test_f10_a_cancelled_fan_out_puts_back_what_it_holds_in_order_per_key(
         assert [e["n"] for e in drained(branch)] + stayed == numbers
 
 
+@within
+@pytest.mark.parametrize("make", [ab.broadcast, ab.balance])
+async def test_a_block_is_entered_once(make):
+    relay = make(closed(1), 2)
+    await relay.finished()
+    async with relay as branches:
+        await relay.finished()
+        assert 1 in flat([drained(branch) for branch in branches])
+    with pytest.raises(ab.ClosedError, match="is used once: make a new one"):
+        async with relay:
+            pass
+
+
+@within
+@pytest.mark.parametrize("make", [ab.broadcast, ab.balance])
+async def test_b9_a_context_that_is_cancelled_already_lets_nothing_begin(make):
+    source, stop = filled(1, 2), ab.Cancel()
+    stop.cancel("closed today")
+    with pytest.raises(ab.Cancelled, match="closed today"):
+        async with make(source, 2, ctx=ab.Context("job", cancel=stop)):
+            pass
+    assert drained(source) == [1, 2]
+
+
+@within
+async def test_what_the_block_raises_goes_before_what_a_key_has_raised():
+    with pytest.raises(ValueError, match="mine"):
+        async with ab.fan_out(filled({"x": 1}), "tenant") as branches:
+            await branches.finished()
+            raise ValueError("mine")
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [

@@ -138,6 +138,16 @@ async def test_t1_take_behind_what_is_awaited_lets_those_under_way_go(clock):
     assert (report.committed, report.outcome, report.failed) == (2, "completed", 0)
 
 
+def test_t1_distinct_by_the_name_of_an_entry_and_the_least_that_are_allowed():
+    rows = [{"id": 1}, {"id": 1}, {"id": 2}, {"id": 1}]
+    pipeline = ab.Pipeline("p").source(rows)
+    assert pipeline.distinct(by="id").collect().run_blocking().items == [{"id": 1}, {"id": 2}]
+    # One that remembers a single key takes out what comes twice in a row.
+    one = pipeline.distinct(by="id", max_keys=1).collect().run_blocking()
+    assert one.items == [{"id": 1}, {"id": 2}, {"id": 1}]
+    assert pipeline.take(1).collect().run_blocking().items == [{"id": 1}]
+
+
 def test_t4_an_item_that_cannot_be_a_key_is_a_failure():
     report = ab.Pipeline("p").source([[1], 2]).distinct().collect().run_blocking()
     assert (report.items, report.codes) == ([2], {"TypeError": 1})
@@ -207,6 +217,8 @@ def test_t7_a_generator_is_consumed_by_one_pipeline():
         (lambda p: p.take(0), "count must be an int >= 1, got 0"),
         (lambda p: p.take("3"), "count must be an int >= 1, got '3'"),
         (lambda p: p.distinct(max_keys=0), "max_keys must be an int >= 1, got 0"),
+        (lambda p: p.distinct(max_keys="3"), "max_keys must be an int >= 1, got '3'"),
+        (lambda p: p.distinct(by=" "), "by must be the name of an entry"),
         (lambda p: p.distinct(by=1), "by must be a callable"),
         (lambda p: p.map_batch(len), "max_items must be an int >= 1 where none of"),
         (lambda p: p.merge([ab.Channel()]), "source"),
