@@ -68,6 +68,7 @@ from anabranch.errors import (
     SelectDrained,
     SourceError,
     StoreUnavailable,
+    UnknownTenant,
 )
 from anabranch.failure import Failure
 from anabranch.framing import Delimiter, LengthPrefix
@@ -104,8 +105,10 @@ if TYPE_CHECKING:
     from anabranch.monitor import Attached, attach
     from anabranch.outbox import Draft, Message, Outbox
     from anabranch.result import Err, Ok, Result
+    from anabranch.router import OutboxRouter, StoreAt, StoreProvider
     from anabranch.saga import Saga
     from anabranch.scope import CompensationScope, RollbackReport
+    from anabranch.selection import Selection, StoreView
     from anabranch.timers import Tick, Ticker, after, delay, ticker
     from anabranch.worker import OutboxWorker
 
@@ -166,6 +169,7 @@ __all__ = [
     "Ok",
     "Outbox",
     "OutboxError",
+    "OutboxRouter",
     "OutboxWorker",
     "PerThread",
     "Pipeline",
@@ -186,12 +190,16 @@ __all__ = [
     "Select",
     "SelectDrained",
     "Selected",
+    "Selection",
     "Source",
     "SourceError",
     "SourceState",
     "StageInfo",
     "Stats",
+    "StoreAt",
+    "StoreProvider",
     "StoreUnavailable",
+    "StoreView",
     "Strategy",
     "Tail",
     "TcpClient",
@@ -199,6 +207,7 @@ __all__ = [
     "Tick",
     "Ticker",
     "UndoAction",
+    "UnknownTenant",
     "WaitGroup",
     "WindowInfo",
     "Windowed",
@@ -251,6 +260,7 @@ _LATER = {
     "Message": "outbox",
     "Ok": "result",
     "Outbox": "outbox",
+    "OutboxRouter": "router",
     "OutboxWorker": "worker",
     "Result": "result",
     "RollbackReport": "scope",
@@ -258,7 +268,11 @@ _LATER = {
     "Saga": "saga",
     "Select": "_select",
     "Selected": "_select",
+    "Selection": "selection",
     "Stats": "_stats",
+    "StoreAt": "router",
+    "StoreProvider": "router",
+    "StoreView": "selection",
     "Tick": "timers",
     "Ticker": "timers",
     "WaitGroup": "group",

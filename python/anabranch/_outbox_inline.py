@@ -23,13 +23,13 @@ from anabranch._outbox_store import Wanted
 from anabranch.errors import ConfigError, OutboxError, refused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from anabranch._outbox_lane import Lane
     from anabranch._outbox_postgres import PostgresStore
+    from anabranch._outbox_providers import Place
     from anabranch._outbox_sqlite import SqliteStore
     from anabranch._outbox_store import Row
-    from anabranch.outbox import Outbox
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ _LONGEST_REST: Final = 30.0
 
 
 def check_inline(
-    ack: object, connect: object, stores: Sequence[tuple[Any, Outbox]]
+    ack: object, connect: object, places: Iterable[Place]
 ) -> Callable[..., Any] | None:
     """Return what makes connections, if a worker is to ack in their transactions.
 
@@ -57,11 +57,22 @@ def check_inline(
     if not callable(connect):
         allowed = "a callable that makes a connection to the outbox's database"
         raise refused("connect", connect, allowed, subject="OutboxWorker")
-    for _, outbox in stores:
-        if isinstance(outbox._store, MemoryStore):  # noqa: SLF001 - the worker is the package's
-            allowed = "'lease' for an outbox in memory: it has no driver"
-            raise refused("ack", ack, allowed, subject="OutboxWorker")
+    for place in places:
+        store_with_driver(place)
     return connect
+
+
+def store_with_driver(place: Place) -> PostgresStore | SqliteStore:
+    """Return the store of a tenant.
+
+    Raises:
+        ConfigError: It has no driver.
+    """
+    store = place.outbox._here  # noqa: SLF001 - the worker is the package's
+    if isinstance(store, MemoryStore):
+        allowed = "'lease' for an outbox in memory: it has no driver"
+        raise refused("ack", "inline", allowed, subject="OutboxWorker")
+    return store
 
 
 class InlinePost:
@@ -77,9 +88,6 @@ class InlinePost:
         once: Whether to claim once only.
     """
 
-    _loop: asyncio.AbstractEventLoop
-    _thread: int
-    _woken: asyncio.Event
     _owner: int
 
     def __init__(
@@ -97,7 +105,13 @@ class InlinePost:
         self.tenant = tenant
         self.branch = store.label if tenant is None else tenant
         self.claimed = 0
+        self.store = store
+        self.retired = False
+        self.running = True
         self._store = store
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._woken = asyncio.Event()
         self._connect = connect
         self._connection: Any = None
         self._lanes = lanes
@@ -156,11 +170,15 @@ class InlinePost:
             self._settle(delivery, BACK)
         self.stop()
 
-    def begin(self) -> None:
-        """Belong to the running loop."""
-        self._loop = asyncio.get_running_loop()
-        self._thread = threading.get_ident()
-        self._woken = asyncio.Event()
+    def retire(self) -> None:
+        """Its store is worked on no more: end as soon as what was begun has ended."""
+        self.retired = True
+        self.stop()
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended."""
+        return not self.running
 
     async def close(self) -> None:
         """Let the connection go, with what was not committed."""
@@ -176,6 +194,12 @@ class InlinePost:
             ConfigError: The connection cannot be used so.
             OutboxError: The only outbox does not work from the beginning on.
         """
+        try:
+            await self._work()
+        finally:
+            self.running = False
+
+    async def _work(self) -> None:
         while not self._stopping:
             self._woken.clear()
             try:

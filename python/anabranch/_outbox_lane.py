@@ -90,7 +90,7 @@ class Lane:
 
     def begin(self, delivery: Delivery) -> bool:
         """Return whether a message is to be handled; if not, it goes back."""
-        if self.stopping or delivery.lost:
+        if self.stopping or delivery.lost or delivery.post.retired:
             delivery.post.settled(delivery, BACK)
             return False
         delivery.begun = True

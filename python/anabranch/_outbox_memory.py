@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 from anabranch import _core
 from anabranch._outbox_draft import digest
 from anabranch._outbox_members import check_members, members_of, sorted_members
-from anabranch._outbox_store import ANY, Claimed, Reaped, Wanted, check_duplicate
+from anabranch._outbox_store import ANY, MOST_READY, Claimed, Reaped, Wanted, check_duplicate
 from anabranch.errors import ClosedError, refused
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ class MemoryStore:
 
     label: str = "memory"
     is_quick: bool = True
+    costs: bool = False
 
     def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
         self._settings = settings
@@ -207,6 +208,13 @@ class MemoryStore:
             allowed = "a transaction of this outbox, from outbox.transaction()"
             raise refused("conn", transaction, allowed, subject=subject)
         return transaction
+
+    def backlog(self) -> tuple[int, int | None]:
+        rows = self.rows(status="ready", topic=None, after=0, limit=MOST_READY)
+        return len(rows), max((row[19] - row[12] for row in rows), default=None)
+
+    def rest(self) -> None:
+        """Nothing to let go of."""
 
     def close(self) -> None:
         """Nothing to let go of."""

@@ -22,6 +22,9 @@ class Outcomes:
         self.divided: list[Division] = []
         self.releases: list[Receipt] = []
 
+    def any(self) -> bool:
+        return bool(self.acks or self.again or self.dead or self.divided or self.releases)
+
     def take(self, delivery: Delivery, verdict: Verdict) -> None:
         receipt = receipt_of(delivery)
         if verdict is DONE:

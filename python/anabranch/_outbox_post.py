@@ -6,11 +6,11 @@ A little longer than a file should be: one loop, and what it does in turn.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
-import random
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from anabranch._outbox_delivery import BACK, Delivery, Share, Verdict
 from anabranch._outbox_outcomes import (
@@ -20,13 +20,15 @@ from anabranch._outbox_outcomes import (
     receipt_of,
 )
 from anabranch._outbox_routes import Routes, waited_for
+from anabranch._outbox_schedule import Turn
 from anabranch._outbox_store import Wanted
-from anabranch.errors import OutboxError
+from anabranch.errors import AnabranchError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from anabranch._outbox_lane import Lane
+    from anabranch._outbox_office import Office
     from anabranch._outbox_store import Row, Store, Subscription
 
 T = TypeVar("T")
@@ -38,23 +40,25 @@ _LINGER: Final = 0.01
 # How many messages are claimed at first; it doubles as long as they are handled quickly.
 _FIRST: Final = 64
 _QUICKLY: Final = 0.5
-_LONGEST_REST: Final = 30.0
 
 
 class Post:
     """What a worker does with one store; everything but `settled` in the event loop's thread.
 
+    It claims when it is given a turn, and writes what became of messages when that is known. As
+    long as there is nothing to do, nothing of it runs.
+
     Args:
         store: The store.
         tenant: The key it is known by; None: there is but one.
         lanes: Those who handle, by the name of their subscriber.
+        office: Who gives it turns.
         batch: How many messages are claimed at once at most, and each lane may have in hand.
         lease: Seconds that a claim holds.
-        poll: Seconds until an idle store is asked again, at first and at most.
         once: Whether to claim once only.
+        sounding: Whether to tell how much is ready.
     """
 
-    _loop: asyncio.AbstractEventLoop
     _timer: asyncio.TimerHandle | None
     _asleep: asyncio.Future[None] | None
     _owner: int
@@ -64,25 +68,32 @@ class Post:
         store: Store,
         tenant: object,
         lanes: dict[str, Lane],
+        office: Office,
         *,
         batch: int,
         lease: float,
-        poll: tuple[float, float],
         once: bool,
+        sounding: bool,
     ) -> None:
         self.label = store.label
         self.tenant = tenant
         self.branch = store.label if tenant is None else tenant
+        self.store = store
         self.claimed = 0
-        self._store = store
+        self.stopping = False
+        # What it has in hand and nobody has begun goes back.
+        self.retired = False
+        self.running = False
+        # Whether the office is going to hear of what was enqueued; what tells it so.
+        self.told = False
+        self.heard: Callable[[], None] = self.hear
         self._lanes = lanes
+        self._office = office
         self._batch = batch
         self._size = min(batch, _FIRST)
         self._lease = lease
-        self._poll = poll
-        self._idle = poll[0]
         self._once = once
-        self._stopping = False
+        self._sounding = sounding
         self._open: dict[int, Delivery | Share] = {}
         self._in_hand = dict.fromkeys(lanes, 0)
         self._settled: deque[tuple[Delivery, Verdict]] = deque()
@@ -91,8 +102,24 @@ class Post:
         self._subscribed = False
         self._routes = Routes(store.label)
         self._outcomes = Outcomes()
+        # How often in a row the store did not work, and until when it is left alone.
         self._faults = 0
-        self._random = random.Random()  # noqa: S311 - it spreads the polls
+        self._resting = 0.0
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._timer = None
+        self._asleep = None
+        self._woken = False
+        self._granted = False
+        # Whether nothing was there the last time: then the next turn looks before it claims.
+        self._idle = False
+        # The lanes that had no room at the latest claim; when that was, and when the one before
+        # began if it was a full one.
+        self._blocked: set[str] = set()
+        self._at = 0.0
+        self._dispatched = 0
+        self._began: float | None = None
+        self._next_beat = self._loop.time() + self._lease / 3
 
     # -- what became of messages
 
@@ -119,22 +146,36 @@ class Post:
             self._timer.cancel()
             self._timer = None
         self._woken = True
-        if self._asleep is not None and not self._asleep.done():
-            self._asleep.set_result(None)
+        if self._asleep is not None:
+            if not self._asleep.done():
+                self._asleep.set_result(None)
+        elif not self.running:
+            self.running = True
+            self._office.awake(self)
 
-    def heard(self) -> None:
-        """Something was enqueued, perhaps; from any thread."""
-        self._next_claim = 0.0
-        self._idle = self._poll[0]
-        if threading.get_ident() == self._thread:
-            self.wake()
-        else:
-            self._loop.call_soon_threadsafe(self.wake)
+    def hear(self) -> None:
+        """Something was enqueued, perhaps: the next turn claims without a look."""
+        self._idle = False
+
+    def grant(self) -> None:
+        """It has a turn."""
+        self._granted = True
+        self.wake()
 
     def stop(self) -> None:
         """Claim nothing more, and end when what was claimed has ended."""
-        self._stopping = True
+        self.stopping = True
         self.wake()
+
+    def retire(self) -> None:
+        """Its store is worked on no more: end as soon as what was begun has ended."""
+        self.retired = True
+        self.stop()
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended."""
+        return self.stopping and not self.running
 
     async def _sleep(self, seconds: float) -> None:
         if self._woken:
@@ -151,65 +192,56 @@ class Post:
 
     # -- at work
 
-    def begin(self) -> None:
-        """Belong to the running loop."""
-        self._loop = asyncio.get_running_loop()
-        self._thread = threading.get_ident()
-        self._timer = None
-        self._asleep = None
-        self._woken = False
-        self._next_claim = 0.0
-        # The lanes that had no room at the latest claim; when that was, and when the one before
-        # began if it was a full one.
-        self._blocked: set[str] = set()
-        self._at = 0.0
-        self._dispatched = 0
-        self._began: float | None = None
-        self._next_beat = self._loop.time() + self._lease / 3
+    async def run(self) -> None:
+        """Work until there is nothing in hand, and no turn.
+
+        Raises:
+            AnabranchError: The only outbox does not work from the beginning on.
+        """
+        try:
+            while await self._work():
+                pass
+        finally:
+            self.running = False
+
+    async def _work(self) -> bool:
+        """Do what is to be done now, and wait for what comes; return whether there may be more."""
+        if self.stopping or self._loop.time() >= self._resting:
+            try:
+                if self._granted and not self._subscribed and not self.stopping:
+                    await self._subscribe()
+                await self._flush()
+                if self._loop.time() >= self._next_beat:
+                    await self._beat(self._loop.time())
+                if self._granted and not self.stopping:
+                    await self._turn()
+                    # The lanes have theirs.
+                    await asyncio.sleep(0)
+                    return True
+                self._recovered()
+            except AnabranchError as error:
+                if self.tenant is None and not self._subscribed:
+                    raise
+                self._rest(error)
+                if self.stopping and self._faults > 1:
+                    # What could not be written stays with its lease.
+                    return False
+        if self.stopping:
+            self._granted = False
+        if not (self._granted or self._open or self._settled or self._outcomes.any()):
+            self._woken = False
+            return False
+        until = self._resting if self._faults else self._next_beat
+        await self._sleep(max(0.0, until - self._loop.time()))
+        return True
 
     async def _subscribe(self) -> None:
         """Tell the store who hears of what."""
         for lane in self._lanes.values():
             pattern = lane.handler.pattern
-            await self._do(self._store.subscribe, lane.name, [pattern])
-        self._owner = await self._do(self._store.owner)
+            await self._do(self.store.subscribe, lane.name, [pattern])
+        self._owner = await self._do(self.store.owner)
         self._subscribed = True
-
-    async def run(self) -> None:
-        """Claim and end messages until told to stop, and nothing is left in hand.
-
-        Raises:
-            OutboxError: The only outbox does not work from the beginning on.
-        """
-        while True:
-            try:
-                if not self._subscribed and not self._stopping:
-                    await self._subscribe()
-                await self._flush()
-                if self._stopping and not self._open:
-                    return
-                now = self._loop.time()
-                if now >= self._next_beat:
-                    await self._beat(now)
-                if now >= self._next_claim and not self._stopping:
-                    came = await self._claim()
-                    self._stopping |= self._once and came
-                    # The lanes have their turn.
-                    await asyncio.sleep(0)
-                    continue
-                self._recovered()
-            except OutboxError as error:
-                if self.tenant is None and not self._subscribed:
-                    raise
-                self._rest(error)
-                self._stopping |= self._once
-                if self._stopping and self._faults > 1:
-                    # What could not be written stays with its lease.
-                    return
-            until = self._next_beat
-            if not self._stopping:
-                until = min(until, self._next_claim)
-            await self._sleep(max(0.0, until - self._loop.time()))
 
     def give_back(self) -> None:
         """Nobody is at work any more: what is in hand ends, or is as if it was never claimed."""
@@ -221,26 +253,28 @@ class Post:
 
     async def close(self) -> None:
         """Write what could not be written yet."""
+        self.stopping = self.running = True
         self.give_back()
         try:
             await self._flush()
-        except OutboxError as error:
+        except AnabranchError as error:
             _logger.warning("%s", error)
 
     async def _do(self, call: Callable[..., T], *args: object) -> T:
-        if self._store.is_quick:
-            return call(*args)
-        return await self._loop.run_in_executor(None, call, *args)
+        return await self._office.call(self.store, functools.partial(call, *args))
 
-    def _rest(self, error: OutboxError) -> None:
+    def _rest(self, error: AnabranchError) -> None:
         """The store does not work: leave it alone for a while; the others go on."""
         self._faults += 1
         if self._faults == 1:
             _logger.warning("%s; its messages wait", error)
-        longest = min(_LONGEST_REST, 0.1 * 2 ** min(self._faults, 20))
-        rest = longest * (0.5 + self._random.random() / 2)
-        self._next_claim = max(self._next_claim, self._loop.time() + rest)
-        self._next_beat = max(self._next_beat, self._loop.time() + min(rest, self._lease / 6))
+        self._granted = False
+        rest = self._office.failed(self)
+        if self._open:
+            # There are leases to be kept.
+            rest = min(rest, self._lease / 6)
+        self._resting = self._loop.time() + rest
+        self.stopping |= self._once
 
     def _recovered(self) -> None:
         if self._faults:
@@ -249,38 +283,59 @@ class Post:
 
     # -- claiming
 
-    async def _claim(self) -> bool:
-        """Claim once; return whether there was anything to handle, or nothing at all."""
+    async def _turn(self) -> None:
+        if self._idle:
+            found, due = await self._do(self._look)
+            if not found:
+                self._granted = False
+                self.stopping |= self._once
+                depth = 0 if self._sounding else None
+                self._office.ended(self, Turn("none", due, depth))
+                return
+        turn = await self._claim()
+        self._granted = False
+        self._idle = turn.found == "none"
+        # Of what was only given back the next claim knows.
+        self.stopping |= self._once and (self._dispatched > 0 or turn.found != "full")
+        self._office.ended(self, turn)
+
+    def _look(self) -> tuple[bool, float | None]:
+        """Tell whether there is something to claim, and when there will be; it changes nothing."""
+        if self.store.peek(1):
+            return True, None
+        due = self.store.next_in()
+        return False, None if due is None else due / 1000
+
+    async def _claim(self) -> Turn:
+        """Claim once."""
         full = {name for name, count in self._in_hand.items() if count >= self._batch}
         self._blocked = full
         wanted = Wanted(self._routes.without(full), tuple(self._lanes))
         begun = self._loop.time()
         claimed = await self._do(
-            self._store.claim, self._owner, self._size, round(self._lease * 1000), wanted
+            self.store.claim, self._owner, self._size, round(self._lease * 1000), wanted
         )
         if claimed.version != self._routes.version:
-            self._routes.learn(*await self._do(self._store.subscriptions))
+            self._routes.learn(*await self._do(self.store.subscriptions))
         self._at = begun
         self._dispatch(claimed.rows)
+        depth = oldest = None
+        if self._sounding:
+            depth, waited = await self._do(self.store.backlog)
+            oldest = None if waited is None else waited / 1000
         if len(claimed.rows) == self._size:
-            self._idle = self._poll[0]
             if self._began is not None and begun - self._began < _QUICKLY:
                 self._size = min(self._batch, self._size * 2)
             self._began = begun
-            return self._dispatched > 0
+            return Turn("full", None, depth, oldest)
         self._began = None
+        if claimed.rows and not self._dispatched:
+            return Turn("full", None, depth, oldest)
+        due = await self._do(self.store.next_in)
+        found: Literal["some", "blocked", "none"] = "blocked" if full else "none"
         if claimed.rows:
-            self._idle = self._poll[0]
-        wait = self._idle * (0.9 + 0.1 * self._random.random())
-        if not full:
-            self._idle = min(self._poll[1], self._idle * 2)
-        due = await self._do(self._store.next_in)
-        if due is not None:
-            wait = min(wait, due / 1000)
-        # Of what was only given back the next claim knows.
-        idle = self._dispatched > 0 or not claimed.rows
-        self._next_claim = begun + wait if idle else 0.0
-        return idle
+            found = "some"
+        return Turn(found, None if due is None else due / 1000, depth, oldest)
 
     def _dispatch(self, rows: Sequence[Row]) -> None:
         gifts: dict[str, list[Delivery]] = {}
@@ -346,7 +401,7 @@ class Post:
     async def _flush(self) -> None:
         self._sort()
         outcomes = self._outcomes
-        store = self._store
+        store = self.store
         for given, write in (
             (outcomes.acks, store.ack),
             (outcomes.again, store.abandon),
@@ -384,11 +439,11 @@ class Post:
 
         if any(self._in_hand[name] <= self._batch // 2 for name in self._blocked):
             self._blocked = set()
-            self._next_claim = 0.0
+            self._office.hint(self, self._loop.time())
 
     def _due_in(self, delay: int | None) -> None:
         if delay is not None:
-            self._next_claim = min(self._next_claim, self._loop.time() + delay / 1000)
+            self._office.hint(self, self._loop.time() + delay / 1000)
 
     async def _beat(self, now: float) -> None:
         """Hold what is in hand for longer; what is held no more is taken from its handler."""
@@ -397,7 +452,7 @@ class Post:
             return
         receipts = {id_: receipt_of(entry) for id_, entry in self._open.items()}
         held = await self._do(
-            self._store.extend, sorted(receipts.values()), round(self._lease * 1000)
+            self.store.extend, sorted(receipts.values()), round(self._lease * 1000)
         )
         for id_ in receipts.keys() - set(held):
             entry = self._open.pop(id_, None)

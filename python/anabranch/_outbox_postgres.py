@@ -11,7 +11,15 @@ from urllib.parse import urlsplit, urlunsplit
 
 from anabranch import _core
 from anabranch._outbox_postgres_over import PostgresWriting, by_percent, run
-from anabranch._outbox_store import ANY, Claimed, Reaped, Wanted, mismatched, urgent_first
+from anabranch._outbox_store import (
+    ANY,
+    MOST_READY,
+    Claimed,
+    Reaped,
+    Wanted,
+    mismatched,
+    urgent_first,
+)
 from anabranch.errors import (
     ClosedError,
     ConfigError,
@@ -38,6 +46,7 @@ class PostgresStore(PostgresWriting):
             self.label += f"#{settings.schema}"
         # Its methods wait for the network, and must not hold up an event loop.
         self.is_quick = False
+        self.costs = True
         self._url = url
         self._settings = settings
         self._migrations, self._sql = _core.outbox_sql("postgres", settings.prefix, settings.schema)
@@ -261,6 +270,10 @@ class PostgresStore(PostgresWriting):
 
     # -- operations
 
+    def backlog(self) -> tuple[int, int | None]:
+        [(count, waited)] = self._all("backlog", {"most": MOST_READY})
+        return count, waited
+
     def rows(self, *, status: str | None, topic: str | None, after: int, limit: int) -> list[Row]:
         given = {"status": status, "topic": topic, "after": after, "limit": limit}
         return self._all("list", given)
@@ -285,12 +298,15 @@ class PostgresStore(PostgresWriting):
         }
         return self._count("purge", given)
 
-    def close(self) -> None:
+    def rest(self) -> None:
         with self._lock:
-            self._closed = True
             connection, self._connection = self._connection, None
             if connection is not None and self._pid == os.getpid():
                 connection.close()
+
+    def close(self) -> None:
+        self._closed = True
+        self.rest()
 
 
 def without_password(url: str) -> str:

@@ -1,4 +1,4 @@
-"""One run of a worker: its lanes and its posts, from their beginning to their end."""
+"""One run of a worker: its lanes and its office, from their beginning to their end."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import signal
 import threading
 from typing import TYPE_CHECKING, Any, Final, cast
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+from anabranch._outbox_office import Office
 
-    from anabranch._outbox_inline import InlinePost
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from anabranch._outbox_lane import Lane
-    from anabranch._outbox_post import Post
-    from anabranch.outbox import Outbox
+    from anabranch._outbox_office import Terms
     from anabranch.report import Report
+    from anabranch.router import OutboxRouter
 
 # Seconds that stores have to take what became of messages, once nobody is at work any more.
 _PATIENCE: Final = 5.0
@@ -26,21 +27,22 @@ class Run:
     def __init__(
         self,
         ended: Callable[[], object],
-        posts: Sequence[Post | InlinePost],
+        router: OutboxRouter,
         lanes: dict[str, Lane],
-        outboxes: list[Outbox],
+        terms: Terms,
     ) -> None:
         self._ended = ended
-        self._posts = posts
+        self._router = router
         self._lanes = lanes
-        self._outboxes = outboxes
+        self._terms = terms
+        self._office: Office | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped = False
         self.task: asyncio.Task[Any] | None = None
 
     @property
     def claimed(self) -> int:
-        return sum(post.claimed for post in self._posts)
+        return 0 if self._office is None else self._office.claimed
 
     def stop(self) -> None:
         if self._loop is not None:
@@ -54,35 +56,27 @@ class Run:
         self._stopped = True
         for lane in self._lanes.values():
             lane.stop()
-        for post in self._posts:
-            post.stop()
+        if self._office is not None:
+            self._office.stop()
 
     async def run(self) -> dict[str, Report[Any]]:
         loop = asyncio.get_running_loop()
-        closers: list[Callable[[], object]] = []
-        courses: list[asyncio.Task[Any]] = []
-        feeds: list[asyncio.Task[None]] = []
+        office = self._office = Office(self._router, self._lanes, self._terms)
+        courses = [loop.create_task(lane.pipeline.run()) for lane in self._lanes.values()]
+        feed = loop.create_task(office.run())
+        self._loop = loop
+        unheed = self._heed(loop, courses)
         try:
-            for post in self._posts:
-                post.begin()
-            for post, outbox in zip(self._posts, self._outboxes, strict=True):
-                closers.append(outbox._listen(post.heard))  # noqa: SLF001 - as above
-            self._loop = loop
-            closers.append(self._heed(loop, courses))
-            courses += [loop.create_task(lane.pipeline.run()) for lane in self._lanes.values()]
-            feeds += [loop.create_task(post.run()) for post in self._posts]
             if self._stopped:
                 self._stop()
-            await self._until_over(courses, feeds)
+            await self._until_over(office, courses, feed)
         finally:
-            for close in closers:
-                close()
-            await self._close(courses, feeds)
+            unheed()
+            await self._close(office, courses, feed)
         for course in courses:
             course.result()
-        for feed in feeds:
-            if not feed.cancelled():
-                feed.result()
+        if not feed.cancelled():
+            feed.result()
         return {
             name: cast("Report[Any]", lane.pipeline.last_report)
             for name, lane in self._lanes.items()
@@ -109,40 +103,33 @@ class Run:
         return lambda: loop.remove_signal_handler(signal.SIGTERM)
 
     async def _until_over(
-        self, courses: list[asyncio.Task[Any]], feeds: list[asyncio.Task[None]]
+        self, office: Office, courses: list[asyncio.Task[Any]], feed: asyncio.Task[None]
     ) -> None:
         """Wait until all that was claimed has ended; a pipeline that ends by itself stops all."""
-        working: set[asyncio.Task[Any]] = {*courses, *feeds}
-        while any(feed in working for feed in feeds):
+        working: set[asyncio.Task[Any]] = {*courses, feed}
+        while feed in working:
             done, working = await asyncio.wait(working, return_when=asyncio.FIRST_COMPLETED)
             if any(course in done for course in courses):
                 # Drained by a signal, or ended by what a handler has raised.
                 self._stop()
                 if all(course.done() for course in courses):
-                    for post in self._posts:
-                        post.give_back()
-                    await asyncio.wait(feeds, timeout=_PATIENCE)
+                    office.give_back()
+                    await asyncio.wait([feed], timeout=_PATIENCE)
                     return
-            if any(feed in done and feed.exception() for feed in feeds):
-                self._stop()
-                return
+        self._stop()
 
     async def _close(
-        self, courses: list[asyncio.Task[Any]], feeds: list[asyncio.Task[None]]
+        self, office: Office, courses: list[asyncio.Task[Any]], feed: asyncio.Task[None]
     ) -> None:
         self._stop()
         cut = asyncio.current_task()
         if cut is not None and cut.cancelling():
             for course in courses:
                 course.cancel()
-        if courses:
-            await asyncio.wait(courses)
-        # Where nothing is wrong they have ended; what they would still wait for will not come.
-        for feed in feeds:
-            feed.cancel()
-        if feeds:
-            await asyncio.wait(feeds)
-        for post in self._posts:
-            await post.close()
+        await asyncio.wait(courses)
+        # Where nothing is wrong it has ended; what it would still wait for will not come.
+        feed.cancel()
+        await asyncio.wait([feed])
+        await office.close()
         self._loop = None
         self._ended()

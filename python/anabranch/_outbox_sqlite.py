@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Any, Final
 from anabranch import _core
 from anabranch._outbox_sqlite_over import SqliteWriting, as_json, divisions, run, timed
 from anabranch._outbox_sqlite_watch import FileWatch
-from anabranch._outbox_store import ANY, Claimed, Reaped, Wanted, mismatched, urgent_first
+from anabranch._outbox_store import (
+    ANY,
+    MOST_READY,
+    Claimed,
+    Reaped,
+    Wanted,
+    mismatched,
+    urgent_first,
+)
 from anabranch.errors import (
     ClosedError,
     ConfigError,
@@ -53,6 +61,7 @@ class SqliteStore(SqliteWriting):
         self.label = f"sqlite:///{path}"
         # In a thread, each row that is fetched would wait for the interpreter anew.
         self.is_quick = True
+        self.costs = True
         self._path = path
         self._settings = settings
         self._migrations, self._sql = _core.outbox_sql("sqlite", settings.prefix)
@@ -254,6 +263,10 @@ class SqliteStore(SqliteWriting):
         wait: int | None = self._one("next", {}, writes=False)[0][0]
         return wait
 
+    def backlog(self) -> tuple[int, int | None]:
+        [(count, waited)] = self._one("backlog", {"most": MOST_READY}, writes=False)
+        return count, waited
+
     def rows(self, *, status: str | None, topic: str | None, after: int, limit: int) -> list[Row]:
         given = {"status": status, "topic": topic, "after": after, "limit": limit}
         return self._one("list", given, writes=False)
@@ -282,12 +295,15 @@ class SqliteStore(SqliteWriting):
     def listen(self, heard: Callable[[], object]) -> Callable[[], object]:
         return FileWatch(self._path, heard).close
 
-    def close(self) -> None:
+    def rest(self) -> None:
         with self._lock:
-            self._closed = True
             connection, self._connection = self._connection, None
             if connection is not None and self._pid == os.getpid():
                 connection.close()
+
+    def close(self) -> None:
+        self._closed = True
+        self.rest()
 
 
 def _quoted(path: str) -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from anabranch.outbox import Outbox
     from anabranch.pipeline import Pipeline
     from anabranch.policy import Retry
+    from anabranch.router import OutboxRouter
 
 T = TypeVar("T")
 
@@ -140,7 +141,7 @@ class Sinks(Builder[T]):
 
     def to_outbox(
         self,
-        outbox: Outbox | Mapping[Any, Outbox],
+        outbox: Outbox | OutboxRouter | Mapping[Any, Outbox],
         *,
         topic: str | Callable[[Any], str],
         key: Callable[[Any], str | None] | None = None,
@@ -155,7 +156,8 @@ class Sinks(Builder[T]):
         is undone later, with `commit="end"`, those that nobody has begun are retracted.
 
         Args:
-            outbox: Where to; or a mapping, of which the tenant of the branch is the key.
+            outbox: Where to; or an `OutboxRouter`, or a mapping: then it is that of the branch's
+                tenant.
             topic: The messages' topic; or a `def` that takes the item and returns it.
             key: A `def` that takes the item and returns its ordering key, or None.
             name: The stage's name; "to_outbox" by default.

@@ -327,6 +327,21 @@ class StoreUnavailable(OutboxError):
     code: Final = "outbox.unavailable"
 
 
+class UnknownTenant(OutboxError, LookupError):
+    """A router has no outbox for a tenant; its message names those it is like.
+
+    Attributes:
+        code: `outbox.tenant`.
+        tenant: The tenant.
+    """
+
+    code: Final = "outbox.tenant"
+
+    def __init__(self, message: str, *, tenant: object = None) -> None:
+        super().__init__(message)
+        self.tenant = tenant
+
+
 class SchemaMismatch(OutboxError):
     """The outbox's tables are missing, or of another version than this anabranch works on.
 

@@ -185,6 +185,11 @@ class Outbox(Queue, Inbox, Joining):
         hide(self)
         self._store.close()
 
+    def _retire(self) -> None:
+        """Nobody is to need its connection any more: it is opened again for whoever does."""
+        hide(self)
+        self._store.rest()
+
     def migrate(self) -> int:
         """Make the tables, or bring them to the version this anabranch works on.
 
@@ -307,15 +312,9 @@ class Outbox(Queue, Inbox, Joining):
         return self._write_over(given[0], rows)
 
     def _listen(self, heard: Callable[[], object]) -> Callable[[], object]:
-        """Call `heard` when something may have been enqueued; return what ends that."""
-        stop = self._store.listen(heard)
+        """Call `heard` when something may have been enqueued here; return what ends that."""
         self._listeners.append(heard)
-
-        def end() -> None:
-            self._listeners.remove(heard)
-            stop()
-
-        return end
+        return lambda: self._listeners.remove(heard)
 
     def _tell(self) -> None:
         for heard in self._listeners:

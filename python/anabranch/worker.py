@@ -4,35 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
-import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypeVar, cast
 
 from anabranch._callables import examine, name_of
 from anabranch._outbox_draft import milliseconds
-from anabranch._outbox_inline import InlinePost, check_inline
+from anabranch._outbox_inline import check_inline
 from anabranch._outbox_lane import Handler, Lane
-from anabranch._outbox_post import Post
+from anabranch._outbox_office import Terms
 from anabranch._outbox_run import Run
 from anabranch.errors import ClosedError, check_name, refused
 from anabranch.outbox import Outbox
 from anabranch.policy import Retry
+from anabranch.router import OutboxRouter
+from anabranch.selection import selection_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import timedelta
     from types import TracebackType
 
-    from anabranch._outbox_postgres import PostgresStore
-    from anabranch._outbox_sqlite import SqliteStore
     from anabranch.report import Report
+    from anabranch.selection import Selection, SelectionName
 
     Seconds: TypeAlias = float | timedelta
 
 F = TypeVar("F", bound="Callable[..., Any]")
-
-_logger = logging.getLogger("anabranch")
 
 _LONGEST_NAME = 255
 _ATTEMPTS = 20
@@ -55,7 +52,15 @@ class OutboxWorker:
     from then on. Messages that nobody has a handler for are parked until somebody has.
 
     Args:
-        outboxes: An outbox; or a mapping of keys to outboxes, which are worked on side by side.
+        outboxes: An outbox; or a mapping of keys to outboxes, which are worked on side by side; or
+            an `OutboxRouter`, whose tenants may come and go.
+        selection: Which outbox is claimed from next, where more of them have something than may be
+            claimed from at once: see `Selection`.
+        parallel: From how many outboxes is claimed at once. One that could not be reached gets no
+            more than a quarter of that, and is asked less and less often, until it works again.
+        connections: How many connections are open at once, at most, those that listen included.
+            With more outboxes than that, the ones that are idle are connected to when their poll
+            is due; those that had messages last are listened to.
         name: What the pipelines' names begin with.
         batch: How many messages are claimed at once, at most, and how many a subscriber may have
             in hand of each outbox before no more of its topics are claimed there.
@@ -100,8 +105,11 @@ class OutboxWorker:
 
     def __init__(
         self,
-        outboxes: Outbox | Mapping[Any, Outbox],
+        outboxes: Outbox | Mapping[Any, Outbox] | OutboxRouter,
         *,
+        selection: SelectionName | Selection = "round_robin",
+        parallel: int = 8,
+        connections: int = 16,
         name: str = "outbox",
         batch: int = 1000,
         ack: Literal["lease", "inline"] = "lease",
@@ -114,16 +122,22 @@ class OutboxWorker:
         **options: Any,  # noqa: ANN401 - of several types, which Pipeline checks
     ) -> None:
         check_name(name, "OutboxWorker")
-        self._stores = _outboxes(outboxes)
-        self._connect = check_inline(ack, connect, self._stores)
+        self._router = _router(outboxes)
         self._name = name
-        if type(batch) is not int or not 1 <= batch <= 10_000:  # noqa: PLR2004 - a sane bound
-            raise refused("batch", batch, "an int from 1 to 10_000", subject="OutboxWorker")
-        self._batch = batch
-        self._lease = _seconds("lease", lease)
         first, most = _seconds("poll", poll), _seconds("max_idle_poll", max_idle_poll)
-        self._poll = (first, max(first, most))
-        self._seed = seed
+        select, sounding = selection_of(selection)
+        self._terms = Terms(
+            batch=_count("batch", batch, 1, 10_000),
+            lease=_seconds("lease", lease),
+            poll=(first, max(first, most)),
+            selection=select,
+            sounding=sounding,
+            parallel=_count("parallel", parallel, 1, 1000),
+            connections=_count("connections", connections, 2, 10_000),
+            connect=check_inline(ack, connect, self._router._present().values()),  # noqa: SLF001 - the package's
+            seed=seed,
+            once=False,
+        )
         self._options = {"grace": grace, **options}
         self._handlers: dict[str, Handler] = {}
         self._run: Run | None = None
@@ -177,7 +191,7 @@ class OutboxWorker:
             raise refused("subscriber", name, allowed, subject="on")
         if not isinstance(cast("object", retry), Retry) or retry.budget is not None:
             raise refused("retry", retry, "a Retry without a budget", subject="on")
-        if self._connect is not None and concurrency != 1:
+        if self._terms.connect is not None and concurrency != 1:
             allowed = "1: with ack='inline' they are handled in one transaction, one after another"
             raise refused("concurrency", concurrency, allowed, subject="on")
         if self._run is not None:
@@ -202,7 +216,7 @@ class OutboxWorker:
         return decorate
 
     def _lane(self, handler: Handler) -> Lane:
-        return Lane(f"{self._name}.{handler.subscriber}", handler, self._options, self._seed)
+        return Lane(f"{self._name}.{handler.subscriber}", handler, self._options, self._terms.seed)
 
     async def run(self) -> dict[str, Report[Any]]:
         """Work until `stop` is called, or the process is told to end (SIGTERM).
@@ -305,52 +319,31 @@ class OutboxWorker:
         if self._run is not None:
             raise ClosedError(f"worker {self._name!r} runs already")
         lanes = {handler.subscriber: self._lane(handler) for handler in self._handlers.values()}
-        posts = [self._post(tenant, outbox, lanes, once=once) for tenant, outbox in self._stores]
-        self._run = Run(self._ended, posts, lanes, [outbox for _, outbox in self._stores])
+        self._run = Run(self._ended, self._router, lanes, self._terms._replace(once=once))
         return self._run
-
-    def _post(
-        self, tenant: object, outbox: Outbox, lanes: dict[str, Lane], *, once: bool
-    ) -> Post | InlinePost:
-        store = outbox._store  # noqa: SLF001 - the worker is the package's
-        if self._connect is None:
-            return Post(
-                store,
-                tenant,
-                lanes,
-                batch=self._batch,
-                lease=self._lease,
-                poll=self._poll,
-                once=once,
-            )
-        connect = self._connect if tenant is None else functools.partial(self._connect, tenant)
-        return InlinePost(
-            cast("SqliteStore | PostgresStore", store),
-            connect,
-            tenant,
-            lanes,
-            batch=self._batch,
-            poll=self._poll,
-            once=once,
-        )
 
     def _ended(self) -> None:
         self._run = None
 
 
-def _outboxes(given: object) -> list[tuple[Any, Outbox]]:
-    if isinstance(given, Outbox):
-        return [(None, given)]
-    allowed = "an Outbox, or a mapping of keys to Outboxes"
-    if not isinstance(given, Mapping):
+def _router(given: object) -> OutboxRouter:
+    if isinstance(given, OutboxRouter):
+        return given
+    allowed = "an Outbox, a mapping of keys to Outboxes, or an OutboxRouter"
+    outboxes = {None: given} if isinstance(given, Outbox) else given
+    if not isinstance(outboxes, Mapping) or not outboxes:
         raise refused("outboxes", given, allowed, subject="OutboxWorker")
-    pairs = list(cast("Mapping[Any, object]", given).items())
-    if not pairs:
-        raise refused("outboxes", {}, allowed, subject="OutboxWorker")
-    for _, outbox in pairs:
+    for outbox in cast("Mapping[Any, object]", outboxes).values():
         if not isinstance(outbox, Outbox):
             raise refused("outboxes", outbox, allowed, subject="OutboxWorker")
-    return cast("list[tuple[Any, Outbox]]", pairs)
+    return OutboxRouter._of(cast("Mapping[Any, Outbox]", outboxes))  # noqa: SLF001 - the package's
+
+
+def _count(argument: str, value: object, least: int, most: int) -> int:
+    if type(value) is not int or not least <= value <= most:
+        allowed = f"an int from {least} to {most:_}"
+        raise refused(argument, value, allowed, subject="OutboxWorker")
+    return value
 
 
 def _check_topic(topic: object) -> None:

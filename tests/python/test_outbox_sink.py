@@ -54,7 +54,9 @@ def test_x8_x9_each_tenant_has_its_own_outbox():
     pipeline = ab.Pipeline("p").source(items).fan_out(by="tenant")
     report = pipeline.to_outbox({"acme": acme, "globex": globex}, topic="t").run_blocking()
     assert (report.committed, report.failed) == (3, 1)
-    assert "no outbox for tenant 'initech', only for 'acme', 'globex'" in str(report.failures[0])
+    assert "no outbox for tenant 'initech'; known ones are: 'acme', 'globex'" in str(
+        report.failures[0]
+    )
     assert (acme.counts(), globex.counts()) == ({"t": {"ready": 2}}, {"t": {"ready": 1}})
 
 
