@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from anabranch._outbox_draft import milliseconds
 from anabranch._outbox_sqlite import SqliteStore
@@ -35,17 +35,23 @@ def settings_of(
 
 def store_of(url: object, settings: Settings) -> SqliteStore | PostgresStore:
     """Return the store that a URL means; it is not opened yet."""
-    if isinstance(url, str) and url.startswith(("postgresql://", "postgres://")):
+    if is_postgres(url):
         from anabranch._outbox_postgres import PostgresStore
 
         return PostgresStore(url, settings)
     if settings.schema is not None:
         allowed = "None: only PostgreSQL has schemas, SQLite has prefixes"
         raise refused("schema", settings.schema, allowed, subject="Outbox")
-    return SqliteStore(_sqlite_path(url), settings)
+    return SqliteStore(sqlite_path(url), settings)
 
 
-def _sqlite_path(url: object) -> str:
+def is_postgres(url: object) -> TypeGuard[str]:
+    """Whether a URL is that of a PostgreSQL database."""
+    return isinstance(url, str) and url.startswith(("postgresql://", "postgres://"))
+
+
+def sqlite_path(url: object, *, subject: str = "Outbox") -> str:
+    """Return the file that a URL means, or refuse it."""
     # What is refused is not shown: a URL may hold a password.
     allowed = "postgresql://…, sqlite:///relative.db or sqlite:////absolute/path.db"
     shown = f"a {type(url).__name__}"
@@ -58,4 +64,4 @@ def _sqlite_path(url: object) -> str:
                 return path
             shown = f"sqlite:///{path}"
             allowed += ", without ? and #; in memory there is Outbox.memory()"
-    raise refused("url", None, allowed, subject="Outbox", shown=shown)
+    raise refused("url", None, allowed, subject=subject, shown=shown)

@@ -55,6 +55,7 @@ _ALL: Final = (
     Code("attach.failed", "A process could not be looked at, or not any more."),
     Code("command.refused", "A command to a process that is looked at was not carried out."),
     Code("outbox.unavailable", "An outbox's database could not be reached, or refused to work."),
+    Code("outbox.tenant", "A router was asked for a tenant that has no outbox."),
     Code("outbox.schema", "An outbox's tables were missing, or of another version."),
     Code("outbox.lease_lost", "A message of an outbox was not its claimer's any more."),
     Code("outbox.duplicate", "A dedupe key was given again, with another topic or payload."),

@@ -18,6 +18,7 @@ from anabranch._outbox_providers import (
     provider_of,
     same,
 )
+from anabranch._outbox_registry import Registry
 from anabranch.errors import ClosedError, ConfigError, UnknownTenant
 from anabranch.outbox import Outbox
 
@@ -105,6 +106,37 @@ class OutboxRouter:
         self._known: dict[Any, Any] = {}
         self._watchers: list[Callable[[], object]] = []
         self._closed = False
+
+    @classmethod
+    def table(
+        cls,
+        url: str,
+        *,
+        table: str = "outbox_tenant",
+        refresh: Seconds = 30.0,
+        **options: Any,  # noqa: ANN401 - of several types, which Outbox checks
+    ) -> Self:
+        """Make a router of the tenants that a table tells of.
+
+        It has five columns: `tenant`, a text; `url`, a text, as for `Outbox`; `schema`, the schema
+        of PostgreSQL that the tenant's tables are in, or null; `enabled`, whether workers work on
+        it; and `weight`, a number, see `Selection`. The application writes it; the router reads it:
+
+            create table outbox_tenant (
+              tenant text primary key, url text not null, schema text,
+              enabled boolean not null default true, weight real not null default 1
+            )
+
+        Args:
+            url: The database of the table, as for `Outbox`.
+            table: Its name.
+            refresh: As for any router, and so are the options.
+            options: Further arguments of the outboxes.
+
+        Raises:
+            ConfigError: An argument is not allowed.
+        """
+        return cls(Registry(url, table), refresh=refresh, **options)
 
     def __repr__(self) -> str:
         return f"OutboxRouter({len(self._known)} tenants)"

@@ -255,7 +255,7 @@ def test_every_example_is_asserted():
         "mixed_orchestration",
         "error_aggregation",
     }
-    outbox = {"transactional_outbox"}
+    outbox = {"five_customers", "transactional_outbox"}
     assert {path.stem for path in EXAMPLES.glob("*.py")} == toolkit | outbox | set(PIPELINES)
 
 
@@ -288,4 +288,19 @@ def test_n1_a4_a5_k8_an_order_and_its_message_are_written_together_and_handled()
         "dead: order 2: ValueError: bob@nowhere does not exist",
         "order 2: mail to bob@example.org, attempt 2",
         "{'order.created': {'done': 3}}",
+    ]
+
+
+def test_the_five_customers_example_bills_each_of_them_and_the_sixth():
+    assert run(EXAMPLES / "five_customers.py").splitlines() == [
+        "3 customers are billed while hooli's 500 orders are",
+        "globex is billed once its database is there",
+        "umbrella, the sixth customer, is billed",
+        "acme: 15",
+        "globex: 7",
+        "hooli: 500",
+        "initech: 60",
+        "stark: 30",
+        "umbrella: 42",
+        "initech's outbox: {'order.created': {'done': 2, 'ready': 1}}",
     ]

@@ -1,7 +1,10 @@
 """The router: rows X, and a worker whose stores come, go, move and die while it is at work."""
 
 import asyncio
+import contextlib
 import logging
+import re
+import sqlite3
 import uuid
 
 import postgres
@@ -283,6 +286,99 @@ def test_x2_a_tenant_whose_place_is_wrong_keeps_nobody_from_work(files, caplog):
         assert seen.messages == [("acme", 1)]
     assert "tenant 'globex' has no outbox" in caplog.text
     assert "secret" not in caplog.text
+
+
+REGISTRY = """
+create table outbox_tenant (
+  tenant text primary key, url text not null, schema text,
+  enabled boolean not null default true, weight real not null default 1
+)
+"""
+
+
+@contextlib.contextmanager
+def sqlite_registry(folder):
+    url = f"sqlite:///{folder}/registry.db"
+
+    def execute(sql, **values):
+        with contextlib.closing(sqlite3.connect(folder / "registry.db")) as conn, conn:
+            conn.execute(sql, values)
+
+    execute("create table other (id)")
+    yield url, execute
+
+
+@contextlib.contextmanager
+def postgres_registry(folder):
+    server = postgres.server()
+    database = server.create()
+    url = server.url(database)
+
+    def execute(sql, **values):
+        named = re.sub(r":(\w+)", r"%(\1)s", sql)
+        with psycopg.connect(url) as conn:
+            conn.execute(named, values)
+
+    yield url, execute
+    server.drop(database)
+
+
+@pytest.mark.parametrize("registry", [sqlite_registry, postgres_registry])
+def test_x2_a_table_tells_of_the_tenants(files, registry):
+    with registry(files.folder) as (url, execute):
+        with pytest.raises(ab.StoreUnavailable, match="outbox_tenant of tenants cannot be read"):
+            ab.OutboxRouter.table(url).refresh()
+        execute(REGISTRY)
+        add = "insert into outbox_tenant (tenant, url, enabled, weight) values (:t, :u, :e, :w)"
+        execute(add, t="acme", u=files.url("acme"), e=True, w=3.0)
+        execute(add, t="globex", u=files.url("globex"), e=False, w=1.0)
+        with ab.OutboxRouter.table(url) as router:
+            worker = ab.OutboxWorker(router)
+            seen = Seen(worker)
+            for name in ("acme", "globex"):
+                router.outbox(name).enqueue("order", name)
+            # One that is not enabled can be written to, and is not worked on.
+            assert worker.run_once_blocking() == 1
+            assert seen.messages == [("acme", "acme")]
+            assert router._present()["acme"].weight == 3.0
+            acme = router.outbox("acme")
+            execute("update outbox_tenant set enabled = :e, weight = 2", e=True)
+            assert worker.run_once_blocking() == 1
+            assert seen.messages[1:] == [("globex", "globex")]
+            assert router.outbox("acme") is acme
+            assert router._present()["acme"].weight == 2.0
+            execute("delete from outbox_tenant where tenant = :t", t="acme")
+            assert router.refresh() == ["globex"]
+            with pytest.raises(ab.UnknownTenant):
+                router.outbox("acme")
+
+
+@pytest.mark.parametrize("table", ["", "a b", "a;b", "A", 7, "a.b.c"])
+def test_x2_a_table_has_a_name(table):
+    with pytest.raises(ab.ConfigError, match="OutboxRouter: table must be the name of a table"):
+        ab.OutboxRouter.table("sqlite:///registry.db", table=table)
+
+
+def test_x11_tenants_may_have_a_schema_each():
+    server = postgres.server()
+    database = server.create()
+    url = server.url(database)
+    schemas = {name: f"tenant_{name}" for name in ("acme", "globex")}
+    places = {name: ab.StoreAt(url=url, options={"schema": it}) for name, it in schemas.items()}
+    with ab.OutboxRouter(places) as router:
+        worker = ab.OutboxWorker(router)
+        seen = Seen(worker)
+        for name in places:
+            router.outbox(name).migrate()
+            router.outbox(name).enqueue("order", name)
+        assert worker.run_once_blocking() == 2
+        assert sorted(seen.messages) == [("acme", "acme"), ("globex", "globex")]
+        for name in places:
+            assert router.outbox(name).counts() == {"order": {"done": 1}}
+    with psycopg.connect(url) as conn:
+        for schema in schemas.values():
+            conn.execute(f"drop schema {schema} cascade")
+    server.drop(database)
 
 
 def test_x3_a_tenant_may_be_removed_while_its_messages_are_handled():
