@@ -244,7 +244,7 @@ class InlinePost:
                 self._size = min(self._batch, self._size * 2)
         else:
             self._size = _FIRST
-            parts = list(rows)
+            parts = whole + parts
         for row in parts:
             claims: int | None = row[20]
             while claims is not None and not self._stopping:
@@ -294,6 +294,10 @@ class InlinePost:
         route = self._routes.to(row[1])
         waiting = waited_for(row, route)
         share = None if len(route) == 1 and row[21] is None else Share(row, list(waiting))
+        if not waiting and row[21] is None:
+            # Its subscriber is gone since it was claimed: it is parked.
+            await self._end(commit=False)
+            return None
         due = [it for it in waiting if it in self._lanes and (share is None or share.is_due(it))]
         outcomes = Outcomes()
         if not due:

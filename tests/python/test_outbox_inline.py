@@ -201,7 +201,13 @@ def test_h4_reject_is_dead_at_once_and_retry_later_does_not_count(side):
 
 def test_h3_a_topic_without_a_handler_is_parked_until_there_is_one(side):
     worker = inline(side)
-    worker.on("order")(note)
+
+    @worker.on("order", retry=quick(2))
+    def handle(message):
+        note(message)
+        if message.attempt == 1:
+            raise OSError("so that the batch is redone")
+
     side.outbox.enqueue("mail", 1)
     side.outbox.enqueue("order", 2)
     until_empty(worker)
