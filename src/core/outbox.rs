@@ -339,4 +339,6 @@ pub fn back_off(attempt: u32, random: f64) -> Duration {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;

@@ -32,7 +32,7 @@ use super::{Draft, Due, Ended, Message, Millis, Ordering, Receipt, Status, Subsc
 /// assert_eq!(store.ack(&[receipt], false, 60_000), []); // too late: the lease is over
 /// assert_eq!(store.claim(owner, 10, 60_000, Ordering::Block, Wanted::default(), 60_000)[0].attempt, 2);
 /// ```
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Memory {
     pub(super) ids: i64,
     owners: i64,

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn draft(key: Option<&str>, priority: u8, delay: Millis) -> Draft {
+pub(super) fn draft(key: Option<&str>, priority: u8, delay: Millis) -> Draft {
     Draft {
         topic: "mail".to_owned(),
         body: Vec::new(),
