@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, cast
 
 from anabranch import _core
-from anabranch._calls import act
+from anabranch._calls import act, check_context
 from anabranch.channel import Channel
 from anabranch.errors import ChannelClosed, refused
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import timedelta
     from types import TracebackType
+
+    from anabranch.context import Context
 
 T = TypeVar("T")
 
@@ -31,8 +33,10 @@ class Windowed(Generic[T]):
         reader: Channel[T],
         options: dict[str, Any],
         size_of: Callable[[T], int] | None,
+        ctx: Context | None,
     ) -> None:
         self._reader = reader
+        self._ctx = ctx
         self._most: int | None = options["max_items"]
         self._sized = options["max_bytes"] is not None
         self._size_of = size_of or cast("Callable[[T], int]", len)
@@ -70,16 +74,21 @@ class Windowed(Generic[T]):
         """Wait for the next window.
 
         Raises:
+            Cancelled: The context was cancelled; what has been taken stays, see `close`.
             Exception: The error the reader was closed with, after the last window.
         """
         loop = asyncio.get_running_loop()
-        reader = self._reader
+        reader, ctx = self._reader, self._ctx
+        if ctx is not None:
+            reader._begin(ctx)
         while (found := self._gather(loop.time())) is None:
             take = partial(reader._core.receive_many, self._room())
             left = self._left(loop.time())
             try:
-                items = await reader._in_turn(reader._core.join_receivers, take, left)
-            except Exception as error:  # noqa: BLE001 - it is the reader's end
+                items = await reader._in_turn(reader._core.join_receivers, take, left, ctx)
+            except Exception as error:  # noqa: BLE001 - it is the reader's end,
+                if ctx is not None:
+                    reader._begin(ctx)  # unless this raises: then it was the context's
                 self._end = error
             else:
                 self._fill(items, loop.time())
@@ -94,15 +103,20 @@ class Windowed(Generic[T]):
         """Block this thread until the next window.
 
         Raises:
+            Cancelled: The context was cancelled; what has been taken stays, see `close`.
             Exception: The error the reader was closed with, after the last window.
         """
-        reader = self._reader
+        reader, ctx = self._reader, self._ctx
+        if ctx is not None:
+            reader._begin(ctx)
         while (found := self._gather(time.monotonic())) is None:
             take = partial(reader._core.receive_many, self._room())
             left = self._left(time.monotonic())
             try:
-                items = reader._in_turn_blocking(reader._core.join_receivers, take, left)
-            except Exception as error:  # noqa: BLE001 - it is the reader's end
+                items = reader._in_turn_blocking(reader._core.join_receivers, take, left, ctx)
+            except Exception as error:  # noqa: BLE001 - it is the reader's end,
+                if ctx is not None:
+                    reader._begin(ctx)  # unless this raises: then it was the context's
                 self._end = error
             else:
                 self._fill(items, time.monotonic())
@@ -173,6 +187,7 @@ def window(
     idle: float | timedelta | None = None,
     max_bytes: int | None = None,
     size_of: Callable[[T], int] | None = None,
+    ctx: Context | None = None,
 ) -> Windowed[T]:
     """Read a channel in lists.
 
@@ -188,6 +203,7 @@ def window(
         idle: Leave when nothing has come for this many seconds.
         max_bytes: Leave with this many bytes or more.
         size_of: Returns the bytes of one item; by default `len`.
+        ctx: What ends the waiting for the next window, if it is cancelled.
 
     Returns:
         What to iterate over, with `async for` or `for`; its `reason` tells why the last window
@@ -216,4 +232,5 @@ def window(
         if call.is_async or max_bytes is None:
             allowed = "a def that is given an item, beside max_bytes"
             raise refused("size_of", size_of, allowed, subject="window", shown=call.name)
-    return Windowed(reader, options, size_of)
+    check_context(ctx, "window")
+    return Windowed(reader, options, size_of, ctx)

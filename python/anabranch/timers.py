@@ -21,6 +21,7 @@ from anabranch.errors import ClosedError
 if TYPE_CHECKING:
     from collections.abc import Awaitable
     from datetime import timedelta
+    from types import TracebackType
 
     from anabranch._calls import Part
     from anabranch.context import Context
@@ -126,7 +127,8 @@ class Tick:
 class Ticker:
     """Ticks at the multiples of a period; made by `ab.ticker`.
 
-    Iterate over it by `async for`, or, in a thread, by `for`.
+    Iterate over it by `async for`, or, in a thread, by `for`. As a context manager it is stopped
+    where its block is left, however that happens.
     """
 
     def __init__(self, period: float, ctx: Context | None) -> None:
@@ -145,6 +147,17 @@ class Ticker:
     def stop(self) -> None:
         """End it: who iterates comes to the end after the tick that is waited for."""
         self._stopped = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
 
     def __aiter__(self) -> Self:
         """Begin; ticks are counted from here."""

@@ -72,6 +72,17 @@ async def _rest(ticker):
 
 
 @virtual
+async def test_g1_a_ticker_is_stopped_where_its_block_is_left(clock):
+    with ab.ticker(10.0) as ticker:
+        async for tick in ticker:
+            assert tick.at == 10.0
+            break
+    with pytest.raises(StopAsyncIteration):
+        await anext(ticker)
+    assert clock.now() == 10.0
+
+
+@virtual
 async def test_g1_g8_a_cancel_ends_a_ticker(clock):
     cancel = ab.Cancel()
     ctx = ab.Context("c", cancel=cancel)

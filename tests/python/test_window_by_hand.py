@@ -111,6 +111,46 @@ async def test_w11_a_cancelled_wait_keeps_what_is_gathered_and_close_puts_it_bac
     assert drained(reader) == [4]
 
 
+@within
+async def test_g8_a_cancel_ends_the_waiting_and_keeps_what_is_gathered():
+    reader, cancel = filled(1, 2), ab.Cancel()
+    windows = ab.window(reader, max_items=3, ctx=ab.Context("batch", cancel=cancel))
+    waiting = asyncio.create_task(anext(windows))
+    await parked(reader, receivers=1)
+    cancel.cancel()
+    with pytest.raises(ab.Cancelled, match="batch"):
+        await waiting
+    assert windows.filled == 2
+    with pytest.raises(ab.Cancelled):
+        await anext(windows)
+    windows.close()
+    assert reader.receive_many_nowait() == [1, 2]
+
+
+def test_g8_a_cancel_ends_the_waiting_in_a_thread_too():
+    reader, cancel = filled(1), ab.Cancel()
+    windows = ab.window(reader, max_items=2, ctx=ab.Context("batch", cancel=cancel))
+
+    def wait():
+        with pytest.raises(ab.Cancelled):
+            next(windows)
+
+    waiting = in_thread(wait)
+    while reader.stats().receivers == 0 and not waiting.done():
+        pass
+    cancel.cancel()
+    waiting.result(DEADLINE)
+
+
+def test_g8_an_error_of_the_reader_is_not_taken_for_the_own_cancellation():
+    reader = filled(1)
+    reader.close(ab.Cancelled("that of the sender", reason="it was cancelled"))
+    windows = ab.window(reader, max_items=2, ctx=ab.Context("batch"))
+    assert next(windows) == [1]
+    with pytest.raises(ab.Cancelled, match="sender"):
+        next(windows)
+
+
 def test_w5_a_window_that_is_due_takes_nothing_more():
     async def main():
         reader = filled("old")
