@@ -97,6 +97,7 @@ if TYPE_CHECKING:
     from anabranch._running import Running
     from anabranch._select import Select, Selected, select
     from anabranch._stats import Stats, stats
+    from anabranch._streaming import Stream
     from anabranch._timeout import timeout
     from anabranch._windowed import Windowed, window
     from anabranch.child import Child
@@ -201,6 +202,7 @@ __all__ = [
     "StoreUnavailable",
     "StoreView",
     "Strategy",
+    "Stream",
     "Tail",
     "TcpClient",
     "TcpLines",
@@ -273,6 +275,7 @@ _LATER = {
     "StoreAt": "router",
     "StoreProvider": "router",
     "StoreView": "selection",
+    "Stream": "_streaming",
     "Tick": "timers",
     "Ticker": "timers",
     "WaitGroup": "group",

@@ -495,6 +495,8 @@ class Session(Generic[T]):
         options = sink_of(self._stages).options
         if "channel" in options and options["close"]:
             options["channel"].close(error)
+        if "closes" in options:
+            options["closes"].close(error)
 
     def _check_deadlines(
         self, run: _core.Run, loop: asyncio.AbstractEventLoop | None = None

@@ -1,8 +1,8 @@
-"""The builder's stages that a course ends in: for_each, collect, to_channel, to_outbox."""
+"""The builder's stages that a course ends in: for_each, collect, results, to_channel, to_outbox."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from anabranch._builder import Builder
 from anabranch._callables import check_target, name_of
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from anabranch._callables import WithCtx
     from anabranch._stages import OnError, SinkOptions
+    from anabranch._streaming import Stream
     from anabranch.channel import Channel
     from anabranch.outbox import Outbox
     from anabranch.pipeline import Pipeline
@@ -103,6 +104,39 @@ class Sinks(Builder[T]):
             [1, 2]
         """
         return self._extended("collect", name, {})
+
+    def results(self, *, capacity: int = 1000) -> Stream[T]:
+        """Read what becomes of each item as a Result, while the pipeline runs; this ends it.
+
+        Args:
+            capacity: How many Results may wait to be read before the pipeline waits.
+
+        Returns:
+            An async context manager that gives an async iterator.
+
+        Raises:
+            ConfigError: An argument is not allowed, or nothing can follow the last stage.
+
+        Example:
+            >>> import asyncio
+            >>> import anabranch as ab
+            >>> async def main() -> None:
+            ...     numbers = ab.Pipeline("numbers").source(["1", "x"]).map(int)
+            ...     async with numbers.results() as results:
+            ...         async for result in results:
+            ...             match result:
+            ...                 case ab.Ok(number):
+            ...                     print(number)
+            ...                 case ab.Err(failure):
+            ...                     print(failure.stage, failure.item, failure.code)
+            >>> asyncio.run(main())
+            1
+            int x ValueError
+        """
+        # Here: it needs asyncio, which a program that only builds does not.
+        from anabranch._streaming import Stream
+
+        return Stream(cast("Pipeline[T]", self), capacity)
 
     def to_channel(
         self, channel: Channel[T], *, close: bool = True, name: str | None = None

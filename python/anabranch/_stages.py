@@ -141,8 +141,8 @@ class Stage:
         takes_ctx: Whether `fn` is to be called with `ctx=`.
         options: The plan's options of the stage, and its live objects: for a source "source",
             and "read", the channels it takes items from, for callables "retry", for `fan_out`
-            "by", for a window "size_of", for what sends into one "channel", for what takes
-            failures "takes", for `dead_letter` "path".
+            "by", for a window "size_of", for what sends into one "channel", for what is closed with
+            the run "closes", for what takes failures "takes", for `dead_letter` "path".
     """
 
     kind: Kind

@@ -255,3 +255,79 @@ def test_t12_a_result_that_could_not_be_seen_is_refused(tmp_path):
     plugin = "def made(n):\n    import anabranch\n    return getattr(anabranch, 'E' + 'rr')('x')\n"
     told = run_alone(program, tmp_path, plugin=plugin)
     assert "write `from anabranch import Err` where the module begins" in told
+
+
+# Out of a stream.
+
+
+async def read(stream):
+    async with stream as results:
+        told = [result async for result in results]
+    return told, balanced(stream.report)
+
+
+def test_t1_what_becomes_of_each_item_is_read_as_a_result_while_it_runs():
+    stream = ab.Pipeline("p").source(range(5)).map(result_of).results()
+    told, report = asyncio.run(read(stream))
+    assert [result.unwrap() for result in told if isinstance(result, ab.Ok)] == [0, 10, 20, 40]
+    [failed] = [result.error for result in told if isinstance(result, ab.Err)]
+    assert (failed.code, failed.stage, failed.item, dict(failed.metadata)) == (
+        "bad.number",
+        "result_of",
+        3,
+        {"n": 3},
+    )
+    assert (report.committed, report.failed, report.codes) == (4, 1, {"bad.number": 1})
+
+
+def test_t1_a_failure_that_a_stage_has_taken_is_no_err():
+    stream = ab.Pipeline("p").source(range(5)).map(result_of).recover(lambda _: "mended").results()
+    told, report = asyncio.run(read(stream))
+    assert sorted(map(str, told)) == ["Ok('mended')", "Ok(0)", "Ok(10)", "Ok(20)", "Ok(40)"]
+    assert (report.failed, report.recovered) == (0, 1)
+
+
+def test_b5_who_does_not_read_holds_the_pipeline_back():
+    async def main():
+        taken = []
+        numbers = ab.Pipeline("p").source(range(100_000)).tap(taken.append)
+        async with numbers.results(capacity=3) as results:
+            assert (await anext(results)).unwrap() == 0
+            before = -1
+            while before != len(taken):
+                before = len(taken)
+                for _ in range(20):
+                    await asyncio.sleep(0)
+            assert len(taken) < 100_000
+        # Left before its end: it was aborted.
+        return balanced(results.report)
+
+    report = asyncio.run(main())
+    assert report.outcome == "aborted"
+    assert report.left > 0
+
+
+def test_e2_a_run_that_fails_as_a_whole_is_not_taken_for_an_end():
+    def broken():
+        yield 1
+        raise ConnectionError("the source")
+
+    async def main():
+        async with ab.Pipeline("p").source(broken()).results() as results:
+            told = await anext(results)
+            with pytest.raises(ab.PipelineFailed, match="pipeline 'p' failed"):
+                await anext(results)
+        assert told.unwrap() == 1
+        assert results.report.codes == {"source.failed": 0}
+
+    asyncio.run(main())
+
+
+def test_results_are_read_inside_the_block_that_runs_the_pipeline():
+    stream = ab.Pipeline("p").source([1]).results()
+    with pytest.raises(ab.ClosedError, match="async with"):
+        asyncio.run(stream.__anext__())
+    with pytest.raises(ab.ConfigError, match="capacity"):
+        ab.Pipeline("p").source([1]).results(capacity=0)
+    with pytest.raises(ab.ConfigError, match="nothing can follow the sink"):
+        ab.Pipeline("p").source([1]).collect().results()

@@ -146,3 +146,11 @@ def remembering(orders: ab.Channel[int]) -> None:
     assert_type(pipeline, ab.Pipeline[int])
     assert_type(pipeline.scan(lambda text, n: f"{text}{n}", ""), ab.Pipeline[str])
     assert_type(pipeline.map_batch(lambda batch: map(str, batch), max_items=2), ab.Pipeline[str])
+
+
+async def results_of_a_stream() -> None:
+    async with ab.Pipeline("p").source(["1"]).map(int).results(capacity=10) as stream:
+        assert_type(stream, ab.Stream[int])
+        async for result in stream:
+            assert_type(result, ab.Result[int])
+    assert_type(stream.report, ab.Report[int] | None)
