@@ -214,35 +214,76 @@ def test_c16_where_a_loop_runs_an_async_undo_of_a_blocking_rollback_is_stuck_and
     assert isinstance(action.error, RuntimeError)
 
 
-def test_the_block_commits_or_rolls_back():
+def leave(form, what, error=None):
+    """Leave a block in which `what` was done to the scope; return the scope and what was raised."""
+    scope = ab.CompensationScope()
+
+    async def enter():
+        async with scope:
+            what(scope)
+            if error is not None:
+                raise error
+
+    def enter_blocking():
+        with scope:
+            what(scope)
+            if error is not None:
+                raise error
+
+    try:
+        enter_blocking() if form == "blocking" else asyncio.run(enter())
+    except LookupError as raised:
+        return scope, raised
+    return scope, None
+
+
+@every_form
+def test_c7_what_leaves_a_block_keeps_its_type_and_tells_what_was_undone(form):
+    ran, own = [], LookupError("mine")
+
+    def work(scope):
+        scope.compensate(ran.append, "a", name="first")
+        scope.compensate(ran.append, "b", name="second")
+
+    scope, raised = leave(form, work, own)
+    assert (raised, ran) == (own, ["b", "a"])
+    told = ab.RollbackReport.of(raised)
+    assert [(it.name, it.outcome) for it in told.actions] == [("second", "done"), ("first", "done")]
+    assert told.actions == scope.report.actions
+    # Nothing is stuck, so nothing is noted.
+    assert not hasattr(raised, "__notes__")
+    assert leave(form, lambda scope: None, LookupError())[1].__dict__ == {}
+    # What is stuck is.
+    broken = leave(form, lambda scope: scope.compensate(int, "x", name="broken"), LookupError())
+    assert broken[0].report.stuck == 1
+    assert any("stuck: broken" in note for note in broken[1].__notes__)
+
+
+@every_form
+def test_c11_c15_a_block_that_ends_well_finalizes_and_is_over(form):
     ran = []
-    with ab.CompensationScope() as scope:
-        scope.compensate(ran.append, "never")
-    assert ran == []
-    with pytest.raises(KeyError) as raised, ab.CompensationScope() as scope:
-        scope.compensate(ran.append, "a")
-        scope.compensate(int, "no number", name="broken")
-        raise KeyError
-    assert (ran, scope.report.stuck) == (["a"], 1)
-    assert any("broken" in note for note in raised.value.__notes__)
-    with pytest.raises(ab.ClosedError):
-        scope.compensate(print)
+
+    def work(scope):
+        scope.compensate(ran.append, "undo")
+        scope.finalize(ran.append, "close")
+
+    scope, _ = leave(form, work)
+    assert (ran, scope.pending) == (["close"], 0)
+    other = scope_of(ran, "x")
+    for use in (lambda: scope.absorb(other), scope.__enter__, lambda: scope.compensate(print)):
+        with pytest.raises(ab.ClosedError, match="after its block had been left"):
+            use()
+    assert other.pending == 1
 
 
-def test_the_async_block_commits_or_rolls_back():
+@every_form
+@pytest.mark.parametrize("policy", [None, "backwards", 3, lambda: None])
+def test_c13_a_policy_that_is_none_is_refused_and_nothing_is_lost(form, policy):
     ran = []
-
-    async def main():
-        async with ab.CompensationScope() as scope:
-            scope.compensate(ran.append, "never")
-            scope.finalize(ran.append, "closed")
-        with pytest.raises(KeyError):
-            async with ab.CompensationScope() as scope:
-                scope.compensate(ran.append, "a")
-                raise KeyError
-
-    asyncio.run(main())
-    assert ran == ["closed", "a"]
+    scope = scope_of(ran, "ab")
+    with pytest.raises(ab.ConfigError, match="rollback: policy must be 'sequential'"):
+        roll_back(scope, form, policy=policy)
+    assert (ran, scope.pending) == ([], 2)
 
 
 @pytest.mark.parametrize("deadline", [-1, float("nan"), "x", True, object()])
