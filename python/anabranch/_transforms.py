@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from anabranch._stages import CallOptions, EnsureOptions, OnError
     from anabranch.pipeline import Pipeline
     from anabranch.policy import Retry
+    from anabranch.result import Result
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -29,6 +30,18 @@ class Transforms(Builder[T]):
 
     __slots__ = ()
 
+    @overload
+    def map(
+        self,
+        fn: Callable[[T], Awaitable[Result[U]] | Result[U]],
+        **options: Unpack[CallOptions],
+    ) -> Pipeline[U]: ...
+    @overload
+    def map(
+        self,
+        fn: WithCtx[T, Awaitable[Result[U]] | Result[U]],
+        **options: Unpack[CallOptions],
+    ) -> Pipeline[U]: ...
     @overload
     def map(
         self, fn: Callable[[T], Awaitable[U]], **options: Unpack[CallOptions]

@@ -148,6 +148,20 @@ def remembering(orders: ab.Channel[int]) -> None:
     assert_type(pipeline.map_batch(lambda batch: map(str, batch), max_items=2), ab.Pipeline[str])
 
 
+def half_with(n: int, ctx: ab.Context) -> ab.Result[int]:
+    """Use ctx."""
+    ctx.compensate(print, n)
+    return half(n)
+
+
+def results_in_a_stream() -> None:
+    numbers = ab.Pipeline("p").source([1])
+    assert_type(numbers.map(half), ab.Pipeline[int])
+    assert_type(numbers.map(half_later, concurrency=2), ab.Pipeline[int])
+    assert_type(numbers.map(half_with), ab.Pipeline[int])
+    assert_type(numbers.map(lambda n: [n]), ab.Pipeline[list[int]])
+
+
 async def results_of_a_stream() -> None:
     async with ab.Pipeline("p").source(["1"]).map(int).results(capacity=10) as stream:
         assert_type(stream, ab.Stream[int])
