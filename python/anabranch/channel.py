@@ -58,7 +58,8 @@ class Channel(Generic[T]):
     wait. Items come out in the order they went in, each once. Those who wait are served in the
     order they came.
 
-    Iterating, with `for` or `async for`, receives until the channel is closed and empty.
+    Iterating, with `for` or `async for`, receives until the channel is closed and empty. To have a
+    `ctx` end it, call `receive(ctx=...)` in a loop, or read it by `ab.window`.
 
     A call that is cancelled, times out or is interrupted has done nothing: what it would have sent
     is not inside, and what it would have received is still there for the next receiver. A call

@@ -213,7 +213,8 @@ class Report(Counts, Generic[T]):
         blocked: Seconds the source was held back because a branch, or what is in front of the
             branches, was full.
         branches: The counts of each tenant's branch, in the order they opened.
-        codes: How many items failed, by code; exact.
+        codes: How many items failed, by code; exact. What failed and was no item counts as 0, as
+            `source.failed` does.
         failures: The first failures that nobody took; a sample where there are many.
         errors: What each `collect_errors` has seen in the whole run, by the stage's name.
         compensated: How many undo actions were run and succeeded: those of units, of branches and

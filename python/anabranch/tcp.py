@@ -110,6 +110,9 @@ def tcp_client(
     failures as with `tcp_lines`. A pipeline that cannot keep up stops reading, so the server's
     sends block.
 
+    It says nothing but its greeting. To ask and to hear over one connection, the source is an async
+    generator of one's own, which `ab.retry` connects again: see the example `duplex_sockets.py`.
+
     Args:
         host: The server's name or address; a name is looked up each time.
         port: Its port.
