@@ -105,6 +105,7 @@ if TYPE_CHECKING:
     from anabranch.heartbeat import Heartbeat
     from anabranch.monitor import Attached, attach
     from anabranch.outbox import Draft, Message, Outbox
+    from anabranch.planner import OutboxPlanner, Plan
     from anabranch.result import Err, Ok, Result
     from anabranch.router import OutboxRouter, StoreAt, StoreProvider
     from anabranch.saga import Saga
@@ -170,11 +171,13 @@ __all__ = [
     "Ok",
     "Outbox",
     "OutboxError",
+    "OutboxPlanner",
     "OutboxRouter",
     "OutboxWorker",
     "PerThread",
     "Pipeline",
     "PipelineFailed",
+    "Plan",
     "PriorityChannel",
     "Reject",
     "Report",
@@ -262,6 +265,8 @@ _LATER = {
     "Message": "outbox",
     "Ok": "result",
     "Outbox": "outbox",
+    "OutboxPlanner": "planner",
+    "Plan": "planner",
     "OutboxRouter": "router",
     "OutboxWorker": "worker",
     "Result": "result",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from anabranch import _core
 from anabranch._outbox_draft import digest
@@ -36,6 +36,13 @@ class MemoryStore:
         # One writes at a time, as in SQLite: so nobody comes between the look at a dedupe key and
         # the message. Claims do not wait for it.
         self.writing: AbstractContextManager[object] = threading.RLock()
+
+        # See `_outbox_plans`.
+        self.plans: dict[str, Any] = {}
+
+    def now(self) -> int:
+        """Return the time, in milliseconds since 1970."""
+        return self._now()
 
     def _now(self) -> int:
         return round(self._clock() * 1000)

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from anabranch import _core
@@ -31,7 +31,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
 
     from anabranch._outbox_members import NewJoin
+    from anabranch._outbox_postgres_over import Steps
     from anabranch._outbox_store import Division, Receipt, Row, Settings, Written
+
+T = TypeVar("T")
 
 # Seconds to wait for the database to answer a connect.
 _PATIENCE: Final = 10
@@ -160,6 +163,20 @@ class PostgresStore(PostgresWriting):
             cursor.execute(self._sql["make_schema"])
 
     # -- the queue
+
+    @property
+    def statements(self) -> Mapping[str, str]:
+        """The SQL, by name."""
+        return self._sql
+
+    def do(self, steps: Steps[T]) -> T:
+        """Run statements in a transaction of their own."""
+        with self._transaction() as cursor:
+            return run(cursor, steps)
+
+    def write_steps(self, rows: Sequence[Written]) -> Steps[list[int]]:
+        """Return what writes messages."""
+        return self._write(rows)
 
     def write(self, rows: Sequence[Written]) -> list[int]:
         with self._transaction() as cursor:

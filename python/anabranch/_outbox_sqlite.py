@@ -11,7 +11,7 @@ import json
 import os
 import sqlite3
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from anabranch import _core
 from anabranch._outbox_sqlite_over import SqliteWriting, as_json, divisions, run, timed
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
 
     from anabranch._outbox_members import NewJoin
+    from anabranch._outbox_sqlite_over import Steps
     from anabranch._outbox_store import (
         Division,
         Receipt,
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
         Written,
     )
 
+
+T = TypeVar("T")
 
 _OLDEST = (3, 35, 0)
 # Seconds to wait for another writer.
@@ -157,6 +160,20 @@ class SqliteStore(SqliteWriting):
 
     def _ids(self, name: str, given: Mapping[str, Any]) -> list[int]:
         return sorted(row[0] for row in self._one(name, given))
+
+    @property
+    def statements(self) -> Mapping[str, str]:
+        """The SQL, by name."""
+        return self._sql
+
+    def do(self, steps: Steps[T]) -> T:
+        """Run statements in a transaction of their own."""
+        with self._own() as cursor:
+            return run(cursor, steps)
+
+    def write_steps(self, rows: Sequence[Written]) -> Steps[list[int]]:
+        """Return what writes messages."""
+        return self._write(rows)
 
     def write(self, rows: Sequence[Written]) -> list[int]:
         with self._own() as cursor:

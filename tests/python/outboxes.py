@@ -79,6 +79,11 @@ class SqliteSide:
                 "update outbox_join set deadline = deadline - :shift, ended_at = ended_at - :shift",
                 {"shift": shift},
             )
+            conn.execute(
+                "update outbox_plan set next_at = next_at - :shift, "
+                "leased_until = leased_until - :shift",
+                {"shift": shift},
+            )
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[object]:
@@ -116,6 +121,10 @@ class PostgresSide:
             conn.execute(
                 f"update outbox_join set deadline = deadline - {shift}, "
                 f"ended_at = ended_at - {shift}"
+            )
+            conn.execute(
+                f"update outbox_plan set next_at = next_at - {shift}, "
+                f"leased_until = leased_until - {shift}"
             )
 
     @contextlib.contextmanager

@@ -125,6 +125,16 @@ create table {tables}follow (
   primary key (join_id, outcome)
 );
 
+-- What is planned by the calendar: when next, how far it has come, and who is at it.
+create table {tables}plan (
+  name text primary key,
+  cadence text not null,
+  next_at bigint not null,
+  cursor text,
+  owner bigint,
+  leased_until bigint
+);
+
 -- For those who write from other languages: a message with a JSON payload, in their transaction.
 create function {tables}enqueue(
   topic text, payload jsonb, ordering_key text default null, priority integer default 5,

@@ -125,3 +125,13 @@ create table {prefix}follow (
   ttl integer,
   primary key (join_id, outcome)
 ) without rowid;
+
+-- What is planned by the calendar: when next, how far it has come, and who is at it.
+create table {prefix}plan (
+  name text primary key,
+  cadence text not null,
+  next_at integer not null,
+  cursor text,
+  owner integer,
+  leased_until integer
+) without rowid;

@@ -487,6 +487,34 @@ from {tables}join j where id > :after order by id limit :limit
 -- statement reap_joins
 delete from {tables}join where state <> 0 and ended_at <= {now} - {join_kept}
 
+-- statement plan_now
+select {now}
+
+-- statement plan_make
+insert into {tables}plan as p (name, cadence, next_at) values (:name, :cadence, :first)
+on conflict (name) do update set cadence = excluded.cadence, next_at = excluded.next_at
+where p.cadence <> excluded.cadence
+returning name
+
+-- statement plan_claim
+update {tables}plan
+set owner = :owner, leased_until = {now} + cast(:lease as bigint)
+where name in (select jsonb_array_elements_text(cast(:names as jsonb))) and next_at <= {now}
+  and (leased_until is null or leased_until <= {now})
+returning name, next_at, cursor, {now}
+
+-- statement plan_next
+select min(greatest(next_at, coalesce(leased_until, 0))) - {now}
+from {tables}plan where name in (select jsonb_array_elements_text(cast(:names as jsonb)))
+
+-- statement plan_done
+update {tables}plan set next_at = :next, cursor = :cursor, owner = null, leased_until = null
+where name = :name and owner = :owner and leased_until > {now}
+returning name
+
+-- statement plan_forget
+delete from {tables}plan where name = :name returning name
+
 -- statement list
 select {row} from {tables}message m
 where id > :after

@@ -532,6 +532,34 @@ delete from {prefix}member where join_id not in (select id from {prefix}join)
 -- statement reap_follow
 delete from {prefix}follow where join_id not in (select id from {prefix}join)
 
+-- statement plan_now
+select :now
+
+-- statement plan_make
+insert into {prefix}plan as p (name, cadence, next_at) values (:name, :cadence, :first)
+on conflict (name) do update set cadence = excluded.cadence, next_at = excluded.next_at
+where p.cadence <> excluded.cadence
+returning name
+
+-- statement plan_claim
+update {prefix}plan
+set owner = :owner, leased_until = :now + :lease
+where name in (select value from json_each(:names)) and next_at <= :now
+  and (leased_until is null or leased_until <= :now)
+returning name, next_at, cursor, :now
+
+-- statement plan_next
+select min(max(next_at, coalesce(leased_until, 0))) - :now
+from {prefix}plan where name in (select value from json_each(:names))
+
+-- statement plan_done
+update {prefix}plan set next_at = :next, cursor = :cursor, owner = null, leased_until = null
+where name = :name and owner = :owner and leased_until > :now
+returning name
+
+-- statement plan_forget
+delete from {prefix}plan where name = :name returning name
+
 -- statement list
 select {row} from {prefix}message
 where id > :after
