@@ -530,7 +530,7 @@ order by id limit :limit
 -- How much is ready, and for how long the first of that; no more is looked at than is wanted.
 -- statement backlog
 select count(*), {now} - min(due_at) from (
-  select due_at from {prefix}message
+  select due_at from {tables}message
   where state = 0 and priority between 0 and 9 and due_at <= {now}
     and (leased_until is null or leased_until <= {now})
   limit :most
