@@ -17,7 +17,7 @@ BYTES: Final = 0
 TEXT: Final = 1
 JSON: Final = 2
 
-_LONGEST_NAME = 255
+LONGEST_NAME: Final = 255
 # A hundred years, in seconds.
 _FOREVER = 100 * 366 * 86_400.0
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -89,8 +89,8 @@ class Draft:
 
     def __post_init__(self) -> None:
         topic = self.topic
-        if type(topic) is not str or not 0 < len(topic) <= _LONGEST_NAME:
-            _check_text("topic", topic, "a str of 1 to 255 characters")
+        if type(topic) is not str or not 0 < len(topic) <= LONGEST_NAME or "*" in topic:
+            check_topic(topic, subject=_SUBJECT)
         if self.payload is None:
             allowed = "bytes, a str or what JSON can hold, not None"
             raise refused("payload", None, allowed, subject=_SUBJECT)
@@ -168,6 +168,13 @@ def digest(row: Mapping[str, Any]) -> bytes:
     return hashlib.sha256(head + row["body"]).digest()
 
 
+def check_topic(topic: object, *, subject: str) -> None:
+    """Refuse what is no topic. With `*` a handler says which it means, so none has one in it."""
+    if not isinstance(topic, str) or not 0 < len(topic) <= LONGEST_NAME or "*" in topic:
+        allowed = "a str of 1 to 255 characters, none of them a *"
+        raise refused("topic", topic, allowed, subject=subject)
+
+
 def milliseconds(argument: str, value: object, *, subject: str, positive: bool = False) -> int:
     """Make whole milliseconds of seconds, or raise a ConfigError.
 
@@ -187,7 +194,7 @@ def milliseconds(argument: str, value: object, *, subject: str, positive: bool =
 
 
 def _check_text(argument: str, value: object, allowed: str) -> None:
-    if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_NAME:
+    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_NAME:
         raise refused(argument, value, allowed, subject=_SUBJECT)
 
 

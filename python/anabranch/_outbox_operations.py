@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 
-from anabranch._outbox_draft import milliseconds
+from anabranch._outbox_draft import check_topic, milliseconds
 from anabranch._outbox_message import Message, Status
 from anabranch._outbox_store import Subscription, matches
 from anabranch.errors import refused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from datetime import timedelta
 
     from anabranch._outbox_store import Store
@@ -50,6 +50,9 @@ class Operations:
             StoreUnavailable: The database cannot be reached, or refuses.
         """
         check_limit(limit, "messages")
+        _check_about(topic, "messages")
+        if type(after) is not int or after < 0:
+            raise refused("after", after, "a message's id, an int", subject="messages")
         if status is not None and status not in _STATUSES:
             raise refused("status", status, f"one of {_STATUSES}", subject="messages")
         rows = self._store.rows(status=status, topic=topic, after=after, limit=limit)
@@ -76,6 +79,8 @@ class Operations:
             SchemaMismatch: The tables are missing, or of another version.
             StoreUnavailable: The database cannot be reached, or refuses.
         """
+        if not isinstance(cast("object", subscriber), str) or not subscriber:
+            raise refused("subscriber", subscriber, "a subscriber's name", subject="unsubscribe")
         return self._store.unsubscribe(subscriber)
 
     def counts(self) -> dict[str, dict[Status, int]]:
@@ -112,7 +117,8 @@ class Operations:
             SchemaMismatch: The tables are missing, or of another version.
             StoreUnavailable: The database cannot be reached, or refuses.
         """
-        return self._store.requeue(ids=_ids(messages), topic=topic)
+        _check_about(topic, "requeue")
+        return self._store.requeue(ids=_ids(messages, "requeue"), topic=topic)
 
     def purge(
         self,
@@ -142,7 +148,8 @@ class Operations:
         if status not in ("dead", "done"):
             raise refused("status", status, "'dead' or 'done'", subject="purge")
         age = milliseconds("older_than", older_than, subject="purge")
-        ids = _ids(messages)
+        ids = _ids(messages, "purge")
+        _check_about(topic, "purge")
         gone = 0
         while True:
             chunk = self._store.purge(
@@ -159,7 +166,21 @@ def check_limit(limit: object, subject: str) -> None:
         raise refused("limit", limit, f"an int from 1 to {_MOST_AT_ONCE:_}", subject=subject)
 
 
-def _ids(messages: Iterable[int | Message] | None) -> list[int] | None:
+def _check_about(topic: object, subject: str) -> None:
+    if topic is not None:
+        check_topic(topic, subject=subject)
+
+
+def _ids(messages: Iterable[int | Message] | None, subject: str) -> list[int] | None:
     if messages is None:
         return None
-    return [one.id if isinstance(one, Message) else one for one in messages]
+    allowed = "None, or an iterable of messages or their ids"
+    if isinstance(messages, (str, bytes)) or not isinstance(cast("object", messages), Iterable):
+        raise refused("messages", messages, allowed, subject=subject)
+    ids: list[int] = []
+    for one in messages:
+        id_: object = one.id if isinstance(one, Message) else one
+        if type(id_) is not int:
+            raise refused("messages", one, allowed, subject=subject)
+        ids.append(id_)
+    return ids

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from anabranch import _core
@@ -113,8 +114,9 @@ class Queue(Operations):
         """
         wait = None if delay is None else milliseconds("delay", delay, subject="abandon")
         text = None if error is None else described(error)
-        receipts = _receipts(messages, "abandon")
-        attempts = {message.id: message.attempt for message in _several(messages)}
+        several = _several(messages)
+        receipts = _receipts(several, "abandon")
+        attempts = {message.id: message.attempt for message in several}
         given = [
             (*receipt, self._back_off(attempts[receipt[0]]) if wait is None else wait, text)
             for receipt in receipts
@@ -193,6 +195,9 @@ class Queue(Operations):
 
 
 def _several(messages: Message | Collection[Message]) -> list[Message]:
+    # What is no collection is refused with what else is no message.
+    if not isinstance(cast("object", messages), Iterable):
+        return [cast("Message", messages)]
     return [messages] if isinstance(messages, Message) else list(messages)
 
 

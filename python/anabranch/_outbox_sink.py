@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from anabranch._callables import is_async
+from anabranch._outbox_draft import LONGEST_NAME
 from anabranch.errors import refused
 from anabranch.outbox import Draft, Outbox
 from anabranch.router import OutboxRouter
@@ -35,6 +36,8 @@ def writer(
         raise refuse("topic", topic, "a str, or a def that takes the item and returns one")
     if key is not None and (not callable(key) or is_async(key)):
         raise refuse("key", key, "None, or a def that takes the item and returns a str or None")
+    if isinstance(topic, str) and (not 0 < len(topic) <= LONGEST_NAME or "*" in topic):
+        raise refuse("topic", topic, "a str of 1 to 255 characters, none of them a *")
     topic_of = None if isinstance(topic, str) else cast("Callable[[Any], str]", topic)
     key_of = cast("Callable[[Any], str | None] | None", key)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, cast, overload
 
 from anabranch._outbox_draft import Draft, Options
@@ -17,7 +18,7 @@ from anabranch._outbox_url import settings_of, store_of
 from anabranch.errors import ConfigError, refused
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable
+    from collections.abc import Awaitable, Callable, Coroutine
     from datetime import timedelta
     from types import TracebackType
     from typing import Unpack
@@ -300,11 +301,14 @@ class Outbox(Queue, Inbox, Joining):
                 f"enqueue_many() takes (conn, drafts) or (drafts), got {len(given)} "
                 "positional arguments"
             )
-        drafts = list(given[-1])
-        for draft in drafts:
+        allowed = "an iterable of ab.Draft"
+        if not isinstance(given[-1], Iterable) or isinstance(given[-1], (str, bytes)):
+            raise refused("drafts", given[-1], allowed, subject="enqueue_many")
+        rows: list[dict[str, Any]] = []
+        for draft in cast("Iterable[object]", given[-1]):
             if not isinstance(draft, Draft):
-                raise refused("drafts", draft, "of ab.Draft, all of them", subject="enqueue_many")
-        rows = [draft.written(self._max_payload) for draft in drafts]
+                raise refused("drafts", draft, allowed, subject="enqueue_many")
+            rows.append(draft.written(self._max_payload))
         if len(given) == 1:
             written = self._store.write(rows) if rows else []
             self._tell()

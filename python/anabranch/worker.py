@@ -15,6 +15,7 @@ from anabranch._outbox_office import Terms
 from anabranch._outbox_run import Run
 from anabranch.errors import ClosedError, check_name, refused
 from anabranch.outbox import Outbox
+from anabranch.pipeline import Pipeline
 from anabranch.policy import Retry
 from anabranch.router import OutboxRouter
 from anabranch.selection import selection_of
@@ -138,7 +139,11 @@ class OutboxWorker:
             seed=seed,
             once=False,
         )
-        self._options = {"grace": grace, **options}
+        if seed is not None and type(seed) is not int:
+            raise refused("seed", seed, "an int or None", subject="OutboxWorker")
+        self._options: dict[str, Any] = {"grace": grace, **options}
+        # Checks what the pipelines check.
+        Pipeline(name, **self._options)
         self._handlers: dict[str, Handler] = {}
         self._run: Run | None = None
 

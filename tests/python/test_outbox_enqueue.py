@@ -152,7 +152,7 @@ def test_n3_enqueue_many_writes_all_or_none(side):
 @pytest.mark.parametrize(
     ("topic", "payload", "options", "said"),
     [
-        ("", "x", {}, "topic must be a str of 1 to 255 characters, got ''"),
+        ("", "x", {}, "topic must be a str of 1 to 255 characters, .*, got ''"),
         ("t" * 256, "x", {}, "topic must be"),
         ("mail", None, {}, "payload must be bytes, a str or what JSON can hold, not None"),
         ("mail", object(), {}, "payload must be .*not JSON serializable"),
@@ -279,6 +279,19 @@ def test_n7_messages_of_one_transaction_are_claimed_in_enqueue_order(side):
         together = side.outbox.enqueue_many(tx, [ab.Draft("mail", n) for n in range(20)])
     assert outboxes.ids(side.outbox.claim(30)) == (one_by_one + together)[:30]
     assert outboxes.ids(side.outbox.claim(30)) == together[10:]
+
+
+@pytest.mark.parametrize("given", [7, None, "abc", [7], [("a", 1)], ab.Draft("a", 1)])
+def test_n4_what_is_no_draft_is_refused_before_anything_is_written(side, given):
+    with pytest.raises(ab.ConfigError, match="drafts must be an iterable of"):
+        side.outbox.enqueue_many(given)
+    assert side.outbox.counts() == {}
+
+
+@pytest.mark.parametrize("topic", ["order.*", "*", "t*", "a*b"])
+def test_n4_h2_a_topic_is_no_pattern(side, topic):
+    with pytest.raises(ab.ConfigError, match=r"enqueue: topic must be .* none of them a \*"):
+        side.outbox.enqueue(topic, 1)
 
 
 def test_enqueue_wants_two_or_three_positional_arguments(side):

@@ -484,3 +484,39 @@ def test_a6_an_error_is_kept_as_it_was_said(side):
     side.outbox.abandon(message, error='quote " and \\ and \n', delay=0)
     [message] = side.outbox.messages()
     assert message.errors[0].error == 'quote " and \\ and \n'
+
+
+@pytest.mark.parametrize(
+    ("act", "said"),
+    [
+        (lambda it: it.ack(7), "ack: messages must be a Message or several"),
+        (lambda it: it.ack("abc"), "ack: messages must be a Message or several"),
+        (lambda it: it.ack([7]), "ack: messages must be a Message or several"),
+        (lambda it: it.abandon(None), "abandon: messages must be a Message or several"),
+        (lambda it: it.fail(7, "no"), "fail: messages must be a Message or several"),
+        (lambda it: it.release({}.keys), "release: messages must be a Message or several"),
+        (lambda it: it.extend(7), "extend: messages must be a Message or several"),
+        (lambda it: it.messages(topic=7), "messages: topic must be a str"),
+        (lambda it: it.messages(topic="a*"), "messages: topic must be a str"),
+        (lambda it: it.messages(after="x"), "messages: after must be a message's id"),
+        (lambda it: it.messages(after=-1), "messages: after must be a message's id"),
+        (lambda it: it.messages(limit=0), "messages: limit must be an int"),
+        (lambda it: it.requeue(7), "requeue: messages must be None, or an iterable"),
+        (lambda it: it.requeue(["7"]), "requeue: messages must be None, or an iterable"),
+        (lambda it: it.requeue("77"), "requeue: messages must be None, or an iterable"),
+        (lambda it: it.requeue(topic=7), "requeue: topic must be a str"),
+        (lambda it: it.purge("dead", 7), "purge: messages must be None, or an iterable"),
+        (lambda it: it.purge("dead", topic=""), "purge: topic must be a str"),
+        (lambda it: it.unsubscribe(7), "unsubscribe: subscriber must be"),
+        (lambda it: it.unsubscribe(""), "unsubscribe: subscriber must be"),
+    ],
+)
+def test_n4_bad_arguments_are_refused_at_once(side, act, said):
+    with pytest.raises(ab.ConfigError, match=said):
+        act(side.outbox)
+
+
+def test_a2_messages_may_come_from_a_generator(side):
+    side.outbox.enqueue_many([ab.Draft("a", n) for n in range(3)])
+    claimed = side.outbox.claim()
+    assert side.outbox.abandon((it for it in claimed), error="no") == 3

@@ -65,6 +65,9 @@ def test_x8_x9_each_tenant_has_its_own_outbox():
     [
         (7, {"topic": "t"}, "outbox must be an Outbox"),
         (None, {"topic": 7}, "topic must be a str"),
+        (None, {"topic": "t*"}, "topic must be a str of 1 to 255 characters, none of them a"),
+        (None, {"topic": ""}, "topic must be a str of 1 to 255 characters, none of them a"),
+        ({"acme": "sqlite:///a.db"}, {"topic": "t"}, "outbox must be an Outbox"),
         (None, {"topic": "t", "key": "id"}, "key must be None, or a def"),
     ],
 )

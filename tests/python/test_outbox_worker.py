@@ -616,6 +616,14 @@ def test_bad_arguments_of_a_handler_are_refused(options, said):
         (None, {"lease": 0}, "lease must be"),
         (None, {"poll": -1}, "poll must be"),
         (None, {"name": ""}, "name must be"),
+        (None, {"selection": "robin"}, "selection must be one of"),
+        (None, {"parallel": 0}, "parallel must be"),
+        (None, {"connections": 1}, "connections must be"),
+        (None, {"seed": "7"}, "seed must be an int or None"),
+        (None, {"grace": "long"}, "grace must be"),
+        (None, {"threads": 0}, "threads must be"),
+        (None, {"max_in_flight": "many"}, "max_in_flight must be"),
+        (None, {"observe": 7}, "observe must be"),
     ],
 )
 def test_bad_arguments_of_a_worker_are_refused(given, options, said):
