@@ -91,6 +91,7 @@ if TYPE_CHECKING:
     from anabranch._fallback import fallback
     from anabranch._fan_in import FanInReport, fan_in, fan_in_blocking
     from anabranch._merge import Merge, merge
+    from anabranch._outbox_source import OutboxSource, outbox_source
     from anabranch._race import hedge, race
     from anabranch._retry import retry
     from anabranch._route import Branches, fan_out
@@ -173,6 +174,7 @@ __all__ = [
     "OutboxError",
     "OutboxPlanner",
     "OutboxRouter",
+    "OutboxSource",
     "OutboxWorker",
     "PerThread",
     "Pipeline",
@@ -232,6 +234,7 @@ __all__ = [
     "hedge",
     "item",
     "merge",
+    "outbox_source",
     "per_thread",
     "race",
     "restart",
@@ -268,6 +271,7 @@ _LATER = {
     "OutboxPlanner": "planner",
     "Plan": "planner",
     "OutboxRouter": "router",
+    "OutboxSource": "_outbox_source",
     "OutboxWorker": "worker",
     "Result": "result",
     "RollbackReport": "scope",
@@ -297,6 +301,7 @@ _LATER = {
     "fan_out": "_route",
     "hedge": "_race",
     "merge": "_merge",
+    "outbox_source": "_outbox_source",
     "race": "_race",
     "retry": "_retry",
     "select": "_select",

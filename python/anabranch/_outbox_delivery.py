@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     import asyncio
 
     from anabranch._outbox_inline import InlinePost
-    from anabranch._outbox_lane import Lane
     from anabranch._outbox_post import Post
     from anabranch._outbox_store import Division, Row
+    from anabranch._outbox_taker import Taker
 
 
 # Milliseconds that the worker's clock and the store's may differ by within one claim.
@@ -68,7 +68,7 @@ class Delivery(Message):
         self,
         row: Row,
         post: Post | InlinePost,
-        lane: Lane,
+        lane: Taker,
         attempt: int,
         connection: object = None,
     ) -> None:

@@ -23,13 +23,13 @@ from anabranch._outbox_store import Wanted
 from anabranch.errors import ConfigError, OutboxError, refused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from anabranch._outbox_lane import Lane
     from anabranch._outbox_postgres import PostgresStore
     from anabranch._outbox_providers import Place
     from anabranch._outbox_sqlite import SqliteStore
     from anabranch._outbox_store import Row
+    from anabranch._outbox_taker import Taker
 
 T = TypeVar("T")
 
@@ -95,7 +95,7 @@ class InlinePost:
         store: SqliteStore | PostgresStore,
         connect: Callable[[], Any],
         tenant: object,
-        lanes: dict[str, Lane],
+        lanes: Mapping[str, Taker],
         *,
         batch: int,
         poll: tuple[float, float],
@@ -174,6 +174,11 @@ class InlinePost:
         """Its store is worked on no more: end as soon as what was begun has ended."""
         self.retired = True
         self.stop()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it claims nothing more."""
+        return self._stopping or self.over
 
     @property
     def over(self) -> bool:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from anabranch import _core
 from anabranch._landing import land
-from anabranch._legs import retry_policy
-from anabranch._outbox_delivery import BACK, DONE, Delivery, Verdict
-from anabranch._outbox_store import described
+from anabranch._outbox_delivery import BACK, DONE, Delivery
+from anabranch._outbox_taker import Subscribed, Taker
 from anabranch.channel import Channel
-from anabranch.errors import LeaseLost, Reject, RetryLater
+from anabranch.errors import LeaseLost
 from anabranch.keys import attr
 from anabranch.pipeline import Pipeline
 from anabranch.result import Err
@@ -23,27 +20,23 @@ if TYPE_CHECKING:
 
     from anabranch._callables import Call
     from anabranch.failure import Failure
-    from anabranch.policy import Retry
 
 # What was claimed for it is bounded where it is claimed; the channel only hands it on.
 _ROOMY: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Handler:
+class Handler(Subscribed):
     """What `OutboxWorker.on` was told."""
 
-    subscriber: str
-    pattern: str
     call: Call
-    retry: Retry
     timeout: float | None
     concurrency: int
     batch: int | None
     inline: bool
 
 
-class Lane:
+class Lane(Taker):
     """A handler at work: its messages go in through `give`, verdicts go to where they are from.
 
     Args:
@@ -56,11 +49,8 @@ class Lane:
     def __init__(
         self, name: str, handler: Handler, options: dict[str, Any], seed: int | None
     ) -> None:
-        self.handler = handler
-        self.name = handler.subscriber
-        self.stopping = False
-        self._seed = seed
-        self._policy = retry_policy(handler.retry)
+        super().__init__(handler, seed)
+        self.does = handler
         self._channel: Channel[Delivery] = Channel(_ROOMY, name="claimed")
         pipeline: Pipeline[Any] = Pipeline(name, **options).source(self._channel)
         pipeline = pipeline.fan_out(by=attr("branch"), capacity=_ROOMY)
@@ -88,14 +78,6 @@ class Lane:
                 delivery.post.settled(delivery, BACK)
             self._channel.close()
 
-    def begin(self, delivery: Delivery) -> bool:
-        """Return whether a message is to be handled; if not, it goes back."""
-        if self.stopping or delivery.lost or delivery.post.retired:
-            delivery.post.settled(delivery, BACK)
-            return False
-        delivery.begun = True
-        return True
-
     def _failed(self, failure: Failure) -> None:
         """A unit has failed, and is undone: another attempt, or the end."""
         item = failure.item
@@ -103,40 +85,6 @@ class Lane:
         for delivery in given:
             if isinstance(delivery, Delivery):
                 delivery.post.settled(delivery, self.verdict(delivery, failure.error))
-
-    def verdict(self, delivery: Delivery, error: BaseException) -> Verdict:
-        """Decide what follows an error."""
-        if isinstance(error, RetryLater):
-            return Verdict("back", error.delay)
-        if isinstance(error, Reject):
-            return Verdict("dead", error=described(error))
-        delay = self._delay(delivery, error)
-        if delay is None:
-            return Verdict("dead", error=described(error))
-        return Verdict("again", delay, described(error))
-
-    def _delay(self, delivery: Delivery, error: BaseException) -> float | None:
-        """Return the seconds until the next attempt; None: there is none."""
-        retry = self.handler.retry
-        if delivery.attempt >= retry.attempts or not retry.retryable(error):
-            return None
-        # The policy remembers what it has said; the message remembers only how often it failed.
-        seed = hash((self._seed, delivery.id, delivery.attempt)) & (2**64 - 1)
-        attempts = _core.Attempts(self._policy, seed)
-        age = max(0.0, delivery.age)
-        wall = time.time()
-        delay: float | None = None
-        for number in range(1, delivery.attempt + 1):
-            asked = None
-            if number == delivery.attempt and retry.delay is not None:
-                asked = retry.seconds_after(number, cast("Exception", error))
-                if asked is None:
-                    return None
-            since = age if number == delivery.attempt else 0.0
-            delay, _ = attempts.failed(since, wall, asked)
-            if delay is None:
-                return None
-        return delay
 
 
 def lost(delivery: Delivery) -> LeaseLost:
@@ -160,7 +108,7 @@ def _cut(delivery: Delivery) -> None:
 
 def _handling(lane: Lane) -> Callable[..., Any]:
     """Return what the pipeline calls with each message, or with each batch."""
-    handler = lane.handler
+    handler = lane.does
     if handler.batch is not None:
         inner = _batches_async(lane) if handler.call.is_async else _batches(lane)
     else:
@@ -182,7 +130,7 @@ def _handling(lane: Lane) -> Callable[..., Any]:
 
 
 def _singles_async(lane: Lane) -> Callable[..., Any]:
-    fn = lane.handler.call.fn
+    fn = lane.does.call.fn
 
     async def handle(delivery: Delivery, **ctx: object) -> None:
         if lane.begin(delivery):
@@ -200,7 +148,7 @@ def _singles_async(lane: Lane) -> Callable[..., Any]:
 
 
 def _singles(lane: Lane) -> Callable[..., Any]:
-    fn = lane.handler.call.fn
+    fn = lane.does.call.fn
 
     def handle(delivery: Delivery, **ctx: object) -> None:
         if lane.begin(delivery):
@@ -211,7 +159,7 @@ def _singles(lane: Lane) -> Callable[..., Any]:
 
 
 def _batches_async(lane: Lane) -> Callable[..., Any]:
-    fn = lane.handler.call.fn
+    fn = lane.does.call.fn
 
     async def handle(deliveries: list[Delivery], **ctx: object) -> None:
         begun = [delivery for delivery in deliveries if lane.begin(delivery)]
@@ -222,7 +170,7 @@ def _batches_async(lane: Lane) -> Callable[..., Any]:
 
 
 def _batches(lane: Lane) -> Callable[..., Any]:
-    fn = lane.handler.call.fn
+    fn = lane.does.call.fn
 
     def handle(deliveries: list[Delivery], **ctx: object) -> None:
         begun = [delivery for delivery in deliveries if lane.begin(delivery)]

@@ -8,7 +8,7 @@ import functools
 import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from anabranch._outbox_inline import InlinePost, store_with_driver
 from anabranch._outbox_places import Ears, Places
@@ -16,14 +16,14 @@ from anabranch._outbox_post import Post
 from anabranch._outbox_schedule import Schedule
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-    from anabranch._outbox_lane import Lane
     from anabranch._outbox_providers import Place
     from anabranch._outbox_schedule import Turn
     from anabranch._outbox_store import Store
+    from anabranch._outbox_taker import Taker
+    from anabranch._outbox_terms import Terms
     from anabranch.router import OutboxRouter
-    from anabranch.selection import Selection
 
 T = TypeVar("T")
 
@@ -31,21 +31,6 @@ _logger = logging.getLogger("anabranch")
 
 # Seconds until stores that could not be told of are asked for again; it doubles.
 _SOON: Final = 1.0
-
-
-class Terms(NamedTuple):
-    """How a worker works on its stores; see `OutboxWorker`."""
-
-    batch: int
-    lease: float
-    poll: tuple[float, float]
-    selection: Selection
-    sounding: bool
-    parallel: int
-    connections: int
-    connect: Callable[..., Any] | None
-    seed: int | None
-    once: bool
 
 
 class Office:
@@ -57,7 +42,7 @@ class Office:
         terms: How to work.
     """
 
-    def __init__(self, router: OutboxRouter, lanes: dict[str, Lane], terms: Terms) -> None:
+    def __init__(self, router: OutboxRouter, lanes: Mapping[str, Taker], terms: Terms) -> None:
         self._router = router
         self._lanes = lanes
         self._terms = terms
@@ -77,9 +62,12 @@ class Office:
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._stopping = False
+        # Whether it is known which stores there are.
+        self._attended = False
         self._over: asyncio.Future[None] = self._loop.create_future()
-        self._told = asyncio.Event()
         self._claimed = 0
+        # Told once nothing more is going to be claimed.
+        self._when_claimed: Callable[[], object] = int
 
     @property
     def claimed(self) -> int:
@@ -142,6 +130,17 @@ class Office:
     def _all(self) -> list[Post | InlinePost]:
         return [post for _, post in self._posts.values()] + list(self._leaving)
 
+    @property
+    def has_claimed(self) -> bool:
+        """Whether nothing more is going to be claimed."""
+        if self._stopping:
+            return True
+        return self._attended and self._terms.once and all(it.stopping for it in self._all())
+
+    def on_claimed(self, told: Callable[[], object]) -> None:
+        """Call `told` when nothing more is going to be claimed, perhaps."""
+        self._when_claimed = told
+
     def _look_whether_over(self) -> None:
         if not (self._stopping or self._terms.once) or self._over.done():
             return
@@ -200,7 +199,9 @@ class Office:
             _, post = self._posts[key]
             if isinstance(post, Post):
                 self._schedule.add(post, now, tenant=place.tenant, weight=place.weight)
+        self._attended = True
         self._pump()
+        self._when_claimed()
         self._look_whether_over()
 
     def _open(self, key: object, place: Place) -> None:
@@ -321,6 +322,7 @@ class Office:
             self._ears.warm(post.store, now, post.heard)
         if post.stopping:
             self._schedule.remove(post)
+            self._when_claimed()
         else:
             self._schedule.end(post, now, turn)
         self._pump()
@@ -328,6 +330,7 @@ class Office:
     def failed(self, post: Post) -> float:
         """A post's store does not work; return for how many seconds it is left alone."""
         rest = self._schedule.fail(post, self._loop.time())
+        self._loop.call_soon(self._when_claimed)
         self._pump()
         return rest
 

@@ -25,11 +25,11 @@ from anabranch._outbox_store import Wanted
 from anabranch.errors import AnabranchError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from anabranch._outbox_lane import Lane
     from anabranch._outbox_office import Office
     from anabranch._outbox_store import Row, Store, Subscription
+    from anabranch._outbox_taker import Taker
 
 T = TypeVar("T")
 
@@ -67,7 +67,7 @@ class Post:
         self,
         store: Store,
         tenant: object,
-        lanes: dict[str, Lane],
+        lanes: Mapping[str, Taker],
         office: Office,
         *,
         batch: int,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from anabranch._outbox_lane import Lane
-    from anabranch._outbox_office import Terms
+    from anabranch._outbox_terms import Terms
     from anabranch.report import Report
     from anabranch.router import OutboxRouter
 

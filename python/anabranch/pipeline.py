@@ -210,7 +210,10 @@ class Pipeline(Transforms[T], Stateful[T], Grouping[T], Operators[T], Sinks[T]):
         how = source_kind(src, pipeline=self.name, stage=label)
         options = {"how": how, "label": name_of(src)}
         read = (src,) if how == "channel" else ()
-        return self._extended("source", label, options, live={"source": src, "read": read})
+        pipeline = self._extended("source", label, options, live={"source": src, "read": read})
+        # A source whose items are acked has a stage that sees to that.
+        acking = getattr(src, "_first_stage", None)
+        return pipeline if acking is None else acking(pipeline, self._settings.commit)
 
     def merge(
         self,

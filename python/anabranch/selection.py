@@ -116,7 +116,7 @@ _BY_NAME: Final[dict[str, Callable[[Sequence[StoreView]], StoreView]]] = {
 _BLIND: Final = frozenset({"round_robin", "drain_first", "weighted"})
 
 
-def selection_of(given: object) -> tuple[Selection, bool]:
+def selection_of(given: object, subject: str = "OutboxWorker") -> tuple[Selection, bool]:
     """Return a selection, and whether it wants to know how much there is in the stores.
 
     Raises:
@@ -126,5 +126,5 @@ def selection_of(given: object) -> tuple[Selection, bool]:
         return _BY_NAME[given], given not in _BLIND
     if isinstance(given, str) or not callable(given):
         allowed = f"one of {', '.join(map(repr, _BY_NAME))}, or a def that takes a list of stores"
-        raise refused("selection", given, allowed, subject="OutboxWorker")
+        raise refused("selection", given, allowed, subject=subject)
     return cast("Selection", given), True

@@ -4,39 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypeVar
 
 from anabranch._callables import examine, name_of
 from anabranch._outbox_draft import milliseconds
 from anabranch._outbox_inline import check_inline
 from anabranch._outbox_lane import Handler, Lane
-from anabranch._outbox_office import Terms
 from anabranch._outbox_run import Run
+from anabranch._outbox_terms import DEFAULT_RETRY, router_of, subscriber_of, terms_of
 from anabranch.errors import ClosedError, check_name, refused
-from anabranch.outbox import Outbox
 from anabranch.pipeline import Pipeline
-from anabranch.policy import Retry
-from anabranch.router import OutboxRouter
-from anabranch.selection import selection_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from datetime import timedelta
     from types import TracebackType
 
+    from anabranch.outbox import Outbox
+    from anabranch.policy import Retry
     from anabranch.report import Report
+    from anabranch.router import OutboxRouter
     from anabranch.selection import Selection, SelectionName
 
     Seconds: TypeAlias = float | timedelta
 
 F = TypeVar("F", bound="Callable[..., Any]")
-
-_LONGEST_NAME = 255
-_ATTEMPTS = 20
-_BASE = 1.0
-_CAP = 7200.0
-_DEFAULT = Retry.exponential(attempts=_ATTEMPTS, base=_BASE, cap=_CAP, retry_on=Exception)
 
 
 class OutboxWorker:
@@ -123,24 +115,21 @@ class OutboxWorker:
         **options: Any,  # noqa: ANN401 - of several types, which Pipeline checks
     ) -> None:
         check_name(name, "OutboxWorker")
-        self._router = _router(outboxes)
+        self._router = router_of(outboxes, "OutboxWorker")
         self._name = name
-        first, most = _seconds("poll", poll), _seconds("max_idle_poll", max_idle_poll)
-        select, sounding = selection_of(selection)
-        self._terms = Terms(
-            batch=_count("batch", batch, 1, 10_000),
-            lease=_seconds("lease", lease),
-            poll=(first, max(first, most)),
-            selection=select,
-            sounding=sounding,
-            parallel=_count("parallel", parallel, 1, 1000),
-            connections=_count("connections", connections, 2, 10_000),
-            connect=check_inline(ack, connect, self._router._present().values()),  # noqa: SLF001 - the package's
+        terms = terms_of(
+            "OutboxWorker",
+            batch=batch,
+            lease=lease,
+            poll=poll,
+            max_idle_poll=max_idle_poll,
+            selection=selection,
+            parallel=parallel,
+            connections=connections,
             seed=seed,
-            once=False,
         )
-        if seed is not None and type(seed) is not int:
-            raise refused("seed", seed, "an int or None", subject="OutboxWorker")
+        places = self._router._present().values()  # noqa: SLF001 - the package's
+        self._terms = terms._replace(connect=check_inline(ack, connect, places))
         self._options: dict[str, Any] = {"grace": grace, **options}
         # Checks what the pipelines check.
         Pipeline(name, **self._options)
@@ -152,7 +141,7 @@ class OutboxWorker:
         topic: str,
         *,
         subscriber: str | None = None,
-        retry: Retry = _DEFAULT,
+        retry: Retry = DEFAULT_RETRY,
         timeout: Seconds | None = None,
         concurrency: int = 1,
         batch: int | None = None,
@@ -186,16 +175,10 @@ class OutboxWorker:
             ConfigError: An argument is not allowed, or there is such a subscriber already.
             ClosedError: The worker runs.
         """
-        _check_topic(topic)
-        name = topic if subscriber is None else subscriber
-        if not isinstance(cast("object", name), str) or not 0 < len(name) <= _LONGEST_NAME:
-            allowed = "a str of 1 to 255 characters or None"
-            raise refused("subscriber", subscriber, allowed, subject="on")
+        name = subscriber_of(topic, subscriber, retry, "on")
         if name in self._handlers:
             allowed = "another name than that of a subscriber this worker has already"
             raise refused("subscriber", name, allowed, subject="on")
-        if not isinstance(cast("object", retry), Retry) or retry.budget is not None:
-            raise refused("retry", retry, "a Retry without a budget", subject="on")
         if self._terms.connect is not None and concurrency != 1:
             allowed = "1: with ack='inline' they are handled in one transaction, one after another"
             raise refused("concurrency", concurrency, allowed, subject="on")
@@ -329,32 +312,6 @@ class OutboxWorker:
 
     def _ended(self) -> None:
         self._run = None
-
-
-def _router(given: object) -> OutboxRouter:
-    if isinstance(given, OutboxRouter):
-        return given
-    allowed = "an Outbox, a mapping of keys to Outboxes, or an OutboxRouter"
-    outboxes = {None: given} if isinstance(given, Outbox) else given
-    if not isinstance(outboxes, Mapping) or not outboxes:
-        raise refused("outboxes", given, allowed, subject="OutboxWorker")
-    for outbox in cast("Mapping[Any, object]", outboxes).values():
-        if not isinstance(outbox, Outbox):
-            raise refused("outboxes", outbox, allowed, subject="OutboxWorker")
-    return OutboxRouter._of(cast("Mapping[Any, Outbox]", outboxes))  # noqa: SLF001 - the package's
-
-
-def _count(argument: str, value: object, least: int, most: int) -> int:
-    if type(value) is not int or not least <= value <= most:
-        allowed = f"an int from {least} to {most:_}"
-        raise refused(argument, value, allowed, subject="OutboxWorker")
-    return value
-
-
-def _check_topic(topic: object) -> None:
-    allowed = "a topic of 1 to 255 characters; * may stand at its end alone"
-    if not isinstance(topic, str) or not 0 < len(topic) <= _LONGEST_NAME or "*" in topic[:-1]:
-        raise refused("topic", topic, allowed, subject="on")
 
 
 def _seconds(argument: str, value: object) -> float:
