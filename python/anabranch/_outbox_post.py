@@ -35,6 +35,8 @@ T = TypeVar("T")
 
 _logger = logging.getLogger("anabranch")
 
+# Seconds until a store that has failed is tried for the last time when the worker stops.
+_LAST_REST: Final = 0.2
 # Seconds that what became of messages is gathered before it is written.
 _LINGER: Final = 0.01
 # How many messages are claimed at first; it doubles as long as they are handled quickly.
@@ -273,8 +275,11 @@ class Post:
         if self._open:
             # There are leases to be kept.
             rest = min(rest, self._lease / 6)
-        self._resting = self._loop.time() + rest
         self.stopping |= self._once
+        if self.stopping:
+            # It has only to write what became of messages, and somebody waits for its end.
+            rest = min(rest, _LAST_REST)
+        self._resting = self._loop.time() + rest
 
     def _recovered(self) -> None:
         if self._faults:
