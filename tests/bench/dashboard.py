@@ -60,7 +60,7 @@ pipeline.for_each(handle, inline=True).run_blocking()
 
 
 @contextmanager
-def _directory() -> Generator[Path]:
+def directory_of_its_own() -> Generator[Path]:
     with tempfile.TemporaryDirectory(prefix="ab-") as made:
         os.environ["ANABRANCH_RUNTIME_DIR"] = f"{made}/run"
         os.environ["ANABRANCH_OBSERVE"] = "auto"
@@ -68,7 +68,7 @@ def _directory() -> Generator[Path]:
 
 
 @contextmanager
-def _job(branches: int) -> Generator[subprocess.Popen[str]]:
+def job_of(branches: int) -> Generator[subprocess.Popen[str]]:
     """Run a pipeline of so many branches in a process of its own."""
     job = subprocess.Popen(
         [sys.executable, "-c", JOB, str(branches)],
@@ -127,7 +127,7 @@ def _frames(size: str, bar: float) -> Outcome:
 def rate(settings: Settings) -> Outcome:
     """Dashboard 4: frames per second with 10 000 branches that all change."""
     seconds, bar = settings.seconds(10.0), 10.0
-    with _directory(), _job(BRANCHES), _top() as terminal:
+    with directory_of_its_own(), job_of(BRANCHES), _top() as terminal:
         terminal.press("2")
         terminal.shows(f"{BRANCHES:,}/{BRANCHES:,}", "LIVE")
         terminal.wait(1.0)
@@ -150,7 +150,7 @@ def rate(settings: Settings) -> Outcome:
 def idle(settings: Settings) -> Outcome:
     """Dashboard 4: nothing is drawn while nothing happens."""
     seconds = settings.seconds(10.0)
-    with _directory(), _top() as terminal:
+    with directory_of_its_own(), _top() as terminal:
         terminal.shows("No pipelines are running here")
         terminal.wait(0.5)
         before, spent = len(terminal.written), _spent(terminal)
@@ -217,7 +217,7 @@ def _is_whole(terminal: Terminal) -> bool:
 def first_frame(settings: Settings) -> Outcome:
     """Dashboard 5: from connecting to a frame that tells of all 10 000 branches."""
     seconds = []
-    with _directory() as directory, _job(BRANCHES):
+    with directory_of_its_own() as directory, job_of(BRANCHES):
         (path,) = directory.glob("*.sock")
         for number in range(settings.pairs):
             begun: list[float] = []
@@ -235,7 +235,7 @@ def first_frame(settings: Settings) -> Outcome:
 def shell(settings: Settings) -> Outcome:
     """Dashboard 5: from the shell to a frame that tells of a process of 10 000 branches."""
     seconds = []
-    with _directory(), _job(BRANCHES):
+    with directory_of_its_own(), job_of(BRANCHES):
         for _ in range(settings.pairs):
             begin = perf_counter()
             with _top() as terminal:
@@ -262,7 +262,7 @@ def listing(settings: Settings) -> Outcome:
     """Dashboard 5: `ls` of 100 processes of which 20 are dead, beyond the interpreter's start."""
     command = str(Path(sys.executable).with_name("anabranch"))
     beyond, starts = [], []
-    with _directory() as directory, ExitStack() as stack:
+    with directory_of_its_own() as directory, ExitStack() as stack:
         directory.mkdir(mode=0o700)
         for number in range(100):
             stem = directory / f"{number + 1000}-{number:08x}"
@@ -292,7 +292,7 @@ def key(settings: Settings) -> Outcome:
                 seconds.append(terminal.answer(keys, lambda it, word=word: word in it.text))
             seconds.append(terminal.answer("1", lambda it: "attention (" in it.text))
 
-    with _directory(), _job(BRANCHES) as job, _top() as terminal:
+    with directory_of_its_own(), job_of(BRANCHES) as job, _top() as terminal:
         terminal.shows("LIVE", f"{BRANCHES:,}")
         os.kill(job.pid, signal.SIGSTOP)
         terminal.shows("SILENT")
@@ -308,7 +308,7 @@ def key(settings: Settings) -> Outcome:
 def memory(settings: Settings) -> Outcome:
     """Dashboard 6: what the dashboard holds at 10 000 branches, each with a history."""
     bar = 40.0
-    with _directory(), _job(BRANCHES), _top() as terminal:
+    with directory_of_its_own(), job_of(BRANCHES), _top() as terminal:
         terminal.press("2")
         terminal.shows(f"{BRANCHES:,}/{BRANCHES:,}", "LIVE")
         terminal.wait(settings.seconds(20.0))

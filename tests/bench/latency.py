@@ -37,11 +37,12 @@ def _paced(events: Sequence[Event], sent: dict[int, int]) -> Iterator[Event]:
         yield event
 
 
-def _push(
+def timed_push(
     job: Callable[[Iterable[Event], Callable[[Event], object]], None],
     events: Sequence[Event],
     name: str,
 ) -> tuple[float, float]:
+    """Return the median and the 99th percentile from `yield` to sink, in microseconds."""
     sent: dict[int, int] = {}
     took: list[float] = []
     totals = Totals()
@@ -65,7 +66,7 @@ def push(settings: Settings) -> Outcome:
     for pair in range(settings.pairs):
         order = [(ours.pushed, ours_us, "anabranch"), (pushed.run, loop_us, "the loop")]
         for job, took_us, name in order if pair % 2 == 0 else reversed(order):
-            took_us.append(_push(job, events, name))
+            took_us.append(timed_push(job, events, name))
     p50, p99 = (Spread.of([run[i] for run in ours_us]) for i in (0, 1))
     loop_p50, loop_p99 = (median(run[i] for run in loop_us) for i in (0, 1))
     return Outcome(

@@ -1,6 +1,6 @@
-"""The cases about the monitor's own thread and memory: a hung client, time, sleep, and bytes.
+"""The cases about the monitor's own thread and memory: time, sleep, and bytes.
 
-What the pipeline loses by being looked at is in `watched`.
+What the pipeline loses by being looked at is in `watched`, and by a client that hangs in `hung`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
 import anabranch as ab
-import watched
 from outcome import Outcome
 
 if TYPE_CHECKING:
@@ -36,7 +35,6 @@ VISIBLE_BAR = 100e-6
 # Branches whose slots are kept while nobody looks.
 KEPT = 16_000
 BYTES_BAR = 512
-HUNG_BAR = 0.01
 
 # Runs pipelines of so many branches, and tells its resident memory while all are there.
 BRANCHES = """
@@ -201,9 +199,4 @@ def branch_bytes(settings: Settings) -> Outcome:
     )
 
 
-def hung(settings: Settings) -> Outcome:
-    """Dashboard 2: the canonical job over 10 000 tenants, with a client that reads nothing."""
-    return watched.cost(settings, HUNG_BAR, client="hung")
-
-
-CASES = {"sampler": sampler, "asleep": asleep, "branch-bytes": branch_bytes, "hung-client": hung}
+CASES = {"sampler": sampler, "asleep": asleep, "branch-bytes": branch_bytes}

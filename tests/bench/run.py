@@ -62,6 +62,8 @@ NAMES = (
     "watched-counted",
     "unwatched-counted",
     "hung-client",
+    "hung-latency",
+    "hung-memory",
     "sampler",
     "asleep",
     "branch-bytes",
@@ -108,6 +110,7 @@ def find(name: str) -> Callable[[Settings], Outcome]:
     # Imported here: the parent, which only starts workers, stays small and needs no anabranch.
     import dashboard
     import fair
+    import hung
     import latency
     import memory
     import observer
@@ -122,7 +125,9 @@ def find(name: str) -> Callable[[Settings], Outcome]:
     cases = {name: race.run for name, race in races.RACES.items()}
     cases |= latency.CASES | wire.CASES | memory.CASES
     cases |= tenants.CASES | undo.CASES | fair.CASES | toolkit.CASES
-    return (cases | watched.CASES | seen.CASES | observer.CASES | dashboard.CASES)[name]
+    return (cases | watched.CASES | seen.CASES | observer.CASES | hung.CASES | dashboard.CASES)[
+        name
+    ]
 
 
 def work(name: str, *, pairs: int, quick: bool) -> None:
