@@ -383,6 +383,10 @@ class UndoAction:
         """What it is called with."""
 
     @property
+    def order(self) -> int:
+        """Its place in the order of registration in this process; the last has the greatest."""
+
+    @property
     def finalizer(self) -> bool:
         """Whether it runs however its scope ends."""
 

@@ -44,7 +44,8 @@ class Counts:
         failed: Items failed for good, and taken by no operator.
         dropped: Items given up by policy: a partial window when the pipeline is aborted.
         dead_lettered: Items handed to a dead-letter target.
-        returned: Items given back to a source that takes them back.
+        returned: Items given back to a source that takes them back; none of a pipeline's does so
+            far, so it is 0: what was taken and not begun is `left`.
         left: Items still inside when the pipeline ended.
         recovered: Items that had failed, and that `recover` made an item of again: they went on,
             and count where they ended.
@@ -196,6 +197,28 @@ class Abandonment:
     seconds: float
 
 
+@dataclass(slots=True)
+class _Retries:
+    """What came of stuck undo actions later: shared by all reports of one run.
+
+    Attributes:
+        first: The report of the run itself, once there is another.
+        tried: What became of each, by its place in the order of registration, and whether it is a
+            finalizer; with those that a try has registered.
+    """
+
+    first: Report[Any] | None = None
+    tried: dict[int, tuple[Compensation, bool]] = field(
+        default_factory=dict[int, "tuple[Compensation, bool]"]
+    )
+
+    def ended(self, played: Played) -> None:
+        """Take down how a try has ended; in the order they did."""
+        order = played.action.order
+        self.tried.pop(order, None)
+        self.tried[order] = (compensation_of(played), played.action.finalizer)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False, eq=False)
 class Report(Counts, Generic[T]):
     """What a run did.
@@ -255,6 +278,7 @@ class Report(Counts, Generic[T]):
     abandonments: tuple[Abandonment, ...] = ()
     late: int = 0
     items: list[T] = field(default_factory=list[T])
+    _retries: _Retries = field(default_factory=_Retries)
 
     @classmethod
     def from_core(cls, data: Mapping[str, Any]) -> Report[Any]:
@@ -349,13 +373,14 @@ class Report(Counts, Generic[T]):
         """Try the stuck undo actions again, the last registered first, in the running loop.
 
         Each action that is stuck is tried again once by whoever asks first; those that fail again
-        can be retried from the report that is returned.
+        can be retried from the report that is returned. Whichever report of the run is asked, the
+        one returned tells of all tries that have ended; what another call is at is stuck so far.
 
         Args:
             deadline: Seconds until what has not run is given up; None for no limit.
 
         Returns:
-            A report in which those that worked are done.
+            A report of the run in which those that worked are done.
 
         Example:
             >>> import asyncio
@@ -382,7 +407,7 @@ class Report(Counts, Generic[T]):
         stuck = self._stuck()
         playback = _core.Playback.of([it.action for it in stuck if it.action is not None])
         played, leaving = await play(playback, deadline=limit)
-        report = self._retried(stuck, played)
+        report = self._retried(played)
         if leaving is not None:
             raise leaving
         return report
@@ -396,7 +421,7 @@ class Report(Counts, Generic[T]):
         stuck = self._stuck()
         playback = _core.Playback.of([it.action for it in stuck if it.action is not None])
         played, leaving = play_blocking(playback, deadline=limit)
-        report = self._retried(stuck, played)
+        report = self._retried(played)
         if leaving is not None:
             raise leaving
         return report
@@ -405,18 +430,25 @@ class Report(Counts, Generic[T]):
         actions = self.compensations
         return [it for it in actions if it.action is not None and it.action.pending]
 
-    def _retried(self, stuck: list[Compensation], played: list[Played]) -> Report[T]:
-        others = [it for it in self.compensations if it not in stuck]
-        again = [compensation_of(it) for it in played]
-        finalized = sum(it.outcome == "done" and it.action.finalizer for it in played)
-        done = sum(it.outcome == "done" for it in again)
-        failed = sum(it.outcome == "failed" for it in again)
+    def _retried(self, played: list[Played]) -> Report[T]:
+        retries = self._retries
+        for it in played:
+            retries.ended(it)
+        # Counted from what the run itself has reported: others may have retried meanwhile.
+        first = retries.first = retries.first or self
+        tried = list(retries.tried.values())
+        others = [
+            it
+            for it in first.compensations
+            if it.action is None or it.action.order not in retries.tried
+        ]
+        done = [finalizer for it, finalizer in tried if it.outcome == "done"]
         return replace(
-            self,
-            compensations=(*others, *again),
-            compensated=self.compensated + done - finalized,
-            finalized=self.finalized + finalized,
-            stuck=self.stuck - len(stuck) + failed,
+            first,
+            compensations=(*others, *(it for it, _ in tried)),
+            compensated=first.compensated + done.count(False),
+            finalized=first.finalized + done.count(True),
+            stuck=first.stuck - (len(first.compensations) - len(others)) + len(tried) - len(done),
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -43,6 +43,9 @@ pub(crate) struct Action {
     call: Py<PyAny>,
     /// The run it is from, if it is from one, and the number of its stage there.
     home: Option<Arc<Shared>>,
+    /// Its place in the order of registration, by which it is known whoever has it.
+    #[pyo3(get)]
+    order: u64,
     number: usize,
     step: Mutex<Option<Step<Undo>>>,
 }
@@ -63,6 +66,7 @@ impl Action {
             takes_ctx: undo.takes_ctx,
             call: undo.call.clone_ref(py),
             home: undo.home.clone(),
+            order: step.order,
             number: undo.stage,
             step: Mutex::new(Some(step)),
         }

@@ -372,7 +372,41 @@ def test_c3_what_is_stuck_stays_listed_and_is_tried_again(driver, asynchronous, 
     assert ran == ["fine", ("b", "acme", "store"), ("a", "acme", "store")]
     assert (third.stuck, third.compensated, third.ok) == (0, 3, False)
     assert [action.outcome for action in third.compensations] == ["done"] * 3
-    assert again(third).compensated == 3
+    # Whichever is asked, it tells how things are now, and tries nothing twice.
+    for report in (first, second, third):
+        now = again(report)
+        assert (now.stuck, now.compensated) == (0, 3)
+        assert [action.outcome for action in now.compensations] == ["done"] * 3
+    assert len(ran) == 3
+
+
+def test_c3_what_a_try_registers_is_told_by_each_report_of_the_run():
+    broken, closed = [True], []
+
+    def undo(ctx):
+        if broken:
+            raise OSError
+        ctx.compensate(fails)
+        ctx.finalize(closed.append, "closed")
+        raise LookupError
+
+    def fails():
+        raise KeyError
+
+    def handler(n, ctx):
+        ctx.compensate(undo)
+        raise Refused
+
+    first = go(pipeline(1).for_each(handler, inline=True))
+    second = first.retry_stuck_blocking()
+    assert (first.stuck, second.stuck) == (1, 1)
+    broken.clear()
+    for report in (second, first):
+        now = report.retry_stuck_blocking()
+        # It has failed for good, and what it registered has had its turn.
+        assert (now.stuck, now.finalized, closed) == (2, 1, ["closed"])
+        told = [(it.name, it.outcome) for it in now.compensations]
+        assert told == [("undo", "failed"), ("fails", "failed"), ("append", "done")]
 
 
 def test_c3_more_actions_than_samples_stay_stuck():
