@@ -66,7 +66,7 @@ pub use unit::{
     Again, Domain, Failed, Fate, Graveyard, History, Item, Origin, Outcome, Payload, Port,
     RollbackId, Turn, Undone, Unit, Work,
 };
-pub use whole::{Level, PATIENCE};
+pub use whole::Level;
 
 use crate::branch::{Branch, BranchId, Own};
 use crate::clock::Time;
@@ -370,7 +370,6 @@ impl<D: Domain> Engine<D> {
             timer,
             watch,
             self.rollback_deadline(),
-            self.whole.patience(),
             self.stalls.deadline(),
             self.idle_deadline(),
             self.beat_deadline(),

@@ -316,3 +316,51 @@ def test_e5_e7_two_interrupts_end_a_run_with_a_handler_that_is_stuck_in_c():
         assert process.stdout.readline() == said
         process.send_signal(signal.SIGINT)
     assert finish(process) == (0, "aborted {'cancelled': 1} 1 1 [1]\n", "")
+
+
+@virtual_time
+async def test_c2_c8_what_ends_with_the_run_is_undone_after_a_handler_that_takes_its_time(clock):
+    begun, ran = asyncio.Event(), []
+
+    async def handler(n, ctx):
+        if n == 1:
+            ctx.compensate(ran.append, "run", level="pipeline")
+            return
+        ctx.compensate(ran.append, "unit")
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(4.0)
+            ctx.compensate(ran.append, "late")
+            ran.append("ended")
+
+    async with ab.Pipeline("p").source([1, 2]).for_each(handler).start() as running:
+        await begun.wait()
+        running.abort()
+        report = balanced(await running.wait())
+    assert ran == ["ended", "late", "unit", "run"]
+    assert (clock.now(), report.compensated, report.abandoned) == (4.0, 3, 0)
+
+
+@virtual_time
+async def test_c19_r8_it_is_undone_though_a_handler_never_ends(clock):
+    begun, ran = asyncio.Event(), []
+
+    async def handler(n, ctx):
+        if n == 1:
+            ctx.compensate(lambda: ran.append(("run", clock.now())), level="pipeline")
+            return
+        ctx.compensate(lambda: ran.append(("unit", clock.now())))
+        begun.set()
+        while True:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(1000.0)
+
+    async with ab.Pipeline("p").source([1, 2]).for_each(handler).start() as running:
+        await begun.wait()
+        running.abort()
+        report = balanced(await running.wait())
+    # It is left behind after 5 s, and its unit comes first.
+    assert ran == [("unit", 5.0), ("run", 5.0)]
+    assert (report.compensated, report.abandoned) == (2, 1)

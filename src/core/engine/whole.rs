@@ -4,9 +4,9 @@
 //! Units that fail are undone by themselves, at once. But when the run itself fails or is aborted
 //! while something is registered at a wider level, what its units did is part of the same tree of
 //! scopes: it joins the others, and one rollback undoes all, last in, first out. It begins when
-//! no unit is left. Units still with a handler may yet register, and are waited for, but not
-//! longer than [`PATIENCE`]: one that is stuck would keep everything from being undone. It is then
-//! undone by itself when it comes back.
+//! no unit is left: one still with a handler may yet register, and what it has done is undone
+//! first. A handler that is stuck would keep everything from being undone: it is the driver's to
+//! leave behind, and to give its unit back.
 //!
 //! With `commit_at_end` units join when they succeed, too, and the run commits as one: if every item
 //! that went in was committed, filtered or dead-lettered, and no branch has failed. One that failed,
@@ -19,9 +19,6 @@ use super::{Domain, Engine, Fate, RollbackId};
 use crate::branch::BranchId;
 use crate::clock::Time;
 use crate::compensation::{MAX_PASSES, Scope, Step};
-
-/// How long the rollback of an aborted run waits for units that are with a handler.
-pub const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What an action belongs to, if not to a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,8 +38,6 @@ pub(super) struct Whole<D: Domain> {
     /// Whether something that ends no unit has failed: the source has, or, with `commit_at_end`, a
     /// branch.
     failed: bool,
-    /// Until when units with a handler are waited for.
-    patience: Option<Time>,
     /// Rollbacks of the whole so far.
     rounds: u8,
 }
@@ -53,7 +48,6 @@ impl<D: Domain> Default for Whole<D> {
             scope: Scope::default(),
             wide: 0,
             failed: false,
-            patience: None,
             rounds: 0,
         }
     }
@@ -62,10 +56,6 @@ impl<D: Domain> Default for Whole<D> {
 impl<D: Domain> Whole<D> {
     pub(super) fn join(&mut self, scope: Scope<D::Undo>) {
         self.scope.absorb(scope);
-    }
-
-    pub(super) const fn patience(&self) -> Option<Time> {
-        self.patience
     }
 }
 
@@ -133,23 +123,9 @@ impl<D: Domain> Engine<D> {
 
     /// Ends what ends with the run, once all else has.
     pub(super) fn settle_whole(&mut self, now: Time) {
-        if !self.has_whole() {
-            self.whole.patience = None;
+        if !self.has_whole() || !self.at_rest() {
             return;
         }
-        if !self.at_rest() {
-            if !self.aborted() {
-                return;
-            }
-            let until = *self
-                .whole
-                .patience
-                .get_or_insert_with(|| now.after(PATIENCE));
-            if now < until {
-                return;
-            }
-        }
-        self.whole.patience = None;
         let scope = self.take_whole();
         self.whole.rounds = self.whole.rounds.saturating_add(1);
         let mut ended = scope.end(self.ends_well());

@@ -6,7 +6,7 @@ use anabranch_core::branch::Command;
 use anabranch_core::channel::OnFull;
 use anabranch_core::compensation::Policy;
 use anabranch_core::engine::{
-    BranchOptions, Config, LegOptions, OnBranchError, Operator, PATIENCE, Port, RollbackOptions,
+    BranchOptions, Config, LegOptions, OnBranchError, Operator, Port, RollbackOptions,
 };
 use anabranch_core::retry::{Backoff, Jitter, Retry};
 use anabranch_core::throttle::Rate;
@@ -383,7 +383,7 @@ fn moves() -> impl Strategy<Value = Move> {
         1 => (0_usize..4).prop_map(|every| Move::Arrange { every }),
         6 => index().prop_map(|branch| Move::Forward { branch }),
         4 => (0_u64..4).prop_map(|time| Move::Pass(ms(time))),
-        1 => Just(Move::Pass(PATIENCE)),
+        1 => Just(Move::Pass(ms(1000))),
         4 => Just(Move::Poll),
     ]
 }
