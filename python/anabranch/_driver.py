@@ -12,17 +12,17 @@ import logging
 import math
 import os
 import threading
-import time
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from anabranch import _branches, _build, _core, _process
+from anabranch import _branches, _build, _core, _process, _undriven
 from anabranch._clock import RunClock
 from anabranch._patience import Patience
 from anabranch._signals import steering
 from anabranch._stages import sink_of
 from anabranch._stateful import fresh
 from anabranch._tasks import Tasks
+from anabranch._workers import is_stepped
 from anabranch.errors import BranchError, ClosedError, ConfigError, ForkedProcessError
 from anabranch.report import Report
 
@@ -74,6 +74,8 @@ class Session(Generic[T]):
         self._kicked = False
         # Whether a third signal has come: nothing is waited for any more.
         self._leaving = False
+        # Whether the process ends, and does not wait for this run.
+        self._exiting = False
         self._collectors: list[ErrorCollector] = []
         # The one that drives the run.
         self._thread: int | None = None
@@ -279,6 +281,8 @@ class Session(Generic[T]):
             return await self._drive_in_loop(loop, run)
 
     async def _drive_in_loop(self, loop: asyncio.AbstractEventLoop, run: _core.Run) -> Report[T]:
+        me = asyncio.current_task()
+        assert me is not None  # noqa: S101 - for the type: a coroutine of a task
         self._crews = tasks = self._tasks(loop, run)
         loop.add_reader(run.fileno(), self._on_wake)
         self._clock.attend(loop, run)
@@ -302,7 +306,7 @@ class Session(Generic[T]):
                     self._interrupted(error)
                 over |= self._leaving
         finally:
-            report = await self._finish(loop, run, tasks)
+            report = await self._finish(loop, run, tasks, me)
         if shut is not None:
             raise shut
         return report
@@ -327,12 +331,23 @@ class Session(Generic[T]):
         return False
 
     async def _finish(
-        self, loop: asyncio.AbstractEventLoop, run: _core.Run, tasks: Tasks
+        self,
+        loop: asyncio.AbstractEventLoop,
+        run: _core.Run,
+        tasks: Tasks,
+        me: asyncio.Task[Any],
     ) -> Report[T]:
+        ended = self._pipeline.last_report
+        if self._run is None and ended is not None:
+            # The process ends, and has not waited for this.
+            return ended
         while True:
             try:
-                if loop.is_closed():
-                    self._end_without_loop(run, tasks)
+                if not self.forked and not is_stepped(me):
+                    how = "closed" if loop.is_closed() else "stopped"
+                    if how == "stopped":
+                        loop.remove_reader(run.fileno())
+                    self._end_without_loop(run, tasks, f"its event loop was {how} while it ran")
                 elif not self.forked:
                     loop.remove_reader(run.fileno())
                     await tasks.dismiss()
@@ -346,24 +361,33 @@ class Session(Generic[T]):
             else:
                 return report
 
-    def _end_without_loop(self, run: _core.Run, tasks: Tasks) -> None:
-        """End a run whose loop was closed under it.
+    def _end_without_loop(self, run: _core.Run, tasks: Tasks | None, why: str) -> None:
+        name = self._settings.name
+        _undriven.wind_up(run, tasks, self._pool, self._patience, pipeline=name, why=why)
 
-        Nothing can be awaited any more: what is in hand is given up, and what can be undone
-        without a loop is undone here.
-        """
-        _logger.warning(
-            "pipeline %r: its event loop was closed while it ran; it was aborted",
-            self._settings.name,
-        )
-        tasks.end_without_loop()
-        run.abort()
-        until = time.monotonic() + _POOL_CLOSE
-        while run.step(in_loop=False) != _FINISHED and (left := until - time.monotonic()) > 0:
-            while (job := run.next_job()) is not None:
-                job.failed(RuntimeError("the event loop was closed"))
-            longest = run.timeout()
-            run.wait(left if longest is None else min(longest, left))
+    # The end of the process.
+
+    def hurry(self) -> None:
+        """Leave handlers behind that do not end now; from any thread."""
+        self._exiting = True
+        self._patience.hurry()
+        self.abort()
+
+    def end_with_process(self) -> None:
+        """Roll back what can be without an event loop: nothing will drive the run any more."""
+        run = self._run
+        if run is None or self.forked:
+            return
+        self._exiting = True
+        self._end_without_loop(run, self._crews, "the process ended while it ran")
+        self._end_quietly(run)
+        self._close(run)
+
+    def tell_owed(self) -> None:
+        """Say what will not be undone: its driver is stuck, and the process ends."""
+        run = self._run
+        if run is not None and not self.forked:
+            _undriven.tell_owed(run, pipeline=self._settings.name)
 
     def outcome(self, task: asyncio.Task[Report[T]]) -> Report[T]:
         """Return the report, or raise what asked for the process to end.
@@ -537,6 +561,8 @@ class Session(Generic[T]):
             _logger.warning(
                 "pipeline %r %s with failures: %s", report.pipeline, report.outcome, codes
             )
+        if not self.forked:
+            _undriven.tell_stuck(report)
         whole = report.outcome in ("completed", "drained")
         self._close_target(None if whole else report.as_error())
         return report
@@ -549,9 +575,10 @@ class Session(Generic[T]):
             _close(self._iterator)
         letters = self._spec.letters
         _branches.close_all(self._settings.name, self._stages, run.tenants())
-        patience = 0.0 if self._leaving else _POOL_CLOSE
+        patience = 0.0 if self._leaving or self._exiting else _POOL_CLOSE
         stuck = 0 if self._pool is None else self._pool.close(patience)
-        if stuck:
+        # The end of the process leaves all threads behind.
+        if stuck and not self._exiting:
             _logger.error(
                 "pipeline %r: %d threads are still busy in their handlers and were left behind",
                 self._settings.name,

@@ -32,6 +32,8 @@ class Patience:
         self._aborted: float | None = None
         # How often it was due.
         self._times = 0
+        # Whether the process ends: then it is due at once.
+        self._hurried = False
         # What threads were at then; what they have begun since has as much time.
         self._stuck: list[_core.Job] = []
 
@@ -47,8 +49,9 @@ class Patience:
 
         What has begun since the abort, a flushed window for instance, is asked to end first.
         """
-        if self.due is None or self._clock.now() < self.due:
+        if self.due is None or (self._clock.now() < self.due and not self._hurried):
             return
+        self._hurried = False
         self.due = math.inf
         self._times += 1
         seconds = _GRACE * self._times
@@ -64,14 +67,28 @@ class Patience:
             self._stuck = later
             self.due = self._clock.now() + _GRACE
 
+    def hurry(self) -> None:
+        """Leave behind soon what does not end, however long it has had; from any thread."""
+        self._hurried = True
+
+    def leave_handlers(self, run: _core.Run, pool: Pool | InlinePool | None) -> None:
+        """Leave the handlers behind that threads are at."""
+        seconds = self._passed()
+        busy = [] if pool is None else pool.busy()
+        run.forsake(busy, _left_behind(seconds), seconds, undo=False)
+
     def end(self, run: _core.Run, pool: Pool | InlinePool | None, crews: Tasks | None) -> None:
         """Leave behind all that has not ended, undo actions included."""
-        passed = 0.0 if self._aborted is None else self._clock.now() - self._aborted
-        seconds = round(passed, 2)
+        seconds = self._passed()
         error = _left_behind(seconds)
         run.forsake([] if pool is None else pool.busy(), error, seconds, undo=True)
         if crews is not None:
             crews.forsake(error, seconds, undo=True)
+
+    def _passed(self) -> float:
+        """Return the seconds since the abort."""
+        passed = 0.0 if self._aborted is None else self._clock.now() - self._aborted
+        return round(passed, 2)
 
 
 def _left_behind(seconds: float) -> asyncio.CancelledError:

@@ -8,6 +8,8 @@ there until the process is gone: a blocking one with its thread, one in an event
 This module is imported first of all: what is registered first runs last, after whatever the
 program itself does at exit to end its pipelines in good order.
 
+What nothing drives any more is ended here, and whatever is not undone is told of.
+
 A fork copies a pipeline in the middle of what it does. The copy is told, and does nothing more:
 whatever it did would be done twice.
 """
@@ -41,6 +43,15 @@ class Driven(Protocol):
 
     def copied(self) -> None:
         """This process is a fork: the run is its parent's."""
+
+    def hurry(self) -> None:
+        """Leave handlers behind that do not end now."""
+
+    def end_with_process(self) -> None:
+        """End without the driver: nothing will drive it any more."""
+
+    def tell_owed(self) -> None:
+        """Say what will not be undone."""
 
 
 # Without a lock, which a fork could leave taken for ever: each change is a single operation.
@@ -88,13 +99,23 @@ async def rest(run: Driven, loop: asyncio.AbstractEventLoop) -> None:
 def _leave() -> None:
     for run in _elsewhere():
         run.abort()
-    _wait(_ROLLBACK)
+    _wait(_ROLLBACK / 2)
+    for run in _elsewhere():
+        run.hurry()
+    _wait(_ROLLBACK / 2)
     for run in _elsewhere():
         _late.add(run)
         run.abort()  # asked for already: this wakes it
     _wait(_PARKING)
     _interrupt(set(_elsewhere().values()))
     _wait(_INTERRUPTING)
+    main = threading.main_thread()
+    for run, thread in tuple(_driving.items()):
+        if thread is main or not thread.is_alive():
+            # Its loop was closed or stopped under it, and somebody refers to it still.
+            run.end_with_process()
+        else:
+            run.tell_owed()
 
 
 def _interrupt(threads: set[threading.Thread]) -> None:

@@ -56,6 +56,10 @@ impl Domain for PyDomain {
         undo.port
     }
 
+    fn settled(undo: &mut Undo) {
+        undo.settle();
+    }
+
     fn label(undo: &Undo) -> Label {
         Label {
             name: undo.name.clone(),
@@ -102,6 +106,9 @@ pub(crate) struct Shared {
     pub(crate) stages: Vec<String>,
     /// By stage number: whether a failure that arose there stops the pipeline, if the stage says.
     pub(crate) stops: Vec<Option<bool>>,
+    /// By stage number: the undo actions and finalizers that have been registered and neither run,
+    /// nor been released or left out. Those that are stuck are among them.
+    pub(crate) owed: Vec<AtomicU64>,
     pub(crate) clock: Clock,
     pub(crate) aborting: AtomicBool,
     /// When the slice under way began, in nanoseconds: workers stop when it is used up.
@@ -143,6 +150,7 @@ impl Shared {
     ) -> Self {
         Self {
             pipeline,
+            owed: stages.iter().map(|_| AtomicU64::new(0)).collect(),
             stages,
             stops,
             clock,

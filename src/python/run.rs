@@ -354,6 +354,16 @@ impl Run {
         self.native.as_ref().and_then(|native| native.address())
     }
 
+    /// How many undo actions and finalizers of which stages have not run, of those that are not
+    /// released; from any thread.
+    fn owed(&self) -> Vec<(String, u64)> {
+        let stages = self.shared.stages.iter().zip(&self.shared.owed);
+        stages
+            .map(|(stage, owed)| (stage.clone(), owed.load(Ordering::Relaxed)))
+            .filter(|(_, owed)| *owed > 0)
+            .collect()
+    }
+
     /// The tenants whose branches have opened and have not closed since, in order.
     fn tenants(&self, py: Python<'_>) -> Vec<Py<PyAny>> {
         self.tenants_told(py)

@@ -41,9 +41,26 @@ pub(crate) struct Undo {
     pub(crate) at: Time,
     /// The run it was registered in; None for a scope by itself.
     pub(crate) home: Option<Arc<Shared>>,
+    /// Whether the run counts it among those it owes.
+    owed: bool,
+}
+
+impl Drop for Undo {
+    fn drop(&mut self) {
+        self.settle();
+    }
 }
 
 impl Undo {
+    /// It has had its turn, or needs none any more.
+    pub(crate) fn settle(&mut self) {
+        if std::mem::take(&mut self.owed)
+            && let Some(owed) = self.home.as_ref().and_then(|it| it.owed.get(self.stage))
+        {
+            owed.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
     /// The name of the stage that registered it.
     pub(crate) fn stage_name(&self) -> Option<&String> {
         self.home.as_ref()?.stages.get(self.stage)
@@ -62,6 +79,7 @@ impl Undo {
             takes_ctx: self.takes_ctx,
             at: self.at,
             home: self.home.clone(),
+            owed: false,
         }
     }
 }
@@ -190,7 +208,14 @@ impl Registrar<'_> {
             let allowed = wanted(&examined.name, given, least, most);
             return Err(self.refused(py, "fn", passed.function, &allowed));
         }
-        Ok(when.then(|| Undo {
+        if !when {
+            return Ok(None);
+        }
+        let owed = self.home.and_then(|home| home.owed.get(self.stage));
+        if let Some(owed) = owed {
+            owed.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(Some(Undo {
             call: passed.function.unbind(),
             args: passed.args.unbind(),
             name: name.map_or(examined.name, Arc::from),
@@ -206,6 +231,7 @@ impl Registrar<'_> {
             takes_ctx: examined.takes_ctx,
             at: self.home.map_or(Time::ZERO, |home| home.time_of_slice()),
             home: self.home.cloned(),
+            owed: owed.is_some(),
         }))
     }
 

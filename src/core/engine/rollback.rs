@@ -187,7 +187,7 @@ impl<D: Domain> Engine<D> {
     pub(super) fn log_undo(
         &mut self,
         (rollback, branch): (RollbackId, BranchId),
-        step: Step<D::Undo>,
+        mut step: Step<D::Undo>,
         fate: Fate<D::Error>,
         took: Duration,
     ) {
@@ -206,10 +206,12 @@ impl<D: Domain> Engine<D> {
                 counts.done += 1;
                 self.branches[branch.index()].undone += 1;
                 self.gauges.undo(D::label(&step.undo).stage);
+                D::settled(&mut step.undo);
                 (&mut self.undone, MAX_SAMPLES)
             }
             Fate::Skipped => {
                 counts.skipped += 1;
+                D::settled(&mut step.undo);
                 (&mut self.undone, MAX_SAMPLES)
             }
             Fate::Failed(_) | Fate::Unrun => {

@@ -35,6 +35,9 @@ pub trait Domain: Debug + Sized {
     }
     /// Where an undo action runs.
     fn port(undo: &Self::Undo) -> Port;
+    /// An undo action that is kept has been run, or left out: it is not owed any more. Called while
+    /// the engine is borrowed.
+    fn settled(_undo: &mut Self::Undo) {}
     /// What an undo action is called, for those who look.
     fn label(_undo: &Self::Undo) -> Label {
         Label::default()

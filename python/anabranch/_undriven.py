@@ -1,0 +1,106 @@
+"""Runs that nothing drives any more: their event loop was closed, or stopped, or the process ends.
+
+Nothing can be awaited there: what is in hand is given up, what can be undone without a loop is
+undone, and what is not undone is told of. Nothing is lost silently.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from anabranch import _core
+    from anabranch._patience import Patience
+    from anabranch._pool import InlinePool, Pool
+    from anabranch._tasks import Tasks
+    from anabranch.report import Report
+
+_logger = logging.getLogger("anabranch")
+
+_FINISHED: Final = 2
+# Seconds for `def` handlers to end, and then for undo actions.
+_HANDLERS: Final = 0.5
+_UNDOING: Final = 1.5
+# How many undo actions a line of the log names.
+_SHOWN: Final = 5
+
+
+def wind_up(
+    run: _core.Run,
+    tasks: Tasks | None,
+    pool: Pool | InlinePool | None,
+    patience: Patience,
+    *,
+    pipeline: str,
+    why: str,
+) -> None:
+    """Abort a run and drive it to its end, as far as it goes.
+
+    Args:
+        run: The run.
+        tasks: Its tasks, whose coroutines are ended where they stand.
+        pool: Its threads.
+        patience: What leaves handlers behind.
+        pipeline: The pipeline's name.
+        why: Why nothing drives it, to follow the name.
+    """
+    _logger.warning("pipeline %r: %s; it was aborted", pipeline, why)
+    run.abort()
+    # Before anything fails: what handlers did is then undone with all the rest, in one order.
+    run.step(in_loop=False)
+    if tasks is not None:
+        tasks.end_without_loop()
+    if not _driven(run, _HANDLERS):
+        patience.leave_handlers(run, pool)
+        _driven(run, _UNDOING)
+
+
+def _driven(run: _core.Run, seconds: float) -> bool:
+    """Drive a run for so long; return whether it has ended."""
+    until = time.monotonic() + seconds
+    while run.step(in_loop=False) != _FINISHED:
+        while (job := run.next_job()) is not None:
+            job.failed(RuntimeError("there is no event loop any more"))
+        left = until - time.monotonic()
+        if left <= 0:
+            return False
+        longest = run.timeout()
+        run.wait(left if longest is None else min(longest, left))
+    return True
+
+
+def tell_stuck(report: Report[Any]) -> None:
+    """Log the undo actions that are stuck at the end of a run."""
+    if not report.stuck:
+        return
+    rows = Counter(
+        f"{it.name!r} of stage {it.stage!r}" for it in report.compensations if it.action is not None
+    )
+    _logger.warning(
+        "pipeline %r: %d undo actions are stuck, `report.retry_stuck()` tries them again: %s",
+        report.pipeline,
+        report.stuck,
+        _listed(rows),
+    )
+
+
+def tell_owed(run: _core.Run, *, pipeline: str) -> None:
+    """Log the undo actions that will not run, because the process ends before their run does."""
+    rows = Counter({f"stage {stage!r}": owed for stage, owed in run.owed()})
+    if rows:
+        _logger.error(
+            "pipeline %r: the process ends before its run does, and %d undo actions and finalizers "
+            "have not run: %s",
+            pipeline,
+            rows.total(),
+            _listed(rows),
+        )
+
+
+def _listed(rows: Counter[str]) -> str:
+    shown = [f"{count} x {row}" for row, count in rows.most_common(_SHOWN)]
+    more = len(rows) - len(shown)
+    return ", ".join([*shown, f"{more} others"] if more else shown)
