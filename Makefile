@@ -79,6 +79,8 @@ trials: export TRIALS ?= 1000000
 trials: export STORMS ?= 100000
 trials: export LIFECYCLE ?= 50
 trials: export SOAK ?= 600
+trials: export KILLS ?= 60
+trials: export SIMULATIONS ?= 2000
 trials: pythons $(VERSIONS:%=.venv-%/installed) ## the random tests at length, every way to end 50 times, a soak of 10 minutes
 	cargo test --release --package anabranch-core --test trees -- --nocapture
 	cargo test --release --package anabranch-core --test engine conservation -- --nocapture
@@ -87,6 +89,8 @@ trials: pythons $(VERSIONS:%=.venv-%/installed) ## the random tests at length, e
 	  TRIALS=$(STORMS) .venv-$$version/bin/python tests/python/storms.py; \
 	done
 	.venv-$(lastword $(VERSIONS))/bin/python tests/python/soak.py
+	.venv-$(lastword $(VERSIONS))/bin/python tests/python/killing.py
+	SIMULATIONS=$(SIMULATIONS) .venv-$(lastword $(VERSIONS))/bin/python -m pytest -q tests/python/test_outbox_acks.py
 
 bench: .venv-bench/installed ## measure against hand-written loops and other libraries
 	.venv-bench/bin/python tests/bench/run.py $(ARGS)
