@@ -14,6 +14,7 @@ from anabranch._outbox_inline import InlinePost, store_with_driver
 from anabranch._outbox_places import Ears, Places
 from anabranch._outbox_post import Post
 from anabranch._outbox_schedule import Schedule
+from anabranch._outbox_shown import say_selected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -51,9 +52,11 @@ class Office:
         self._schedule = Schedule(
             terms.selection, parallel=terms.parallel, poll=terms.poll, seed=terms.seed
         )
-        # Half of the connections listen, half of them work.
-        self._ears = Ears(terms.connections // 2)
-        self._places = Places(terms.connections - terms.connections // 2, self.aside)
+        # Nearly half of the connections listen. The others work: those of stores that are listened
+        # to stay open, and two are left for all that are asked now and then.
+        ears = max(1, terms.connections // 2 - 1)
+        self._ears = Ears(ears)
+        self._places = Places(terms.connections - ears, self.aside, self._ears.__contains__)
         self._threads: ThreadPoolExecutor | None = None
         self._posts: dict[Any, tuple[Place, Post | InlinePost]] = {}
         # Those whose store is worked on no more, but which have not ended yet.
@@ -208,6 +211,7 @@ class Office:
         post = self._post(place) if self._terms.connect is None else self._inline(place)
         self._posts[key] = (place, post)
         self._ends[post] = place.outbox._listen(post.heard)  # noqa: SLF001 - the package's
+        say_selected(place.outbox, self._terms.selected)
         if not self._terms.once:
             # As long as there is room; those that have messages are listened to rather.
             self._ears.warm(post.store, float("-inf"), post.heard)

@@ -21,15 +21,23 @@ class Places:
     """Connections that stores may have open, so many at once; of one event loop.
 
     Who needs one and finds none free closes that of the store that needed its own longest ago, or
-    waits until one is not in use.
+    waits until one is not in use. Those that are to be kept are closed only if there is no other:
+    the polls of hundreds of idle stores close each other's, and not that of one at work.
 
     Args:
         most: How many there are.
         aside: Runs what waits for a database in a thread.
+        keeps: Whether that of a store is to be kept.
     """
 
-    def __init__(self, most: int, aside: Callable[..., Awaitable[Any]]) -> None:
+    def __init__(
+        self,
+        most: int,
+        aside: Callable[..., Awaitable[Any]],
+        keeps: Callable[[Store], bool] = lambda _: False,
+    ) -> None:
         self._most = most
+        self._keeps = keeps
         self._aside = aside
         # By how many calls each is used; the one that was used longest ago stands first.
         self._used: OrderedDict[Store, int] = OrderedDict()
@@ -45,7 +53,8 @@ class Places:
     async def of(self, store: Store) -> AsyncGenerator[None]:
         """Have a connection of this store's for what follows."""
         while store not in self._used and self.taken >= self._most:
-            idle = next((it for it, uses in self._used.items() if not uses), None)
+            unused = [it for it, uses in self._used.items() if not uses]
+            idle = next((it for it in unused if not self._keeps(it)), unused[0] if unused else None)
             if idle is None:
                 await self._wait()
             else:
@@ -102,6 +111,9 @@ class Ears:
         # When each had something last; the one for which that is longest ago stands first.
         self._warm: OrderedDict[Store, float] = OrderedDict()
         self._ends: dict[Store, Callable[[], object]] = {}
+
+    def __contains__(self, store: object) -> bool:
+        return store in self._ends
 
     def warm(self, store: Store, now: float, heard: Callable[[], object]) -> None:
         """Something came from a store: listen to it, if there is room among those that are warm."""

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 # Dead letters that are told of one by one: of a store, and of all of them.
 _LETTERS: Final = 100
 _ALL_LETTERS: Final = 500
+# Of more stores than this none keeps the connection it is read over.
+_CONNECTED: Final = 16
+# Reads that one which did not answer is left alone for, at most.
+_LONGEST_REST: Final = 30
 # Messages that are read at once: each comes with its payload.
 _PAGE: Final = 10
 # Every so many reads dead letters are listed though there are as many as before.
@@ -44,6 +48,9 @@ class Reading:
         self._outboxes = outboxes
         self._told: dict[str, dict[str, Any]] = {}
         self._reads = 0
+        # Of those that did not answer: the round they are asked at again, and after how many.
+        self._rounds = 0
+        self._rests: dict[str, tuple[int, int]] = {}
 
     def forget(self) -> None:
         """List the dead letters anew, though their number may be the same."""
@@ -61,9 +68,14 @@ class Reading:
         most = max(_PAGE, min(_LETTERS, _ALL_LETTERS // max(1, len(all_shown))))
         for shown in all_shown:
             before = self._told.get(shown.name, {})
+            if self._rests.get(shown.name, (0, 0))[0] > self._rounds:
+                # It did not answer: it is asked less often, and holds up the others no more.
+                told[shown.name] = before
+                continue
             polled = round(time.time() * 1000)
             try:
                 row = {"store": shown.name, "st": "up", "polled": polled, **_depths(shown.store)}
+                row["selection"] = shown.selection
                 # Each comes with its payload: they are not listed again for nothing.
                 if self._reads % _LISTED_EVERY == 0 or row["dead"] != before.get("dead"):
                     listed = _letters(shown, most) if row["dead"] else []
@@ -71,8 +83,15 @@ class Reading:
             except AnabranchError:
                 # Whoever works with it is told why; those who look see that it is so.
                 row = {**before, "store": shown.name, "st": "down"}
+                rounds = min(_LONGEST_REST, 2 * self._rests.get(shown.name, (0, 0))[1] + 1)
+                self._rests[shown.name] = (self._rounds + rounds, rounds)
+            else:
+                self._rests.pop(shown.name, None)
+            if len(all_shown) > _CONNECTED:
+                shown.rest()
             told[shown.name] = row
         self._reads += 1
+        self._rounds += 1
         self._told = told
         self._outboxes.tell(json.dumps(list(told.values())), json.dumps(letters))
 

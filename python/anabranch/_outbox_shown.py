@@ -35,6 +35,8 @@ class Shown:
     def __init__(self, name: str, store: Store, *, payloads: bool) -> None:
         self.name = name
         self.payloads = payloads
+        # How the worker that works on it selects its stores; "" if none of this process does.
+        self.selection = ""
         self._store = store
         self._beside: Store | None = None
 
@@ -46,6 +48,12 @@ class Shown:
             made: Callable[[], Store] | None = getattr(self._store, "beside", None)
             beside = self._beside = self._store if made is None else made()
         return beside
+
+    def rest(self) -> None:
+        """Close the connection, if it is one of its own, until it is needed again."""
+        beside = self._beside
+        if beside is not None and beside is not self._store:
+            beside.rest()
 
     def close(self) -> None:
         """Close the connection, if it is one of its own."""
@@ -77,6 +85,21 @@ def show(outbox: object, store: Store, *, payloads: bool) -> None:
     weakref.finalize(outbox, _forget, id(outbox)).atexit = False
     for reader in tuple(_readers):
         reader.begin()
+
+
+def name_shown(outbox: object, name: str) -> None:
+    """Show an outbox by the name of whose it is."""
+    if (shown := _shown.get(id(outbox))) is not None:
+        taken = {it.name for it in tuple(_shown.values()) if it is not shown}
+        shown.name = _free(name, name, taken)
+        for reader in tuple(_readers):
+            reader.begin()
+
+
+def say_selected(outbox: object, selection: str) -> None:
+    """Say how the stores of a worker are selected, of which this is one."""
+    if (shown := _shown.get(id(outbox))) is not None:
+        shown.selection = selection
 
 
 def hide(outbox: object) -> None:
@@ -121,7 +144,10 @@ def join() -> None:
 
 def _name(label: str, taken: set[str]) -> str:
     """Return what a store is called: by the last part of its label, if that is enough."""
-    short = label.rpartition("/")[2] or label
+    return _free(label.rpartition("/")[2] or label, label, taken)
+
+
+def _free(short: str, label: str, taken: set[str]) -> str:
     names = (short, label, *(f"{short}#{number}" for number in range(2, len(taken) + 3)))
     return next(name for name in names if name not in taken)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast
 
+from anabranch._callables import name_of
 from anabranch._outbox_draft import milliseconds
 from anabranch.errors import refused
 from anabranch.outbox import Outbox
@@ -30,6 +31,7 @@ class Terms(NamedTuple):
     """How to work on the stores; see `OutboxWorker`.
 
     Attributes:
+        selected: How the selection is called.
         sounding: Whether the selection wants to know how much there is in them.
         connect: Makes the connection of `ack="inline"`.
         once: Whether to claim once from each.
@@ -39,6 +41,7 @@ class Terms(NamedTuple):
     lease: float
     poll: tuple[float, float]
     selection: Selection
+    selected: str
     sounding: bool
     parallel: int
     connections: int
@@ -82,6 +85,7 @@ def terms_of(
         lease=seconds("lease", lease),
         poll=(first, max(first, most)),
         selection=select,
+        selected=selection if isinstance(selection, str) else name_of(selection),
         sounding=sounding,
         parallel=count("parallel", parallel, 1, 1000),
         connections=count("connections", connections, 2, 10_000),

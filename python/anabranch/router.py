@@ -19,6 +19,7 @@ from anabranch._outbox_providers import (
     same,
 )
 from anabranch._outbox_registry import Registry
+from anabranch._outbox_shown import name_shown
 from anabranch.errors import ClosedError, ConfigError, UnknownTenant
 from anabranch.outbox import Outbox
 
@@ -288,6 +289,8 @@ class OutboxRouter:
                 outbox = Outbox(at.url, **{**self._options, **(at.options or {})})
                 place = Place(tenant, outbox, at.weight, at.enabled, at)
             self._places[key] = place
+        if key is not None and (before is None or before.outbox is not place.outbox):
+            name_shown(place.outbox, str(key))
         if before is not None and before.outbox is not place.outbox:
             self._retire(before)
         return place

@@ -207,6 +207,32 @@ def test_outboxes_of_one_name_are_told_apart_and_one_that_is_closed_goes(directo
         assert sorted(clerk.stores) == ["memory", "memory#2"]
 
 
+def test_dashboard_outbox_the_stores_of_a_router_are_told_of_by_tenant(directory):  # noqa: F811
+    script = (
+        MEMORY
+        + """
+    tenants = {"acme": outbox, "globex": ab.Outbox.memory(), "lost": "sqlite:////nowhere/lost.db"}
+    router = ab.OutboxRouter(tenants)
+    worker = ab.OutboxWorker(router, selection="oldest_first")
+    worker.on("mail")(lambda message: None)
+    at_work = threading.Thread(target=worker.run_blocking)
+    at_work.start()
+"""
+    )
+    end = """
+    worker.stop()
+    at_work.join()
+"""
+    with running(script + RUN + end), Clerk(*sockets(directory)) as clerk:
+        told = clerk.until_read("acme")
+        clerk.until_told(lambda it: it.stores["lost"]["st"] == "down")
+        clerk.until_told(lambda it: it.stores["acme"]["selection"] == "oldest_first")
+        assert (told["dead"], told["leased"]) == (3, 1)
+        assert sorted(clerk.stores) == ["acme", "globex", "lost"]
+        done = clerk.command("dl.discard", on={"store": "acme"})
+        assert (done["ok"], done["n"]) == (True, 3)
+
+
 def test_dashboard_10_no_letter_is_touched_twice_over_a_reconnect(directory):  # noqa: F811
     with running(MEMORY + RUN) as process:
         for _ in range(2):
