@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from anabranch._outbox_memory import MemoryStore, Transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
     from anabranch._outbox_postgres import PostgresStore
     from anabranch._outbox_sqlite import SqliteStore
@@ -38,7 +38,7 @@ class SqlPlans:
         rows: list[Any] = self._store.do(self._one(statement, given))
         return rows
 
-    def _one(self, statement: str, given: dict[str, object]) -> Steps:
+    def _one(self, statement: str, given: Mapping[str, object]) -> Steps:
         # The clock of SQLite is that of the process; PostgreSQL asks its own.
         rows = yield self._sql[statement], {**given, "now": round(time.time() * 1000)}
         return rows
@@ -69,7 +69,7 @@ class SqlPlans:
         done: bool = self._store.do(self._done(given, rows))
         return done
 
-    def _done(self, given: dict[str, object], rows: Sequence[Written]) -> Steps:
+    def _done(self, given: Mapping[str, object], rows: Sequence[Written]) -> Steps:
         held = yield from self._one("plan_done", given)
         if held and rows:
             yield from self._store.write_steps(rows)

@@ -27,6 +27,8 @@ class FileWatch:
         self._path = path
         self._loop = asyncio.get_running_loop()
         self._connection: sqlite3.Connection | None = None
+        # Somebody may hold the file just now.
+        self._known: int | None = None
         self._known = self._version()
         self._timer = self._loop.call_later(_EVERY, self._look)
 

@@ -175,7 +175,11 @@ class OutboxPlanner:
         if not isinstance(cast("object", draft), Draft):
             raise refused("draft", draft, "an ab.Draft", subject="schedule")
         made = self.plan(name, cron=cron, tz=tz, every=every, missed=missed, jitter=jitter)
-        made(lambda _plan: [draft])
+
+        def planned(_plan: Plan) -> list[Draft]:
+            return [draft]
+
+        made(planned)
 
     # -- at work
 
@@ -341,9 +345,12 @@ def _outboxes(given: object) -> list[tuple[Any, Outbox]]:
     if isinstance(given, Outbox):
         return [(None, given)]
     allowed = "an Outbox, or a mapping of keys to Outboxes"
-    if not isinstance(given, Mapping) or not given:
-        raise refused("outboxes", given, allowed, subject="OutboxPlanner")
-    for outbox in cast("Mapping[Any, object]", given).values():
+    kind = type(given).__name__
+    pairs = dict(cast("Mapping[Any, object]", given)) if isinstance(given, Mapping) else {}
+    if not pairs:
+        shown = f"a {kind} that is empty" if isinstance(given, Mapping) else f"a {kind}"
+        raise refused("outboxes", None, allowed, subject="OutboxPlanner", shown=shown)
+    for outbox in pairs.values():
         if not isinstance(outbox, Outbox):
             raise refused("outboxes", outbox, allowed, subject="OutboxPlanner")
-    return list(cast("Mapping[Any, Outbox]", given).items())
+    return list(cast("dict[Any, Outbox]", pairs).items())

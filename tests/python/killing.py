@@ -117,6 +117,8 @@ class Killing:
             with contextlib.suppress(queue.Empty):
                 self._lines.get(timeout=0.2)
                 return
+            if any(process.poll() is not None for process in self._alive):
+                raise AssertionError("a worker has ended by itself: see what it said")
             if time.monotonic() - begun > PATIENCE:
                 raise TimeoutError(f"{self.left()} messages are left")
 

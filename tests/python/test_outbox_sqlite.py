@@ -1,5 +1,6 @@
 """An outbox in a file of SQLite: its tables, its errors, and the file shared with the caller."""
 
+import asyncio
 import contextlib
 import multiprocessing
 import os
@@ -9,6 +10,7 @@ import outboxes
 import pytest
 
 import anabranch as ab
+from anabranch._outbox_sqlite_watch import FileWatch
 
 
 @pytest.fixture
@@ -250,3 +252,19 @@ def test_n1_what_the_callers_own_driver_says_is_the_callers(side):
         pytest.raises(sqlite3.OperationalError, match="readonly"),
     ):
         side.outbox.enqueue(conn, "mail", "hello")
+
+
+def test_x7_a_worker_begins_while_another_holds_the_file(tmp_path):
+    with contextlib.closing(outboxes.SqliteSide(tmp_path)) as side:
+        side.outbox.enqueue("mail", 7)
+
+        async def main():
+            with contextlib.closing(sqlite3.connect(side.path, isolation_level=None)) as other:
+                other.execute("begin exclusive")
+                heard = asyncio.Event()
+                with contextlib.closing(FileWatch(str(side.path), heard.set)):
+                    other.execute("delete from outbox_message")
+                    other.execute("commit")
+                    await asyncio.wait_for(heard.wait(), 30.0)
+
+        asyncio.run(main())
