@@ -154,6 +154,25 @@ async def test_e5_c9_what_began_after_the_abort_is_cancelled_before_it_is_left(c
         assert clock.now() == 6.0
 
 
+@virtual_time
+async def test_e5_r8_what_began_after_the_abort_has_a_grace_of_its_own_to_end_in(clock):
+    stubborn = Stubborn(clock)
+
+    async def sink(window):
+        await stubborn.wait()
+
+    pipeline = ab.Pipeline("p").source(Live(1, 2, 3))
+    pipeline = pipeline.window(max_items=9, on_cancel="flush").for_each(sink)
+    async with pipeline.start() as running:
+        await asyncio.sleep(1.0)
+        running.abort()
+        report = balanced(await running.wait())
+    # It is asked to end where what was under way at the abort is left, and left 5 s later.
+    assert stubborn.cancelled[:2] == [6.0, 11.0]
+    assert (report.codes, report.abandoned, report.left) == ({"cancelled": 3}, 1, 0)
+    assert [row.seconds for row in report.abandonments] == [10.0]
+
+
 class Stuck:
     """A `def` handler that does not end before the test lets it, whatever is asked of it."""
 
