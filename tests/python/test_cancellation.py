@@ -1,6 +1,7 @@
 """Cancellation: whose it is, what the caller sees, and what the report tells."""
 
 import asyncio
+import contextlib
 import itertools
 import signal
 
@@ -145,3 +146,43 @@ async def test_e8_a_drain_takes_what_an_async_source_had_given(how):
     report = balanced(running.report)
     assert (report.outcome, report.received, report.left) == ("drained", len(given), 0)
     assert sorted(seen.items) == given
+
+
+@pytest.mark.parametrize("how", ["abort", "cancel", "leave"])
+@virtual_time
+async def test_b9_a_cancellation_reaches_the_handlers_of_every_branch(clock, how):
+    cancelled, undone, seen = [], [], Seen()
+
+    async def sink(item, ctx):
+        ctx.compensate(undone.append, ctx.tenant)
+        seen(item)
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.append((ctx.tenant, clock.now()))
+            raise
+
+    # One unit in flight in each, another one behind it.
+    pipeline = ab.Pipeline("p").source(Live(*"abcabc")).fan_out(by=lambda item: item)
+    pipeline = pipeline.for_each(sink)
+
+    async def started():
+        with contextlib.suppress(LookupError):
+            async with pipeline.start() as running:
+                await seen.reach(3)
+                if how == "leave":
+                    raise LookupError
+                running.abort()
+
+    task = asyncio.create_task(pipeline.run() if how == "cancel" else started())
+    if how == "cancel":
+        await seen.reach(3)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    await asyncio.wait([task])
+    report = balanced(pipeline.last_report)
+    # At once: nobody waits for a grace to be over.
+    assert sorted(cancelled) == [(tenant, 0.0) for tenant in "abc"]
+    assert sorted(undone) == [*"abc"]
+    assert (report.outcome, report.codes, report.left) == ("aborted", {"cancelled": 3}, 3)
