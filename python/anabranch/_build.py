@@ -13,7 +13,7 @@ from anabranch._collecting import ErrorCollector
 from anabranch._legs import Legs, retry_policy
 from anabranch._letters import LetterFile
 from anabranch._playback import arranging
-from anabranch._stages import OPERATORS, Stage, sink_of
+from anabranch._stages import OPERATORS, Stage
 from anabranch.channel import Channel
 from anabranch.errors import refused
 from anabranch.keys import AttrKey, ItemKey
@@ -51,7 +51,6 @@ class Spec:
     commit_at_end: bool
     arrange: Callable[[tuple[UndoAction, ...]], list[UndoAction]] | None
     threads: int
-    target: _core.Channel | None
     grow: Callable[[], None]
     put: Callable[[Any], None]
     abandon: Callable[[Any, bool], bool]
@@ -96,7 +95,6 @@ def build(
     Raises:
         ConfigError: A file for dead letters cannot be opened; its cause is the OSError.
     """
-    sink = sink_of(stages)
     stages = [*stages, *_last_letters(settings, stages)]
     letters: list[LetterFile] = []
     collectors: list[ErrorCollector] = []
@@ -166,7 +164,6 @@ def build(
         commit_at_end=settings.commit == "end",
         arrange=None if settings.policy is None else arranging(settings.policy),
         threads=settings.threads,
-        target=_target(sink),
         grow=grow,
         put=put,
         abandon=abandon,
@@ -232,11 +229,6 @@ def _last_letters(settings: Settings, stages: Sequence[Stage]) -> list[Stage]:
 def _stops(stage: Stage) -> bool | None:
     on_error = stage.options.get("on_error")
     return None if on_error is None else on_error == "stop"
-
-
-def _target(sink: Stage) -> _core.Channel | None:
-    channel: Channel[Any] | None = sink.options.get("channel")
-    return None if channel is None else channel._core  # noqa: SLF001 - as in open_source
 
 
 def _seed(clock: VirtualClock | None) -> int:

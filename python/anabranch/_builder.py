@@ -1,8 +1,8 @@
 """What a pipeline under construction is: its plan, its stages, and how one more is added.
 
 The methods that add stages stand in files by subject, as parts of `Pipeline`: `_transforms` for
-what is called per item, `_grouping` for branches and windows, `_operators` for failures, `_sinks`
-for the end.
+what is called per item, `_grouping` for branches and windows, `_courses` for copies, `_operators`
+for failures, `_sinks` for the end.
 """
 
 from __future__ import annotations
@@ -112,8 +112,11 @@ class Builder(Generic[T]):
     ) -> Pipeline[Any]:
         plan, stage = extend(self._plan, kind, label, options, call=call, live=live)
         self._check_channels(stage)
+        return self._with(plan, (*self._stages, stage))
+
+    def _with(self, plan: _core.Plan, stages: tuple[Stage, ...]) -> Pipeline[Any]:
         extended = object.__new__(type(self))
-        extended._become(self._settings, plan, (*self._stages, stage))
+        extended._become(self._settings, plan, stages)
         # The one class that has all the parts.
         return cast("Pipeline[Any]", extended)
 

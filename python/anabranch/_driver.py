@@ -19,7 +19,6 @@ from anabranch import _branches, _build, _core, _process, _undriven
 from anabranch._clock import RunClock
 from anabranch._patience import Patience
 from anabranch._signals import steering
-from anabranch._stages import sink_of
 from anabranch._stateful import fresh
 from anabranch._tasks import Tasks
 from anabranch._workers import is_stepped
@@ -478,7 +477,7 @@ class Session(Generic[T]):
                 self._begin()
             except Exception as error:
                 # Whoever receives from its target would wait for ever.
-                self._close_target(error)
+                self._close_targets(error)
                 for file in () if self._spec is None else self._spec.letters:
                     file.close()
                 raise
@@ -515,12 +514,12 @@ class Session(Generic[T]):
             # Now: at interpreter exit no thread could be started for the rollback.
             pool.grow()
 
-    def _close_target(self, error: Exception | None) -> None:
-        options = sink_of(self._stages).options
-        if "channel" in options and options["close"]:
-            options["channel"].close(error)
-        if "closes" in options:
-            options["closes"].close(error)
+    def _close_targets(self, error: Exception | None) -> None:
+        for stage in self._stages:
+            if stage.kind == "to_channel" and stage.options["close"]:
+                stage.options["channel"].close(error)
+            if "closes" in stage.options:
+                stage.options["closes"].close(error)
 
     def _check_deadlines(
         self, run: _core.Run, loop: asyncio.AbstractEventLoop | None = None
@@ -564,7 +563,7 @@ class Session(Generic[T]):
         if not self.forked:
             _undriven.tell_stuck(report)
         whole = report.outcome in ("completed", "drained")
-        self._close_target(None if whole else report.as_error())
+        self._close_targets(None if whole else report.as_error())
         return report
 
     def _close(self, run: _core.Run) -> None:

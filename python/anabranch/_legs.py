@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from anabranch import _core
+    from anabranch.channel import Channel
     from anabranch.failure import Failure
     from anabranch.policy import Retry
 
@@ -70,6 +71,9 @@ class Leg:
     retry: Policy | None
     timeout: float | None
     grace: float
+    course: int = 0
+    copies: int | None = None
+    target: _core.Channel | None = None
     rest: _pass.Pass | None = None
     takes: Callable[[Failure], bool] | None = None
 
@@ -79,7 +83,8 @@ class Legs:
     """Collects stages until a handler ends the leg.
 
     What takes failures is a leg of its own in between: items go past it, and what it recovers
-    passes the rest of the stages in front of the next handler.
+    passes the rest of the stages in front of the next handler. The legs of a tee's copies stand
+    between its own and those that the items go on to.
     """
 
     pipeline: str
@@ -90,6 +95,8 @@ class Legs:
     window: Stage | None = None
     throttle: Stage | None = None
     heartbeat: Stage | None = None
+    course: int = 0
+    tees: int = 0
     capacity: int = _TRUNK_CAPACITY
     isolate: bool = False
     fan_leg: int | None = None
@@ -97,6 +104,7 @@ class Legs:
     fan_stage: int = 0
 
     def add(self, number: int, stage: Stage) -> None:
+        self.course = stage.course
         if stage.kind in OPERATORS:
             self.operator(number, stage)
             return
@@ -107,7 +115,7 @@ class Legs:
             self.window = stage
         elif stage.kind in ("throttle", "heartbeat"):
             self.timed(number, stage)
-        elif stage.kind in ("for_each", "collect", "to_channel") or (
+        elif stage.kind in ("for_each", "collect", "to_channel", "tee") or (
             own_call and stage.kind != "fan_out"
         ):
             self.close(number, stage)
@@ -169,6 +177,7 @@ class Legs:
             timeout=options.get("timeout"),
             grace=_TIMEOUT_GRACE,
             takes=options["takes"],
+            course=self.course,
         )
         self.legs.append(leg)
 
@@ -191,6 +200,11 @@ class Legs:
         if woven is not None:
             self.fused = []
         ensures = stage.kind == "ensure"
+        channel: Channel[Any] | None = None
+        if stage.kind == "to_channel":
+            channel = stage.options["channel"]
+        if stage.kind == "tee":
+            self.tees += 1
         self._append(
             number,
             "map" if ensures else stage.kind,
@@ -202,6 +216,8 @@ class Legs:
             retry=stage.options.get("retry"),
             timeout=stage.options.get("timeout"),
             woven=woven,
+            copies=self.tees if stage.kind == "tee" else None,
+            target=None if channel is None else channel._core,  # noqa: SLF001 - the package's
         )
 
     def _weaves(self, stage: Stage) -> bool:
@@ -236,6 +252,8 @@ class Legs:
         retry: Retry | None = None,
         woven: _weave.Woven | None = None,
         timeout: float | None = None,
+        copies: int | None = None,
+        target: _core.Channel | None = None,
     ) -> None:
         # Behind the first handler every item has a history to keep.
         handled = any(leg.role not in OPERATORS for leg in self.legs)
@@ -261,6 +279,9 @@ class Legs:
                 retry=None if retry is None else retry_policy(retry),
                 timeout=timeout,
                 grace=_TIMEOUT_GRACE,
+                course=self.course,
+                copies=copies,
+                target=target,
             )
         )
         self.fused = []
@@ -272,7 +293,7 @@ class Legs:
         """Give what recovers failures the stages between it and the handler that now follows."""
         for at in range(len(self.legs) - 1, -1, -1):
             leg = self.legs[at]
-            if leg.role not in OPERATORS:
+            if leg.role not in OPERATORS or leg.course != self.course:
                 return
             behind = [(number, stage) for number, stage in self.fused if number > leg.stage]
             rest = self._generate(behind, tracked=True, last_stage=last)

@@ -10,7 +10,7 @@ from anabranch.errors import refused
 from anabranch.policy import Retry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping
     from datetime import timedelta
 
     from anabranch import _core
@@ -25,6 +25,7 @@ Kind: TypeAlias = Literal[
     "filter",
     "flat_map",
     "tap",
+    "tee",
     "ensure",
     "tap_error",
     "recover",
@@ -45,7 +46,7 @@ OnError: TypeAlias = Literal["continue", "stop", "dead_letter"]
 OPERATORS: Final[frozenset[Kind]] = frozenset(
     {"tap_error", "recover", "map_error", "collect_errors", "dead_letter"}
 )
-_SINKS: Final[frozenset[Kind]] = frozenset({"for_each", "collect", "to_channel"})
+SINKS: Final[frozenset[Kind]] = frozenset({"for_each", "collect", "to_channel"})
 
 
 class CallOptions(TypedDict, total=False):
@@ -119,6 +120,7 @@ class StageInfo:
         name: Its name, unique within the pipeline; reports and errors use it.
         is_async: Whether its callable is an `async def`, or the source an async iterable.
         takes_ctx: Whether its callable takes `ctx`.
+        course: The name of the `tee` whose copies it works on; None for the items themselves.
         options: The options of its builder method, durations in float seconds.
     """
 
@@ -126,6 +128,7 @@ class StageInfo:
     name: str
     is_async: bool
     takes_ctx: bool
+    course: str | None
     options: Mapping[str, object]
 
 
@@ -143,6 +146,8 @@ class Stage:
             and "read", the channels it takes items from, for callables "retry", for `fan_out`
             "by", for a window "size_of", for what sends into one "channel", for what is closed with
             the run "closes", for what takes failures "takes", for `dead_letter` "path".
+        course: Which course it belongs to: 0 for that of the items themselves, or the number of
+            the tee whose copies it works on.
     """
 
     kind: Kind
@@ -151,6 +156,7 @@ class Stage:
     is_async: bool
     takes_ctx: bool
     options: Mapping[str, Any]
+    course: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,25 +215,23 @@ def extend(
         is_async=call is not None and call.is_async,
         takes_ctx=call is not None and call.takes_ctx,
         options=MappingProxyType({**checked, **(live or {})}),
+        course=plan.courses()[len(names) - 1],
     )
     return plan, stage
-
-
-def sink_of(stages: Sequence[Stage]) -> Stage:
-    """Return the last stage that takes items; what takes failures may follow."""
-    return next(stage for stage in reversed(stages) if stage.kind in _SINKS)
 
 
 def info(plan: _core.Plan, stages: tuple[Stage, ...]) -> tuple[StageInfo, ...]:
     """Describe `stages` without their live objects."""
     # Found out, not chosen: they have attributes of their own.
     found = ("is_async", "how", "label")
+    tees = [None, *(stage.name for stage in stages if stage.kind == "tee")]
     return tuple(
         StageInfo(
             kind=stage.kind,
             name=stage.name,
             is_async=stage.is_async or stage.options.get("how") == "async",
             takes_ctx=stage.takes_ctx,
+            course=tees[stage.course],
             options=MappingProxyType(
                 {key: value for key, value in plan.options(index).items() if key not in found}
             ),

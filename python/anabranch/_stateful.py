@@ -162,7 +162,7 @@ class Stateful(Builder[T]):
         The run completes, as it does when the source ends by itself. No more is taken from it than
         can be let through; what there is more for all that, behind `flat_map` or of an async
         source, is counted as filtered. Behind `fan_out` these are the first items of each tenant,
-        and the source goes on.
+        and of copies (see `tee`) the first ones: there the source goes on.
 
         Args:
             count: How many items, at least 1.
@@ -180,9 +180,12 @@ class Stateful(Builder[T]):
         label = "take" if name is None else name
         if type(count) is not int or count < 1:
             raise refused("count", count, "an int >= 1", pipeline=self.name, stage=label)
+        of_copies = self._plan.courses()[-1] > 0
 
         def alone(want: Callable[[int], object]) -> Callable[..., Any]:
             left = count
+            if of_copies:
+                want = _unasked
             want(left)
 
             def take(_item: T) -> bool:
@@ -289,6 +292,10 @@ class Stateful(Builder[T]):
         }
         call = Call(make(lambda _items: None), is_async=False, takes_ctx=routed)
         return self._extended(kind, label, options, call=call, live={"retry": None, "fresh": fresh})
+
+
+def _unasked(_items: int) -> None:
+    pass
 
 
 def fresh(stages: tuple[Stage, ...], want: Callable[[int], object]) -> tuple[Stage, ...]:

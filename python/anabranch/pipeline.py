@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from anabranch import _core
 from anabranch._callables import check_def, name_of, source_kind
+from anabranch._courses import Courses
 from anabranch._grouping import Grouping
 from anabranch._observe import checked
 from anabranch._operators import Operators, last_letters, letters
@@ -45,7 +46,7 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 
-class Pipeline(Transforms[T], Stateful[T], Grouping[T], Operators[T], Sinks[T]):
+class Pipeline(Transforms[T], Stateful[T], Grouping[T], Courses[T], Operators[T], Sinks[T]):
     """A course for items: from a source through stages, per tenant after `fan_out`, to a sink.
 
     Each method returns a new Pipeline with one more stage and leaves the old one as it was, so
@@ -375,7 +376,8 @@ class Pipeline(Transforms[T], Stateful[T], Grouping[T], Operators[T], Sinks[T]):
             raise ClosedError(
                 f"pipeline {self.name!r}: its source {name_of(source)!r} is a generator that "
                 "another run has taken its items from, and a generator gives each once: make a "
-                "new one for each pipeline, or give several the same items by ab.broadcast"
+                "new one for each pipeline, or run one that gives several the same items, by "
+                "tee(...), broadcast(...) or share(...)"
             )
 
     def _take_source(self) -> None:

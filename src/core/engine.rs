@@ -7,7 +7,8 @@
 //!
 //! A pipeline is a row of **legs**. A leg is one handler with what stands in front of it: a
 //! queue per branch, and a window if there is one. Branches of tenants begin at the leg
-//! `Config::fan_leg`; the legs before it belong to the trunk.
+//! `Config::fan_leg`; the legs before it belong to the trunk. A leg that copies its units begins a
+//! **course** of its own for the copies, whose legs stand behind it in the row.
 //!
 //! Two laws hold for whoever drives it. No foreign code runs and no item is dropped while the
 //! engine is borrowed: what dies inside is handed over in the [`Graveyard`]. And only the driving
@@ -20,6 +21,7 @@
 //!   end; `engine/idle.rs`: how they are evicted; `engine/streaks.rs`: when they have failed.
 //! - `engine/beats.rs`: which branches hear that nothing has come for a while.
 //! - `engine/outcome.rs`: success, failure, retry.
+//! - `engine/ways.rs`: where items and failures go next.
 //! - `engine/operators.rs`: where failures go that an operator behind them takes.
 //! - `engine/overdue.rs`: attempts that must end in time.
 //! - `engine/rollback.rs`: what failed units did is undone.
@@ -47,6 +49,7 @@ mod stuck;
 mod traces;
 mod under_way;
 mod unit;
+mod ways;
 mod whole;
 
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -80,11 +83,11 @@ use end::Phase;
 use full::Stalls;
 use life::Lives;
 use look::Gauges;
-use operators::Ways;
 use overdue::Watch;
 use rollback::Undoing;
 use traces::Traces;
 use unit::{Alarm, Timer};
+use ways::Ways;
 use whole::Whole;
 
 /// Failures and undo actions kept as samples; the counts beside them are exact.
@@ -122,6 +125,11 @@ pub struct LegOptions {
     pub port: Port,
     /// What it does with failures, if those are what it takes; `None`: it takes items.
     pub operator: Option<Operator>,
+    /// The course it belongs to; 0 is that of the items themselves.
+    pub course: usize,
+    /// The course of copies that begins with the next leg, if this one's handler copies: it gives
+    /// two values, the second for that course. The row goes on with the first behind its last leg.
+    pub copies: Option<usize>,
 }
 
 impl LegOptions {
@@ -140,7 +148,8 @@ impl LegOptions {
 pub struct Config {
     /// The handlers in order: the last that takes items is the sink.
     pub legs: Vec<LegOptions>,
-    /// The first leg that every tenant has for itself; the number of legs if none.
+    /// The first leg that every tenant has for itself; the number of legs if none. It is in the
+    /// course of the items themselves.
     pub fan_leg: usize,
     /// How many ports the driver has.
     pub ports: usize,
@@ -175,8 +184,8 @@ pub struct Engine<D: Domain> {
     config: Config,
     branches: Vec<Branch<D>>,
     phase: Phase,
-    /// Legs that nothing can reach any more, from the front.
-    closed: usize,
+    /// The legs that nothing can reach any more.
+    closed: Vec<bool>,
     /// Lanes with a unit to hand out, per port: they take turns.
     rings: Vec<VecDeque<(BranchId, usize)>>,
     /// Units whose back-off is over, per port.
@@ -257,7 +266,7 @@ impl<D: Domain> Engine<D> {
         Self {
             branches: vec![trunk],
             phase: Phase::Running,
-            closed: 0,
+            closed: vec![false; legs],
             rings: (0..config.ports).map(|_| VecDeque::new()).collect(),
             again: (0..config.ports).map(|_| VecDeque::new()).collect(),
             undos: (0..config.ports).map(|_| VecDeque::new()).collect(),

@@ -6,6 +6,7 @@
 
 mod draw;
 mod field;
+mod place;
 mod rule;
 mod value;
 
@@ -37,6 +38,10 @@ pub struct Plan {
     name: String,
     settings: Options,
     stages: Vec<Stage>,
+    /// The courses of copies that are being described, the innermost last.
+    open: Vec<usize>,
+    /// How many there are in all.
+    courses: usize,
 }
 
 /// One step of a plan.
@@ -45,6 +50,9 @@ pub struct Stage {
     name: String,
     kind: Kind,
     options: Options,
+    course: usize,
+    /// How many courses of copies it stands in, one in the other.
+    depth: usize,
 }
 
 /// What a stage does with what reaches it.
@@ -60,6 +68,8 @@ pub enum Kind {
     FlatMap,
     /// Looks, and passes on.
     Tap,
+    /// Begins a course of copies.
+    Tee,
     /// Makes a failure of those a call says no to.
     Ensure,
     /// Looks at failures, and passes them on.
@@ -90,12 +100,13 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of the builder's documentation.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Source,
         Self::Map,
         Self::Filter,
         Self::FlatMap,
         Self::Tap,
+        Self::Tee,
         Self::Ensure,
         Self::TapError,
         Self::Recover,
@@ -119,6 +130,7 @@ impl Kind {
             Self::Filter => "filter",
             Self::FlatMap => "flat_map",
             Self::Tap => "tap",
+            Self::Tee => "tee",
             Self::Ensure => "ensure",
             Self::TapError => "tap_error",
             Self::Recover => "recover",
@@ -169,6 +181,12 @@ impl Stage {
         self.kind
     }
 
+    /// The course it belongs to: 0 for the items themselves, otherwise that of the copies which a tee
+    /// makes, numbered in the order of their tees.
+    pub const fn course(&self) -> usize {
+        self.course
+    }
+
     /// The options: all that the kind has, checked, durations in seconds.
     pub const fn options(&self) -> &Options {
         &self.options
@@ -204,6 +222,8 @@ impl Plan {
             name,
             settings,
             stages: Vec::new(),
+            open: Vec::new(),
+            courses: 0,
         })
     }
 
@@ -211,6 +231,8 @@ impl Plan {
     ///
     /// `label` is what the stage would like to be called; [`Value::None`] leaves it at its kind's
     /// name. Where the name is taken already, it gets a number: "parse", `parse_2`.
+    ///
+    /// What follows a tee belongs to the course of its copies, until [`Plan::leave`].
     ///
     /// # Errors
     /// [`PlanError`] if the stage cannot stand there, or an option is not allowed.
@@ -231,7 +253,13 @@ impl Plan {
             name,
             kind,
             options,
+            course: self.course(),
+            depth: self.open.len(),
         });
+        if kind == Kind::Tee {
+            self.courses += 1;
+            self.open.push(self.courses);
+        }
         Ok(self)
     }
 
@@ -242,6 +270,9 @@ impl Plan {
     pub fn validate(&self) -> Result<(), PlanError> {
         let missing = match self.stages.first() {
             None => "no source; begin with source(...)",
+            Some(_) if !self.open.is_empty() => {
+                "a course of copies is no pipeline by itself: return it to the one that copies"
+            }
             Some(_) if self.find(Kind::is_sink).is_none() => {
                 "no sink; end with for_each(...), collect() or to_channel(...)"
             }
@@ -269,35 +300,6 @@ impl Plan {
     fn addressed(&self, options: Options) -> Result<Options, PlanError> {
         addressed(&options, self.settings.get("dead_letter"))?;
         Ok(options)
-    }
-
-    fn find(&self, matches: impl Fn(Kind) -> bool) -> Option<&Stage> {
-        self.stages.iter().find(|stage| matches(stage.kind))
-    }
-
-    /// Whether a stage of this kind can come next.
-    fn place(&self, kind: Kind) -> Result<(), PlanError> {
-        let problem = if kind != Kind::Source && self.stages.is_empty() {
-            format!("source(...) must come first, before {}(...)", kind.name())
-        } else if let (Kind::Source, Some(source)) = (kind, self.stages.first()) {
-            format!(
-                "a pipeline has one source, and this one has {}",
-                source.quoted()
-            )
-        } else if let Some(sink) = self.find(Kind::is_sink).filter(|_| !kind.is_operator()) {
-            format!(
-                "nothing can follow the sink {} but what takes failures",
-                sink.quoted()
-            )
-        } else if let (Kind::FanOut, Some(other)) = (kind, self.find(|kind| kind == Kind::FanOut)) {
-            format!(
-                "a pipeline fans out once, and this one does so at {}",
-                other.quoted()
-            )
-        } else {
-            return Ok(());
-        };
-        Err(PlanError::place(problem))
     }
 
     /// `label`, or the first of `label_2`, `label_3`, … that no stage has yet.

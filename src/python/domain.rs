@@ -19,10 +19,8 @@ pub(crate) const INLINE: Port = Port(0);
 pub(crate) const POOL: Port = Port(1);
 /// Undo actions that are coroutines.
 pub(crate) const UNDO: Port = Port(2);
-/// The channel at the end of the pipeline.
-pub(crate) const CHANNEL: Port = Port(3);
-/// The first port of a leg with tasks of its own.
-pub(crate) const FIRST_TASKS: usize = 4;
+/// The first port of a leg with tasks or a channel of its own.
+pub(crate) const FIRST_OWN: usize = 3;
 
 /// The engine's types, as the border fills them.
 #[derive(Debug)]

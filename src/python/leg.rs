@@ -8,6 +8,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
+use super::channel::PyChannel;
 use super::convert;
 use super::retry::RetrySpec;
 use super::run::pace;
@@ -88,6 +89,10 @@ pub(crate) struct LegSpec<'py> {
     rest: Option<PassSpec>,
     /// Of an operator: which failures it takes.
     takes: Option<Py<PyAny>>,
+    /// Where units go, if they end in a channel.
+    target: Option<Py<PyChannel>>,
+    course: usize,
+    copies: Option<usize>,
 }
 
 /// What a handler is for.
@@ -95,11 +100,15 @@ pub(crate) struct LegSpec<'py> {
 pub(crate) enum Role {
     /// None: a window becomes a value for the stages behind it.
     Forward,
+    /// None either: the value goes on, and so does the copy.
+    Tee,
     Map,
     Filter,
     FlatMap,
     Tap,
     Sink,
+    /// The end of a course: a channel.
+    Channel,
     Collect,
     /// Takes failures, looks at them and passes them on.
     TapError,
@@ -129,6 +138,7 @@ pub(crate) struct Leg {
     pub(crate) rest: Option<PassSpec>,
     /// Of an operator: which failures it takes; `None`: all.
     pub(crate) takes: Option<Py<PyAny>>,
+    pub(crate) course: usize,
 }
 
 /// The Python side of a leg's retry policy.
@@ -188,13 +198,15 @@ fn seconds(seconds: f64) -> Duration {
 
 impl LegSpec<'_> {
     /// Splits a description into the engine's part and Python's; `tasks` numbers the ports of
-    /// legs with tasks of their own.
-    pub(crate) fn build(self, tasks: &mut usize) -> PyResult<(LegOptions, Leg)> {
+    /// legs with tasks, or a channel, of their own.
+    pub(crate) fn build(
+        self,
+        tasks: &mut usize,
+    ) -> PyResult<(LegOptions, Leg, Option<Py<PyChannel>>)> {
         let port = match self.runs.as_str() {
             "inline" => super::domain::INLINE,
             "pool" => super::domain::POOL,
-            "channel" => super::domain::CHANNEL,
-            "tasks" => {
+            "tasks" | "channel" => {
                 *tasks += 1;
                 Port(*tasks - 1)
             }
@@ -202,6 +214,7 @@ impl LegSpec<'_> {
         };
         let role = match self.role.as_str() {
             "forward" => Role::Forward,
+            "tee" => Role::Tee,
             "map" => Role::Map,
             "filter" => Role::Filter,
             "flat_map" => Role::FlatMap,
@@ -210,7 +223,8 @@ impl LegSpec<'_> {
             "recover" => Role::Recover,
             "map_error" => Role::MapError,
             "dead_letter" => Role::DeadLetter,
-            "for_each" | "to_channel" => Role::Sink,
+            "for_each" => Role::Sink,
+            "to_channel" => Role::Channel,
             "collect" => Role::Collect,
             other => return Err(PyValueError::new_err(format!("unknown role {other:?}"))),
         };
@@ -241,7 +255,7 @@ impl LegSpec<'_> {
             capacity: self.capacity,
             isolate: self.isolate,
             concurrency: self.concurrency,
-            ordered: self.ordered && role != Role::Sink,
+            ordered: self.ordered && !matches!(role, Role::Sink | Role::Channel),
             throttle: self.throttle.map(|(rate, burst)| pace(rate, burst)),
             heartbeat: self.heartbeat.map(seconds),
             retry: policy,
@@ -249,6 +263,8 @@ impl LegSpec<'_> {
             grace: seconds(self.grace),
             port,
             operator: role.operator(),
+            course: self.course,
+            copies: self.copies,
         };
         let leg = Leg {
             r#pass: self.generated,
@@ -262,8 +278,9 @@ impl LegSpec<'_> {
             sizes,
             rest: self.rest,
             takes: self.takes,
+            course: self.course,
         };
-        Ok((options, leg))
+        Ok((options, leg, self.target))
     }
 }
 
@@ -291,9 +308,11 @@ impl Role {
         match self {
             Self::Map | Self::Recover => Ok(vec![result.unbind()]),
             Self::Forward | Self::Tap => Ok(vec![value.clone().unbind()]),
+            Self::Tee => Ok(vec![value.clone().unbind(), value.clone().unbind()]),
             Self::Filter if result.is_truthy()? => Ok(vec![value.clone().unbind()]),
             Self::Filter
             | Self::Sink
+            | Self::Channel
             | Self::Collect
             | Self::TapError
             | Self::MapError

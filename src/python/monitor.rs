@@ -132,7 +132,7 @@ pub(super) fn introduce(options: &anabranch_core::engine::LegOptions, python: &l
     let role = match (python.role, options.operator) {
         (_, Some(_)) => message::Role::Failures,
         (leg::Role::Forward, _) => message::Role::Window,
-        (leg::Role::Sink | leg::Role::Collect, _) => message::Role::Sink,
+        (leg::Role::Sink | leg::Role::Channel | leg::Role::Collect, _) => message::Role::Sink,
         _ => message::Role::Map,
     };
     Leg {

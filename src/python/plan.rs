@@ -60,6 +60,22 @@ impl PyPlan {
         }
     }
 
+    /// The plan behind the end of the course of copies that was begun last; raises `ConfigError`.
+    #[pyo3(signature = ())]
+    fn leave(&self, py: Python<'_>) -> PyResult<Self> {
+        let plan = self.plan.clone().leave();
+        let plan = plan.map_err(|error| config_error(error, &PyDict::new(py)))?;
+        Ok(Self { plan })
+    }
+
+    /// The course that each stage belongs to: 0 for the items themselves, or a number of its own for
+    /// the copies of each tee, in the order of the tees; and last that of the next stage.
+    #[pyo3(signature = ())]
+    fn courses(&self) -> Vec<usize> {
+        let stages = self.plan.stages().iter().map(Stage::course);
+        stages.chain([self.plan.course()]).collect()
+    }
+
     /// Raises `ConfigError` unless the plan leads from a source to a sink.
     #[pyo3(signature = ())]
     fn validate(&self, py: Python<'_>) -> PyResult<()> {

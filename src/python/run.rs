@@ -50,7 +50,7 @@ use anabranch_core::engine::{
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
-use super::domain::{FIRST_TASKS, PyDomain, Shared};
+use super::domain::{FIRST_OWN, PyDomain, Shared};
 use super::errors::{ClosedError, ForkedProcessError};
 use super::job::Job;
 use super::keys::{KeyOf, Router};
@@ -110,8 +110,8 @@ struct Hand {
     router: Router,
     branches: Branches,
     pool: Pool,
-    /// The channel that takes what arrives at the end, if there is one.
-    target: Option<Target>,
+    /// The channels that take what arrives at the end of a course.
+    targets: Vec<Target>,
     /// Items worth taking at once, by the measured cost per item.
     chunk: usize,
     /// Whether workers may take items straight from the source while it is ready.
@@ -469,7 +469,7 @@ impl Run {
         let mut hand = self.hand.try_lock().ok().and_then(|mut hand| hand.take());
         if let Some(hand) = &mut hand {
             hand.source.rest(py, &self.shared);
-            if let Some(target) = &mut hand.target {
+            for target in &mut hand.targets {
                 target.rest(py, &self.shared);
             }
         }
@@ -490,7 +490,7 @@ impl Run {
         let empty = Engine::new(Config {
             legs: Vec::new(),
             fan_leg: 0,
-            ports: self.facts.len() + FIRST_TASKS,
+            ports: self.facts.len() + FIRST_OWN,
             max_in_flight: 0,
             stop_on_error: false,
             seed: 0,

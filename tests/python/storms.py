@@ -5,7 +5,8 @@ a reference that knows nothing of the engine, `reckoning`.
 
     .venv/bin/python tests/python/storms.py    # TRIALS runs, 20 000 by default, from SEED
 
-Items are tuples: the number of their root, and the way through each `flat_map`. A window is a list.
+Items are tuples: the number of their root, and the way through each `flat_map` and `tee`. A window
+is a list.
 """
 
 import asyncio
@@ -32,7 +33,7 @@ class Storm(Reckoning):
         self.failures = []
         self.filtered, self.committed, self.letters = [], [], []
         self.children = {}
-        self.broken_undos = 0
+        self.broken_undos = self.beats = 0
         # When a branch was told to fail; and those that were told to end, well if they can.
         self.broken, self.closed, self.failed = {}, set(), False
         # When a handler was called last: the run was not over then.
@@ -168,8 +169,59 @@ class Storm(Reckoning):
         attempts = self.random.choice([2, 3])
         return ab.Retry.fixed(self.random.choice([0, 0.3]), attempts=attempts)
 
+    def tee(self, pipeline):
+        """A course of copies: each item has two children from then on, itself and its copy."""
+
+        def parts(value):
+            for leaf in leaves(value):
+                self.children[leaf] = [(*leaf, "own"), (*leaf, "copy")]
+            return value
+
+        def renames(name):
+            def rename(value):
+                if isinstance(value, list):
+                    return [rename(each) for each in value]
+                return (*value, name)
+
+            return rename
+
+        windowed = self.windowed
+
+        def course(copies):
+            copies = copies.map(renames("copy"))
+            for _ in range(self.random.randrange(3)):
+                copies = self.stage(
+                    copies, self.random.choice(["map", "filter", "window", "tap_error"])
+                )
+            copies = self.sink(copies)
+            if self.chance(0.2):
+                copies = self.stage(copies, "dead_letter")
+            return copies
+
+        pipeline = pipeline.map(parts).tee(course).map(renames("own"))
+        self.windowed = windowed
+        return pipeline
+
+    def heartbeat(self, pipeline):
+        """Heartbeats among the items, which become items like others, of roots below zero."""
+
+        def named(value):
+            if isinstance(value, ab.Heartbeat):
+                self.beats += 1
+                return (-self.beats,)
+            return value
+
+        return pipeline.heartbeat(every=self.random.choice([0.7, 5.0])).map(named)
+
     def stage(self, pipeline, kind):
         draw = self.random.choice
+        own = {
+            "tee": self.tee,
+            "heartbeat": self.heartbeat,
+            "collect_errors": ab.Pipeline.collect_errors,
+        }
+        if kind in own:
+            return own[kind](pipeline)
         if kind == "fan_out":
             self.fanned = True
             policies = ["continue"] * 3 + [ab.fail(after=2), ab.restart(self.retry())]
@@ -191,8 +243,6 @@ class Storm(Reckoning):
             return pipeline.window(max_items=draw([1, 2, 5]), max_age=age, on_cancel=on_cancel)
         if kind in ("recover", "dead_letter", "tap_error"):
             return getattr(pipeline, kind)(self.operator(kind))
-        if kind == "collect_errors":
-            return pipeline.collect_errors()
         awaits = self.chance(0.5)
         options = {"concurrency": draw([1, 3]), "ordered": draw([True, False])} if awaits else {}
         if awaits and self.chance(0.3):
@@ -217,7 +267,7 @@ class Storm(Reckoning):
             seed=1,
         ).source(self.source())
         kinds = ["map", "filter", "flat_map", "fan_out", "throttle", "window"]
-        kinds += ["recover", "dead_letter", "tap_error", "collect_errors"]
+        kinds += ["recover", "dead_letter", "tap_error", "collect_errors", "tee", "heartbeat"]
         for _ in range(self.random.randrange(6)):
             kind = draw(kinds)
             # Values of windows have no children, and one fan-out is enough.
@@ -225,14 +275,18 @@ class Storm(Reckoning):
                 kind == "fan_out" and self.fanned
             ):
                 pipeline = self.stage(pipeline, kind)
+        pipeline = self.sink(pipeline)
+        if self.chance(0.2):
+            pipeline = self.stage(pipeline, "dead_letter")
+        return pipeline
+
+    def sink(self, pipeline):
+        draw = self.random.choice
         awaits = self.chance(0.5)
         options = {"concurrency": draw([1, 2])} if awaits else {"inline": draw([True, False])}
         if self.chance(0.3):
             options["retry"] = self.retry()
-        pipeline = pipeline.for_each(self.handler("sink", awaits=awaits), **options)
-        if self.chance(0.2):
-            pipeline = self.stage(pipeline, "dead_letter")
-        return pipeline
+        return pipeline.for_each(self.handler("sink", awaits=awaits), **options)
 
     # The run.
 

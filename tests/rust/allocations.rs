@@ -75,6 +75,8 @@ impl Job {
             grace: Duration::ZERO,
             port: PORT,
             operator: None,
+            course: 0,
+            copies: None,
         };
         let mut engine = Engine::new(Config {
             legs: vec![leg],

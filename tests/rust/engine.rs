@@ -17,6 +17,7 @@
 //! - `engine/whole.rs`: those about what is undone with a branch, or with the run as a whole.
 //! - `engine/policies.rs`: those about how a rollback goes about it.
 //! - `engine/endings.rs`: the rows of all letters about end, drain and abort.
+//! - `engine/copies.rs`: courses of copies: the rows T7 and B1.
 //! - `engine/failures.rs`: failures and the operators behind them, at random, too.
 //! - `engine/conservation.rs`: random pipelines, of which nothing is ever lost.
 //! - `engine/draws.rs`: what they are drawn from; `engine/world.rs`: one such pipeline, and what
@@ -30,6 +31,8 @@ mod batches;
 mod branches;
 #[path = "engine/conservation.rs"]
 mod conservation;
+#[path = "engine/copies.rs"]
+mod copies;
 #[path = "engine/deeds.rs"]
 mod deeds;
 #[path = "engine/draws.rs"]

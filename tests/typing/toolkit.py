@@ -168,3 +168,14 @@ async def results_of_a_stream() -> None:
         async for result in stream:
             assert_type(result, ab.Result[int])
     assert_type(stream.report, ab.Report[int] | None)
+
+
+def courses(orders: ab.Channel[int]) -> None:
+    numbers = ab.Pipeline("p").source([1])
+    assert_type(numbers.tee(lambda s: s.map(str).for_each(print)), ab.Pipeline[int])
+    assert_type(numbers.share(orders, close=False), ab.Pipeline[int])
+    ended = numbers.broadcast(
+        audit=lambda s: s.for_each(print),
+        main=lambda s: s.map(half).collect(),
+    )
+    ended.run_blocking()

@@ -54,10 +54,10 @@ impl<D: Domain> Engine<D> {
             return;
         }
         self.phase = Phase::Discarding;
-        self.closed = self.config.legs.len();
+        self.closed.fill(true);
         self.give_up(now);
         for leg in 0..self.config.legs.len() {
-            for branch in self.courses(leg) {
+            for branch in self.passing(leg) {
                 let row = &mut self.branches[branch.index()];
                 let lane = row.lanes.get_mut(leg - row.first);
                 for unit in lane
@@ -79,7 +79,7 @@ impl<D: Domain> Engine<D> {
     /// Whether no item is inside, and no rollback is under way.
     pub(super) fn at_rest(&self) -> bool {
         self.phase != Phase::Running
-            && self.closed == self.config.legs.len()
+            && self.closed.iter().all(|closed| *closed)
             && self.load.iter().all(|load| *load == 0)
             && self.arrivals.iter().all(Vec::is_empty)
             && self.refused.is_empty()
@@ -159,7 +159,7 @@ impl<D: Domain> Engine<D> {
             for (branch, item) in self.take_arrivals(leg) {
                 self.leave(branch, item, now);
             }
-            for branch in self.courses(leg) {
+            for branch in self.passing(leg) {
                 self.give_up_lane(branch, leg, now);
             }
         }
@@ -207,7 +207,7 @@ impl<D: Domain> Engine<D> {
     }
 
     /// The branches that pass `leg`.
-    fn courses(&self, leg: usize) -> impl Iterator<Item = BranchId> + use<D> {
+    fn passing(&self, leg: usize) -> impl Iterator<Item = BranchId> + use<D> {
         let branches = u32::try_from(self.branches.len()).unwrap_or(u32::MAX);
         let passing = if leg < self.config.fan_leg {
             0..1
@@ -226,22 +226,21 @@ impl<D: Domain> Engine<D> {
         }
     }
 
-    /// Closes each leg that nothing can reach any more, in order.
+    /// Closes each leg that nothing can reach any more. What leads to a leg stands before it.
     pub(super) fn close_legs(&mut self, now: Time) {
-        while self.phase != Phase::Running && self.closed < self.config.legs.len() {
-            let leg = self.closed;
-            if self.is_reachable(leg) {
-                return;
-            }
+        if self.phase == Phase::Running {
+            return;
+        }
+        for leg in 0..self.config.legs.len() {
             let stays = self.config.branches.stay_open && self.phase == Phase::Ending;
-            if stays && leg >= self.config.fan_leg {
-                return;
+            if self.closed[leg] || self.is_reachable(leg) || (stays && leg >= self.config.fan_leg) {
+                continue;
             }
-            self.closed += 1;
+            self.closed[leg] = true;
             if self.config.legs[leg].window.is_none() {
                 continue;
             }
-            for branch in self.courses(leg) {
+            for branch in self.passing(leg) {
                 self.refill(branch, leg, now);
                 self.list(branch, leg);
             }

@@ -245,7 +245,7 @@ impl<D: Domain> Engine<D> {
         self.branches[branch.index()].outside -= u64::from(weight);
         self.graveyard.bury_payload(payload);
         let failed = Failed::new(branch, error, weight, GaveUp::Error);
-        self.fail_behind(behind, failed, scope, None, now);
+        self.fail_behind((behind, behind), failed, scope, None, now);
     }
 
     /// How long something was held up because a branch was full, in all.

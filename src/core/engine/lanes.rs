@@ -20,7 +20,7 @@ impl<D: Domain> Engine<D> {
     /// limit by. An item that comes too late, after [`Engine::abort`] or [`Engine::discard`],
     /// counts as left.
     pub fn offer(&mut self, leg: usize, branch: BranchId, item: Item<D>, now: Time) {
-        let closed = leg < self.closed;
+        let closed = self.closed[leg];
         if (closed && self.gives_up(leg)) || (self.aborted() && self.is_operator(leg)) {
             self.give_up_item(leg, branch, item, now);
             return;
@@ -96,7 +96,7 @@ impl<D: Domain> Engine<D> {
         now: Time,
     ) {
         let mut taken = 0;
-        let open = leg >= self.closed;
+        let open = !self.closed[leg];
         let beats = self.config.legs[leg].heartbeat.is_some();
         for (branch, value) in items {
             if beats {
@@ -212,7 +212,8 @@ impl<D: Domain> Engine<D> {
     /// branch holds its units back. A branch waits for its own lanes only, the trunk for all.
     pub(super) fn held_back(&self, branch: BranchId, leg: usize) -> bool {
         if branch == BranchId::TRUNK {
-            self.over[leg + 1..].iter().any(|over| *over > 0)
+            let over = |behind: usize| self.over[behind] > 0;
+            self.ways.behind(leg).any(over)
         } else {
             let row = &self.branches[branch.index()];
             if row.life.state.holds() && !self.aborted() && !self.is_operator(leg) {
@@ -222,10 +223,10 @@ impl<D: Domain> Engine<D> {
             // one goes to any more: if it held back an operator, neither would end.
             let closed = matches!(row.life.state, State::Draining | State::Evicted);
             let closed = closed.then_some(row.entry);
-            let behind = (row.first..).zip(&row.lanes).skip(leg + 1 - row.first);
-            behind
-                .into_iter()
-                .any(|(at, lane)| lane.over && closed != Some(at))
+            let over = |at: usize| row.lanes.get(at - row.first).is_some_and(|lane| lane.over);
+            self.ways
+                .behind(leg)
+                .any(|at| over(at) && closed != Some(at))
         }
     }
 
@@ -289,7 +290,7 @@ impl<D: Domain> Engine<D> {
             return;
         };
         row.counts.windows += lane.fill((branch, leg), options, now);
-        if (shut || leg < self.closed) && lane.queue.is_empty() {
+        if (shut || self.closed[leg]) && lane.queue.is_empty() {
             self.close_window(branch, leg, now);
         }
         self.ease(branch, leg, now);

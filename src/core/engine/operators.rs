@@ -3,7 +3,7 @@
 //! A failure is an item of another kind. It flows past windows, keys and handlers to the first
 //! operator behind it: a leg that takes failures only, in the row at the place its stage has in the
 //! plan. So the way of an item leads from handler to handler, that of a failure from operator to
-//! operator, and [`Ways`] knows both.
+//! operator, and [`Ways`](super::ways::Ways) knows both.
 //!
 //! ```text
 //!  unit or item fails --> undone --> on its way --take_failures--> the driver
@@ -27,7 +27,7 @@
 
 use super::rollback::Then;
 use super::streaks::Place;
-use super::{Domain, Engine, Failed, Item, LegOptions, Unit};
+use super::{Domain, Engine, Failed, Item, Unit};
 use crate::branch::BranchId;
 use crate::clock::Time;
 use crate::compensation::Scope;
@@ -43,25 +43,6 @@ pub enum Operator {
     DeadLetter,
 }
 
-/// Where items and failures go next, and the failures on their way.
-#[derive(Debug)]
-pub(super) struct Ways<D: Domain> {
-    /// The leg that the outputs of each leg go to.
-    next: Vec<Option<usize>>,
-    /// The leg that fresh items come to.
-    entry: usize,
-    /// The legs that take failures, ascending.
-    operators: Vec<usize>,
-    /// Failures that have not reached the leg they are on their way to, those whose unit is being
-    /// undone included.
-    heading: Vec<u64>,
-    failures: Vec<(usize, Failed<D>)>,
-    /// Failures whose operator will not be asked any more.
-    unheard: Vec<(BranchId, Item<D>)>,
-    /// The leg behind the operator that has made what is offered now; 0 if none has.
-    pub(super) past: usize,
-}
-
 /// A failure that goes on once its unit is undone.
 #[derive(Debug)]
 pub(super) struct Failing<D: Domain> {
@@ -74,58 +55,6 @@ pub(super) struct Failing<D: Domain> {
 impl<D: Domain> Failing<D> {
     pub(super) const fn error(&self) -> &D::Error {
         &self.failed.error
-    }
-}
-
-impl<D: Domain> Ways<D> {
-    pub(super) fn new(legs: &[LegOptions]) -> Self {
-        let takes_items = |leg: &usize| legs[*leg].operator.is_none();
-        Self {
-            next: (0..legs.len())
-                .map(|leg| (leg + 1..legs.len()).find(takes_items))
-                .collect(),
-            entry: (0..legs.len()).find(takes_items).unwrap_or(0),
-            operators: (0..legs.len()).filter(|leg| !takes_items(leg)).collect(),
-            heading: vec![0; legs.len()],
-            failures: Vec::new(),
-            unheard: Vec::new(),
-            past: 0,
-        }
-    }
-
-    /// The leg that the outputs of `leg` go to.
-    pub(super) fn next(&self, leg: usize) -> Option<usize> {
-        self.next[leg]
-    }
-
-    /// The leg that fresh items come to.
-    pub(super) const fn entry(&self) -> usize {
-        self.entry
-    }
-
-    /// How many legs the trunk passes: failures from before the fan-out pass all operators.
-    pub(super) fn of_trunk(&self, fan_leg: usize) -> usize {
-        match self.operators.last() {
-            Some(last) => fan_leg.max(last + 1),
-            None => fan_leg,
-        }
-    }
-
-    /// Whether no failure is on its way.
-    pub(super) fn is_empty(&self) -> bool {
-        self.failures.is_empty() && self.unheard.is_empty()
-    }
-
-    /// Whether a failure of `branch` is on its way.
-    pub(super) fn has_failure_of(&self, branch: BranchId) -> bool {
-        self.failures
-            .iter()
-            .any(|(_, failed)| failed.branch == branch)
-    }
-
-    /// The operator for failures that may go to `leg` at the earliest.
-    fn operator_from(&self, leg: usize) -> Option<usize> {
-        self.operators.iter().copied().find(|it| *it >= leg)
     }
 }
 
@@ -147,15 +76,15 @@ impl<D: Domain> Engine<D> {
         now: Time,
     ) {
         let streak = self.enter_streak(&mut failed, at, behind);
-        self.fail_behind(behind, failed, scope, unit, now);
+        self.fail_behind((at.0, behind), failed, scope, unit, now);
         self.count_in_streak(streak, now);
     }
 
-    /// What failed is undone, and then goes to the first operator from the leg `behind` on, if
-    /// there is one.
+    /// What failed at a leg is undone, and then goes to the first operator from the leg `behind`
+    /// on, if there is one.
     pub(super) fn fail_behind(
         &mut self,
-        behind: usize,
+        (at, behind): (usize, usize),
         failed: Failed<D>,
         scope: Option<Box<Scope<D::Undo>>>,
         unit: Option<Unit<D>>,
@@ -163,7 +92,7 @@ impl<D: Domain> Engine<D> {
     ) {
         let branch = failed.branch;
         // One that is no item's, of a source that broke, is nobody's to take.
-        let operator = self.ways.operator_from(behind);
+        let operator = self.ways.operator(at, behind);
         let then = match operator.filter(|_| !self.aborted() && failed.items > 0) {
             None => {
                 self.lose(failed, now);
@@ -225,9 +154,9 @@ impl<D: Domain> Engine<D> {
         !self.ways.is_empty()
     }
 
-    /// The first operator's leg from `leg` on.
-    pub fn operator_from(&self, leg: usize) -> Option<usize> {
-        self.ways.operator_from(leg)
+    /// The operator's leg that a failure goes to if the one at `operator` does not take it.
+    pub fn operator_behind(&self, operator: usize) -> Option<usize> {
+        self.ways.operator(operator, operator + 1)
     }
 
     /// The run is aborted: no operator is asked any more.
@@ -248,7 +177,7 @@ impl<D: Domain> Engine<D> {
         }
     }
 
-    /// Whether something may still come to `leg`, which is the first that is open.
+    /// Whether something may still come to `leg`.
     pub(super) fn is_reachable(&self, leg: usize) -> bool {
         // On the way to the next handler are stages in front of the operator, too.
         let last = match self.ways.next(leg) {
@@ -256,8 +185,8 @@ impl<D: Domain> Engine<D> {
             None if self.is_operator(leg) => self.arrivals.len() - 1,
             _ => leg,
         };
-        leg.checked_sub(1)
-            .is_some_and(|before| self.load[before] > 0)
+        let mut before = self.ways.before(leg);
+        before.any(|leg| !self.closed[leg] || self.load[leg] > 0)
             || self.ways.heading[leg] > 0
             || self.arrivals[..=last].iter().any(|it| !it.is_empty())
     }

@@ -144,7 +144,8 @@ impl<D: Domain> Engine<D> {
     }
 
     /// Sends a unit's outputs to the next leg. The first one stands in for the unit: it carries
-    /// its weight and its origin. What undoes the unit belongs to all of them.
+    /// its weight and its origin. A copy stands for as many items. What undoes the unit belongs to all
+    /// of them.
     fn pass_on(
         &mut self,
         mut unit: Unit<D>,
@@ -153,18 +154,20 @@ impl<D: Domain> Engine<D> {
         now: Time,
     ) {
         let mut scope = merged(unit.scope.take(), registered);
+        let copied = self.config.legs[unit.leg].copies.is_some();
+        let each = if copied { unit.weight } else { 1 };
         let counts = self.came_back(&unit);
         if values.is_empty() {
             counts.filtered += u64::from(unit.weight);
             self.end_well(unit.branch, scope.take(), Then::Nothing, now);
         } else {
-            counts.produced += values.len() as u64 - 1;
+            counts.produced += (values.len() as u64 - 1) * u64::from(each);
         }
         let mut left = values.len();
         let origin = unit.origins.first().copied().unwrap_or(Origin::UNKNOWN);
         let mut weight = unit.weight;
         let outputs = values.into_iter().map(|value| {
-            let weight = std::mem::replace(&mut weight, 1);
+            let weight = std::mem::replace(&mut weight, each);
             left -= 1;
             let scope = match &mut scope {
                 Some(scope) if left > 0 => Some(Box::new(scope.fork())),
@@ -215,8 +218,11 @@ impl<D: Domain> Engine<D> {
         let Some(to) = self.ways.next(from) else {
             return;
         };
-        let leg = if self.is_operator(from) { from } else { to };
-        for item in items {
+        let side = self.ways.side(from);
+        for (nth, item) in items.enumerate() {
+            // First the item itself, then its copy.
+            let to = side.filter(|_| nth > 0).unwrap_or(to);
+            let leg = if self.is_operator(from) { from } else { to };
             if self.gives_up(to) {
                 self.leave(branch, item, now);
             } else {
@@ -302,7 +308,7 @@ impl<D: Domain> Engine<D> {
         if self.is_operator(leg) {
             // It is the failure the operator was given that has failed.
             failed.streak = unit.streak;
-            self.fail_behind(behind, failed, scope, Some(unit), now);
+            self.fail_behind((leg, behind), failed, scope, Some(unit), now);
         } else {
             let at = (leg, Place::Handler);
             self.fail_from(at, behind, failed, scope, Some(unit), now);

@@ -179,10 +179,15 @@ impl<D: Domain> Engine<D> {
         behind: usize,
     ) -> u32 {
         let number = self.join_streak(failed.branch, leg, place);
-        let legs = self.config.legs.get(behind..).unwrap_or_default();
-        let recovers = legs
-            .iter()
-            .any(|leg| leg.operator == Some(Operator::Recover));
+        let mut from = behind;
+        let operators = std::iter::from_fn(|| {
+            let operator = self.ways.operator(leg, from)?;
+            from = operator + 1;
+            Some(operator)
+        });
+        let recovers = operators
+            .map(|operator| self.config.legs[operator].operator)
+            .any(|it| it == Some(Operator::Recover));
         if !recovers || failed.items == 0 {
             return number;
         }

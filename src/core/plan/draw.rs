@@ -8,7 +8,8 @@ use crate::error::quoted;
 impl Plan {
     /// The plan as text: a line for the settings, then one per stage.
     ///
-    /// Options at an unremarkable default are left out; numbers carry their unit.
+    /// Options at an unremarkable default are left out; numbers carry their unit. A course of copies is
+    /// indented.
     ///
     /// ```text
     /// pipeline 'ingest': max_in_flight=256 units, threads=8, on_error=continue, grace=30 s
@@ -33,10 +34,18 @@ impl Plan {
             .map(|name| name.chars().count())
             .max()
             .unwrap_or_default();
-        let kinds = self.stages().iter().map(|stage| stage.kind.name().len());
+        let kinds = self
+            .stages()
+            .iter()
+            .map(|stage| 2 * stage.depth + stage.kind.name().len());
         let kinds = kinds.max().unwrap_or_default().max(8);
         for (index, (stage, name)) in self.stages().iter().zip(&names).enumerate() {
-            let kind = stage.kind.name();
+            let kind = format!(
+                "{:indent$}{}",
+                "",
+                stage.kind.name(),
+                indent = 2 * stage.depth
+            );
             let line = format!(
                 "{:>3}  {kind:<kinds$}  {name:<width$}  {}",
                 index + 1,
@@ -76,9 +85,18 @@ impl Plan {
             out.push_str("\n  end");
         }
         for index in 1..self.stages().len() {
-            let _ = write!(out, "\n  s{index} --> s{}", index + 1);
+            if let Some(before) = self.before(index) {
+                let _ = write!(out, "\n  s{} --> s{}", before + 1, index + 1);
+            }
         }
         out
+    }
+
+    /// The stage that leads to the one at `index`: that before it in its course, or its tee.
+    fn before(&self, index: usize) -> Option<usize> {
+        let course = self.stages()[index].course;
+        let same = (0..index).rfind(|before| self.stages()[*before].course == course);
+        same.or_else(|| index.checked_sub(1))
     }
 }
 
@@ -104,6 +122,7 @@ impl Kind {
         match self {
             Self::Source => ("([", "])"),
             Self::FanOut => ("{{", "}}"),
+            Self::Tee => ("[\\", "/]"),
             Self::Window => ("[[", "]]"),
             Self::ForEach | Self::Collect | Self::ToChannel | Self::DeadLetter => ("[/", "\\]"),
             Self::Map
@@ -227,6 +246,33 @@ retry=exponential(attempts=5, base=0.2 s, factor=2, cap=30 s, jitter=full), asyn
         assert_eq!(plan.describe().lines().count(), 2);
         let fanned = add(plan, Kind::FanOut, "by", &[("by", "tenant".into())])?;
         assert!(!fanned.mermaid().contains("subgraph"));
+        Ok(())
+    }
+
+    #[test]
+    fn v2_a_course_of_copies_is_indented_and_leads_away_from_its_tee() -> Result<(), PlanError> {
+        let plan = add(begun()?, Kind::Tee, "audit", &[])?;
+        let plan = add(plan, Kind::Map, "text", &[])?;
+        let plan = add(plan, Kind::ForEach, "log", &[])?.leave()?;
+        let plan = add(plan, Kind::ForEach, "store", &[])?;
+        plan.validate()?;
+        let listed = plan.describe();
+        let listed: Vec<_> = listed.lines().skip(2).collect();
+        assert_eq!(
+            listed,
+            [
+                "  2  tee         audit",
+                "  3    map       text",
+                "  4    for_each  log",
+                "  5  for_each    store",
+            ]
+        );
+        let drawn = plan.mermaid();
+        let arrows: Vec<_> = drawn.lines().filter(|line| line.contains("-->")).collect();
+        assert_eq!(
+            arrows,
+            ["  s1 --> s2", "  s2 --> s3", "  s3 --> s4", "  s2 --> s5"]
+        );
         Ok(())
     }
 

@@ -174,6 +174,8 @@ static FOR_EACH: &[Field] = &[CONCURRENCY, INLINE, RETRY, TIMEOUT, ON_ERROR, IS_
 
 static COLLECT: &[Field] = &[];
 
+static TEE: &[Field] = &[];
+
 static TO_CHANNEL: &[Field] = &[
     Field::bare("label", Rule::Text).always(),
     Field::new("close", Rule::Flag, Value::Bool(true)).always(),
@@ -308,6 +310,7 @@ impl Kind {
         match self {
             Self::Source => SOURCE,
             Self::Map | Self::Filter | Self::FlatMap | Self::Tap => CALLABLE,
+            Self::Tee => TEE,
             Self::Ensure => ENSURE,
             Self::TapError | Self::Recover | Self::MapError => OPERATOR,
             Self::CollectErrors => COLLECT_ERRORS,

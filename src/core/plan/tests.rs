@@ -419,3 +419,27 @@ fn r8_a_timeout_is_for_what_can_be_interrupted() -> Result<(), PlanError> {
     }
     Ok(())
 }
+
+#[test]
+fn t7_a_course_of_copies_ends_in_a_sink_and_the_items_go_on_behind_it() -> Result<(), PlanError> {
+    let teed = add(begun()?, Kind::Tee, "audit", &[])?;
+    assert!(said(teed.clone().leave()).contains("stage 'audit': a course of copies has no sink"));
+    let by = [("by", "tenant".into())];
+    let fanned = add(teed.clone(), Kind::FanOut, "by", &by);
+    assert!(said(fanned).contains("the items of 'audit' are copies"));
+    let ended = add(teed, Kind::Collect, "all", &[])?;
+    let more = add(ended.clone(), Kind::Map, "more", &[]);
+    assert!(said(more).contains("nothing can follow the sink 'all'"));
+    assert!(said(ended.validate()).contains("no pipeline by itself"));
+    let left = ended.leave()?;
+    assert!(said(left.validate()).contains("no sink"));
+    let again = add(left.clone(), Kind::Collect, "again", &[]);
+    assert!(said(again).contains("a report has one list of items, which 'all' fills"));
+    let plan = add(left, Kind::FanOut, "by", &by)?;
+    let plan = add(plan, Kind::ForEach, "store", &[])?;
+    plan.validate()?;
+    let courses: Vec<_> = plan.stages().iter().map(Stage::course).collect();
+    assert_eq!(courses, [0, 0, 1, 0, 0]);
+    assert!(said(plan.leave()).contains("no course of copies"));
+    Ok(())
+}

@@ -18,7 +18,8 @@ use super::{Hand, Run, locked};
 
 impl Run {
     /// The first leg from which on operators may take what failed at `stage`, which is none of
-    /// theirs: what they fail at goes on by [`Run::operator_failed`].
+    /// theirs: what they fail at goes on by [`Run::operator_failed`]. Those of other courses are
+    /// passed over by the engine.
     pub(super) fn behind(&self, stage: usize) -> usize {
         let behind = |leg: &super::LegFacts| leg.role.operator().is_some() && leg.stage > stage;
         let found = self.facts.iter().position(behind);
@@ -74,7 +75,7 @@ impl Run {
             if self.takes(py, &legs[leg], &told) {
                 break;
             }
-            taker = locked(&self.engine).operator_from(leg + 1);
+            taker = locked(&self.engine).operator_behind(leg);
         }
         let now = self.shared.now();
         let mut engine = locked(&self.engine);
@@ -247,13 +248,15 @@ impl Run {
         operator: usize,
         inputs: Vec<Input>,
     ) -> PyResult<Option<PyErr>> {
-        let takes_items = |leg: &usize| legs[*leg].role.operator().is_none();
-        let Some(index) = (operator..legs.len()).find(takes_items) else {
+        let fits = |leg: &usize| {
+            legs[*leg].role.operator().is_none() && legs[*leg].course == legs[operator].course
+        };
+        let Some(index) = (operator..legs.len()).find(fits) else {
             return Ok(None);
         };
         let ahead_of_keys = hand.key_leg == Some(index) && operator < hand.fan_leg;
         let inputs = if operator >= hand.fan_leg {
-            self.part(py, hand, operator, inputs)
+            self.part(py, hand, (operator, index), inputs)
         } else {
             inputs
         };
@@ -272,7 +275,7 @@ impl Run {
         &self,
         py: Python<'_>,
         hand: &mut Hand,
-        operator: usize,
+        (operator, index): (usize, usize),
         inputs: Vec<Input>,
     ) -> Vec<Input> {
         let mut parted = Vec::with_capacity(inputs.len());
@@ -302,7 +305,7 @@ impl Run {
                     let Item { scope, weight, .. } = input.item;
                     // Never back to the operator it comes from.
                     let spot = Spot {
-                        ahead_of: operator + 1,
+                        ahead_of: index,
                         behind: operator + 1,
                     };
                     locked(&self.engine).fail_item(

@@ -7,7 +7,7 @@ use anabranch_core::clock::Time;
 use anabranch_core::engine::{Outcome, Unit, Work};
 use pyo3::prelude::*;
 
-use super::super::domain::{FIRST_TASKS, INLINE, POOL, PyDomain, UNDO};
+use super::super::domain::{FIRST_OWN, INLINE, POOL, PyDomain, UNDO};
 use super::super::job::Job;
 use super::super::leg::Role;
 use super::super::results::is_result;
@@ -72,7 +72,7 @@ impl Run {
             progress |= self.arrange(py, hand)?;
             progress |= self.run_inline(this, hand, until)?;
             progress |= self.feed_pool(this, hand)?;
-            progress |= self.feed_channel(this, hand, until)?;
+            progress |= self.feed_channels(this, hand, until)?;
             if self.shared.clock.is_virtual() {
                 // What ran at once has ended now, not when the next chunk has been taken.
                 progress |= self.take_back(this, hand)?;
@@ -164,7 +164,8 @@ impl Run {
             || self
                 .facts
                 .iter()
-                .any(|leg| leg.port.0 >= FIRST_TASKS && engine.has_work(leg.port))
+                .filter(|leg| leg.port.0 >= FIRST_OWN && leg.role != Role::Channel)
+                .any(|leg| engine.has_work(leg.port))
     }
 
     /// Carries out what was asked for since the last time.
@@ -260,7 +261,7 @@ impl Run {
             progress = true;
             match work {
                 Work::Unit(unit) => match self.facts[unit.leg].role {
-                    Role::Forward => self.forward(py, unit, now)?,
+                    role @ (Role::Forward | Role::Tee) => self.forward(py, unit, role, now)?,
                     Role::Collect => self.collect(py, unit, now)?,
                     _ => {
                         let facts = self.facts[unit.leg];
@@ -374,13 +375,17 @@ impl Run {
         }
     }
 
-    /// A window becomes a list for the stages behind it.
-    fn forward(&self, py: Python<'_>, unit: Unit<PyDomain>, now: Time) -> PyResult<()> {
+    /// A window becomes a list for the stages behind it, and what is copied becomes two.
+    fn forward(&self, py: Python<'_>, unit: Unit<PyDomain>, role: Role, now: Time) -> PyResult<()> {
         let facts = self.facts[unit.leg];
         let InHand::Unit { unit, value, .. } = InHand::unit(py, self, &facts, unit)? else {
             return Ok(());
         };
-        locked(&self.engine).complete(unit, Outcome::Done(vec![value]), None, now);
+        let values = match role {
+            Role::Tee => vec![value.clone_ref(py), value],
+            _ => vec![value],
+        };
+        locked(&self.engine).complete(unit, Outcome::Done(values), None, now);
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyList, PySequence, PyString};
 
 use super::super::channel::PyChannel;
-use super::super::domain::{Callbacks, FIRST_TASKS, POOL, Shared};
+use super::super::domain::{Callbacks, FIRST_OWN, POOL, Shared};
 use super::super::keys::{KeyOf, Router};
 use super::super::leg::{Leg, LegSpec, PassSpec, Role};
 use super::super::monitor::{PyMonitor, introduce};
@@ -50,7 +50,6 @@ pub(super) struct RunSpec<'py> {
     commit_at_end: bool,
     arrange: Option<Py<PyAny>>,
     threads: usize,
-    target: Option<Py<PyChannel>>,
     grow: Py<PyAny>,
     put: Py<PyAny>,
     abandon: Py<PyAny>,
@@ -95,19 +94,24 @@ const fn places(threads: usize, virtual_time: bool, timed: bool) -> usize {
 
 /// Whether a leg's workers handle what the source brings, as it is, one after the other.
 fn takes_straight(leg: &Leg) -> bool {
-    leg.role == Role::Sink && leg.r#pass.is_none() && leg.port.0 >= FIRST_TASKS
+    leg.role == Role::Sink && leg.r#pass.is_none() && leg.port.0 >= FIRST_OWN
 }
 
-/// The legs for the engine and for Python, and how many ports they use.
-fn built(legs: Vec<LegSpec<'_>>) -> PyResult<(Vec<LegOptions>, Vec<Leg>, usize)> {
-    let mut ports = FIRST_TASKS;
-    let (mut options, mut built) = (Vec::new(), Vec::new());
+/// The legs for the engine and for Python, the channels they end in, and how many ports they use.
+fn built(
+    legs: Vec<LegSpec<'_>>,
+    wake: &Arc<Wake>,
+) -> PyResult<(Vec<LegOptions>, Vec<Leg>, Vec<Target>, usize)> {
+    let mut ports = FIRST_OWN;
+    let (mut options, mut built, mut targets) = (Vec::new(), Vec::new(), Vec::new());
     for leg in legs {
-        let (engine, python) = leg.build(&mut ports)?;
+        let (engine, python, channel) = leg.build(&mut ports)?;
+        let target = channel.map(|channel| Target::new(channel, python.port, wake.clone()));
+        targets.extend(target);
         options.push(engine);
         built.push(python);
     }
-    Ok((options, built, ports))
+    Ok((options, built, targets, ports))
 }
 
 /// The legs for those who look.
@@ -125,7 +129,9 @@ fn facts(leg: &Leg) -> LegFacts {
         stage: leg.stage,
         takes_ctx: leg.takes_ctx,
         retries: leg.retry.as_ref().is_some_and(|retry| retry.attempts > 1),
-        plain: leg.role == Role::Sink && !leg.takes_ctx && leg.timeout.is_none(),
+        plain: matches!(leg.role, Role::Sink | Role::Channel)
+            && !leg.takes_ctx
+            && leg.timeout.is_none(),
     }
 }
 
@@ -154,13 +160,13 @@ impl RunSpec<'_> {
             Clock::start(self.time.map(|time| time.get().0.clone())),
             self.callbacks,
         ));
-        let (options, legs, ports) = built(self.legs)?;
+        let wake = Arc::new(Wake::new()?);
+        let (options, legs, targets, ports) = built(self.legs, &wake)?;
         let flush_on_abort = options.iter().any(flushes);
         let timed = options
             .iter()
             .any(|leg| leg.port == POOL && leg.timeout.is_some());
         let pooled = places(self.threads, virtual_time, timed);
-        let wake = Arc::new(Wake::new()?);
         let (source, native) = open_source(&self.source_kind, self.source.bind(py), &wake)?;
         let facts = legs.iter().map(facts).collect();
         let watched = self.monitor.and_then(|monitor| {
@@ -205,9 +211,7 @@ impl RunSpec<'_> {
                 abandon: self.abandon,
                 timed: HashMap::new(),
             },
-            target: self
-                .target
-                .map(|channel| Target::new(channel, wake.clone())),
+            targets,
             chunk: slice::FIRST_CHUNK,
             // In virtual time a worker would never give way to others: none passes while it works.
             straight: !virtual_time && legs.first().is_some_and(takes_straight),

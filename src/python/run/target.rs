@@ -1,15 +1,15 @@
-//! The channel at the end of a pipeline: units go in while it has room.
+//! The channels at the end of a pipeline: units go in while they have room.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use anabranch_core::channel::{OnFull, Refused, Ticket};
 use anabranch_core::clock::Time;
-use anabranch_core::engine::{Outcome, Work};
+use anabranch_core::engine::{Outcome, Port, Work};
 use pyo3::prelude::*;
 
 use super::super::channel::{PyChannel, Waiter};
-use super::super::domain::{CHANNEL, Shared};
+use super::super::domain::Shared;
 use super::super::errors::ChannelClosed;
 use super::super::work::{CallResult, InHand};
 use super::{Hand, Run, locked};
@@ -22,15 +22,18 @@ const MOST: usize = 256;
 #[derive(Debug)]
 pub(super) struct Target {
     channel: Py<PyChannel>,
+    /// What is sent to it.
+    port: Port,
     wake: Arc<Wake>,
     /// Its place in line, or the room it was promised.
     ticket: Option<Ticket>,
 }
 
 impl Target {
-    pub(super) const fn new(channel: Py<PyChannel>, wake: Arc<Wake>) -> Self {
+    pub(super) const fn new(channel: Py<PyChannel>, port: Port, wake: Arc<Wake>) -> Self {
         Self {
             channel,
+            port,
             wake,
             ticket: None,
         }
@@ -87,19 +90,24 @@ impl Target {
 }
 
 impl Run {
-    /// Sends units into the channel while it has room.
-    pub(super) fn feed_channel(
+    /// Sends units into the channels while they have room.
+    pub(super) fn feed_channels(
         &self,
         this: &Bound<'_, Self>,
         hand: &mut Hand,
         until: Time,
     ) -> PyResult<bool> {
         // Out of the hand meanwhile, and back on every way out: a signal handler may raise.
-        let Some(mut target) = hand.target.take() else {
-            return Ok(false);
-        };
-        let progress = self.send_on(this, hand, &mut target, until);
-        hand.target = Some(target);
+        let mut targets = std::mem::take(&mut hand.targets);
+        let mut progress = Ok(false);
+        for target in &mut targets {
+            let sent = self.send_on(this, hand, target, until);
+            progress = progress.and_then(|before| sent.map(|now| before | now));
+            if progress.is_err() {
+                break;
+            }
+        }
+        hand.targets = targets;
         progress
     }
 
@@ -114,7 +122,7 @@ impl Run {
         let mut progress = false;
         loop {
             let now = self.shared.now();
-            if !locked(&self.engine).has_work(CHANNEL) {
+            if !locked(&self.engine).has_work(target.port) {
                 target.rest(py, &self.shared);
                 return Ok(progress);
             }
@@ -127,7 +135,7 @@ impl Run {
                     // A rollback waits for no receiver: what has not gone in is left.
                     let mut engine = locked(&self.engine);
                     engine.discard(now);
-                    while let Some(Work::Unit(unit)) = engine.next(CHANNEL, now) {
+                    while let Some(Work::Unit(unit)) = engine.next(target.port, now) {
                         engine.complete(unit, Outcome::Interrupted, None, now);
                     }
                     drop(engine);
@@ -155,7 +163,7 @@ impl Run {
         now: Time,
     ) -> PyResult<bool> {
         let py = this.py();
-        let batch = locked(&self.engine).next_batch(CHANNEL, room, now);
+        let batch = locked(&self.engine).next_batch(target.port, room, now);
         let (work, result) = if let Some(batch) = batch {
             let copies: Vec<_> = batch.values.iter().map(|it| it.clone_ref(py)).collect();
             let count = copies.len();
@@ -177,7 +185,7 @@ impl Run {
                 }
             }
         } else {
-            let work = locked(&self.engine).next(CHANNEL, now);
+            let work = locked(&self.engine).next(target.port, now);
             let Some(work) = work else { return Ok(false) };
             match work {
                 Work::Unit(unit) => {

@@ -256,7 +256,34 @@ fn operators() -> impl Strategy<Value = LegOptions> {
         )
 }
 
-/// The legs: some of one kind only, some with operators anywhere between those that take items.
+/// The legs: those of the items, and in some of two courses of copies.
+fn courses_of(leg: BoxedStrategy<LegOptions>) -> impl Strategy<Value = Vec<LegOptions>> {
+    let copies = prop::collection::vec((any::<prop::sample::Index>(), rows(leg.clone())), 1..3);
+    let copies = prop_oneof![2 => Just(Vec::new()), 1 => copies];
+    (rows(leg), copies).prop_map(|(mut legs, copies)| {
+        for (number, (at, mut row)) in (1..).zip(copies) {
+            let handler = |leg: &usize| legs[*leg].operator.is_none();
+            let goes_on = |leg: &usize| {
+                let mut behind = (leg + 1..legs.len()).filter(handler);
+                legs[*leg].copies.is_none()
+                    && behind.any(|next| legs[next].course == legs[*leg].course)
+            };
+            let may: Vec<_> = (0..legs.len()).filter(handler).filter(goes_on).collect();
+            if may.is_empty() {
+                continue;
+            }
+            let at = may[at.index(may.len())];
+            legs[at].copies = Some(number);
+            for leg in &mut row {
+                leg.course = number;
+            }
+            legs.splice(at + 1..at + 1, row);
+        }
+        legs
+    })
+}
+
+/// A row of legs: some of one kind only, some with operators anywhere between those that take items.
 fn rows(legs: impl Strategy<Value = LegOptions>) -> impl Strategy<Value = Vec<LegOptions>> {
     let operators = prop::collection::vec((any::<prop::sample::Index>(), operators()), 1..4);
     let operators = prop_oneof![Just(Vec::new()), operators];
@@ -295,11 +322,14 @@ pub(crate) fn configs() -> impl Strategy<Value = Config> {
                 grace: ms(2),
                 port,
                 operator: None,
+                course: 0,
+                copies: None,
             }
         },
     );
+    let leg = leg.boxed();
     (
-        rows(leg),
+        courses_of(leg),
         0_usize..7,
         1_usize..7,
         any::<bool>(),
@@ -310,6 +340,9 @@ pub(crate) fn configs() -> impl Strategy<Value = Config> {
         .prop_map(
             |(legs, fan, max_in_flight, stop_on_error, seed, branches, rollback)| {
                 let fan_leg = fan % (legs.len() + 1);
+                // Only the items themselves part by their keys.
+                let own = |leg: &usize| legs.get(*leg).is_none_or(|leg| leg.course == 0);
+                let fan_leg = (fan_leg..).find(own).unwrap_or(legs.len());
                 Config {
                     legs,
                     fan_leg,

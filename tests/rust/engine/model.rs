@@ -38,8 +38,8 @@ struct LaneFact {
     latest: (u64, Vec<u64>),
     /// Events offered and not handed out yet.
     waiting: usize,
-    /// The youngest output that went on from here.
-    passed: Option<(u64, usize)>,
+    /// The youngest output that went on from here, by where to.
+    passed: BTreeMap<usize, (u64, usize)>,
     with_handler: u32,
 }
 
@@ -119,23 +119,49 @@ impl Ledger {
         }
     }
 
-    /// The first leg from `leg` on that takes items.
-    pub(crate) fn takes_items(&self, leg: usize) -> Option<usize> {
-        (leg..self.legs.len()).find(|leg| self.legs[*leg].operator.is_none())
+    /// The leg that fresh items come to.
+    pub(crate) fn entry(&self) -> Option<usize> {
+        self.legs.iter().position(|leg| leg.operator.is_none())
+    }
+
+    /// The handler that what arrives at `leg` goes to.
+    pub(crate) fn handler(&self, leg: usize) -> Option<usize> {
+        if self.legs[leg].operator.is_none() {
+            return Some(leg);
+        }
+        self.next(leg)
+    }
+
+    /// The next handler of the same course.
+    fn next(&self, leg: usize) -> Option<usize> {
+        let course = self.legs[leg].course;
+        let fits = |next: &usize| {
+            let next = &self.legs[*next];
+            next.operator.is_none() && next.course == course
+        };
+        (leg + 1..self.legs.len()).find(fits)
+    }
+
+    /// Whether an operator from the leg `behind` on takes what fails at `at`.
+    fn is_heard(&self, at: usize, behind: usize) -> bool {
+        let last = self.legs.iter().rposition(|leg| leg.operator.is_none());
+        let course = self.legs[at].course;
+        let mut legs = self.legs.iter().enumerate().skip(behind);
+        legs.any(|(at, leg)| leg.operator.is_some() && (leg.course == course || Some(at) > last))
     }
 
     /// Whether a port serves the sink alone, and so may ask for batches.
     pub(crate) fn is_sink(&self, port: Port) -> bool {
         let mut legs = self.legs.iter().enumerate();
         legs.all(|(leg, options)| {
-            let sink = options.operator.is_none() && self.takes_items(leg + 1).is_none();
+            let sink = options.operator.is_none() && self.next(leg).is_none();
             sink || options.port != port
         })
     }
 
-    /// So many items fail, and an operator from the leg `behind` on may take them.
-    fn fail(&mut self, behind: usize, weight: u64) {
-        if !self.aborted && self.legs[behind..].iter().any(|leg| leg.operator.is_some()) {
+    /// So many items fail at a leg, and an operator from the leg `behind` on may take them.
+    fn fail(&mut self, (at, behind): (usize, usize), weight: u64) {
+        if !self.aborted && self.is_heard(at, behind) {
             self.heading += weight;
         } else {
             self.failed += weight;
@@ -184,10 +210,10 @@ impl Ledger {
     }
 
     /// A stage of the driver's takes an event out, or fails at it.
-    pub(crate) fn ended_outside(&mut self, number: u64, failed: Option<usize>) {
+    pub(crate) fn ended_outside(&mut self, number: u64, failed: Option<(usize, usize)>) {
         let fact = self.events[&number].clone();
-        if let Some(behind) = failed {
-            self.fail(behind, fact.weight);
+        if let Some(at) = failed {
+            self.fail(at, fact.weight);
         } else {
             self.filtered += fact.weight;
             self.deeds.holding.release(fact.scope);
@@ -305,7 +331,7 @@ impl Ledger {
             self.deeds.holding.release(scope);
             return;
         }
-        if self.takes_items(unit.leg + 1).is_none() {
+        if self.next(unit.leg).is_none() {
             self.committed += weight;
             self.deeds.holding.release(scope);
             return;
@@ -315,12 +341,13 @@ impl Ledger {
             self.deeds.holding.release(scope);
             return;
         }
+        let copied = self.legs[unit.leg].copies.is_some();
         let scope = self.deeds.holding.share(scope, outputs.len());
         self.between += outputs.len();
         for (index, number) in outputs.iter().enumerate() {
             let fact = Fact {
                 offered: 0,
-                weight: if index == 0 { weight } else { 1 },
+                weight: if index == 0 || copied { weight } else { 1 },
                 scope: scope.clone(),
                 made_at: unit.leg,
                 born: (handed.place, index),
@@ -380,7 +407,7 @@ impl Ledger {
             let backs_off = (unit.branch, unit.leg, weight);
             self.backing_off.insert(numbers(unit)[0], backs_off);
         } else {
-            self.fail(unit.leg + 1, weight);
+            self.fail((unit.leg, unit.leg + 1), weight);
         }
     }
 
@@ -403,7 +430,7 @@ impl Ledger {
             for (number, unit) in std::mem::take(&mut self.backing_off) {
                 let (of, leg, weight) = unit;
                 if of == branch && self.legs[leg].operator.is_none() {
-                    self.fail(leg + 1, weight);
+                    self.fail((leg, leg + 1), weight);
                 } else {
                     self.backing_off.insert(number, unit);
                 }
@@ -421,19 +448,15 @@ impl Ledger {
     }
 
     /// An event of `branch` arrives behind the leg it was made at, which is returned.
-    pub(crate) fn arrived(&mut self, branch: BranchId, number: u64) -> usize {
+    pub(crate) fn arrived(&mut self, branch: BranchId, to: usize, number: u64) -> usize {
         self.between -= 1;
         let Fact { born, made_at, .. } = self.events[&number];
         let leg = &self.legs[made_at];
         // What is recovered comes when it comes.
         if leg.operator.is_none() && (leg.ordered || leg.concurrency == 1) {
             let fact = self.lanes.entry((branch, made_at)).or_default();
-            assert!(
-                fact.passed < Some(born),
-                "T11: {born:?} after {:?}",
-                fact.passed
-            );
-            fact.passed = Some(born);
+            let before = fact.passed.insert(to, born);
+            assert!(before < Some(born), "T11, B1: {born:?} after {before:?}");
         }
         made_at
     }
@@ -496,7 +519,9 @@ impl Ledger {
     /// have, and what was under way when the limit was reached. `None` where only time cuts.
     fn most_waiting(&self, leg: usize) -> Option<usize> {
         let room = self.legs.iter().map(|leg| leg.capacity).min()?;
-        let under_way = match leg.checked_sub(1) {
+        let course = self.legs[leg].course;
+        let same = (0..leg).rfind(|before| self.legs[*before].course == course);
+        let under_way = match same.or_else(|| leg.checked_sub(1)) {
             Some(before) => 3 * self.legs[before].concurrency as usize,
             None => room,
         };

@@ -27,6 +27,8 @@ pub(crate) const fn leg() -> LegOptions {
         grace: Duration::ZERO,
         port: PORT,
         operator: None,
+        course: 0,
+        copies: None,
     }
 }
 

@@ -157,7 +157,7 @@ impl World {
 
     /// The first leg that takes items.
     fn entry(&self) -> usize {
-        let Some(entry) = self.ledger.takes_items(0) else {
+        let Some(entry) = self.ledger.entry() else {
             unreachable!("there is always a sink")
         };
         entry
@@ -216,7 +216,8 @@ impl World {
                     self.fan_leg
                 };
                 let Item { value, scope, .. } = self.taken(acted);
-                self.ledger.ended_outside(value.0, failed.then_some(behind));
+                let at = (ahead_of, behind);
+                self.ledger.ended_outside(value.0, failed.then_some(at));
                 let error = failed.then(|| self.error());
                 self.driver.call(|engine, now| {
                     if let Some(error) = error {
@@ -604,8 +605,8 @@ impl World {
         self.forward_failures(branch);
         for leg in 0..self.legs {
             for (from, item) in self.driver.call(|engine, _| engine.take_arrivals(leg)) {
-                let made_at = self.ledger.arrived(from, item.value.0);
-                let Some(to) = self.ledger.takes_items(leg) else {
+                let made_at = self.ledger.arrived(from, leg, item.value.0);
+                let Some(to) = self.ledger.handler(leg) else {
                     panic!("T3: leg {leg} leads nowhere, and something has left it")
                 };
                 let branch = if from == BranchId::TRUNK {
@@ -630,7 +631,7 @@ impl World {
         for (leg, failed) in self.driver.call(|engine, _| engine.take_failures()) {
             self.ledger.taken(u64::from(failed.items));
             let leg = match choice % 4 {
-                3 => self.driver.engine().operator_from(leg + 1),
+                3 => self.driver.engine().operator_behind(leg),
                 _ => Some(leg),
             };
             let Some(leg) = leg else {
