@@ -17,6 +17,9 @@ pub use script::{Migration, Script};
 /// The version of the tables this build works on.
 pub const VERSION: u32 = 1;
 
+/// What is added to the due time of messages that are paused: 31 000 years, in milliseconds.
+const FAR: &str = "1000000000000000";
+
 /// How many letters of a name `PostgreSQL` takes.
 const LONGEST_NAME: usize = 63;
 
@@ -73,6 +76,7 @@ impl Dialect {
                 ("schema", schema.unwrap_or_default()),
                 ("tables", &tables),
                 ("channel", &channel),
+                ("far", FAR),
                 ("most_errors", &most_errors),
                 ("join_kept", &join_kept),
             ],

@@ -64,7 +64,7 @@ mod _core {
     #[pymodule_export]
     use super::job::Job;
     #[pymodule_export]
-    use super::monitor::{PyMonitor, command, inherited, processes};
+    use super::monitor::{PyMonitor, command, inherited, outbox_arguments, processes};
     #[pymodule_export]
     use super::outbox::{OutboxMemory, outbox_back_off, outbox_sql};
     #[pymodule_export]

@@ -8,6 +8,7 @@ renewed, and nothing is lost by a crash but the attempt's number.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
 import random
@@ -20,6 +21,7 @@ from anabranch._outbox_memory import MemoryStore
 from anabranch._outbox_outcomes import Outcomes
 from anabranch._outbox_routes import Routes, waited_for
 from anabranch._outbox_store import Wanted
+from anabranch._outbox_upkeep import Upkeep
 from anabranch.errors import ConfigError, OutboxError, refused
 
 if TYPE_CHECKING:
@@ -83,6 +85,7 @@ class InlinePost:
         connect: Makes a connection to its database.
         tenant: The key it is known by; None: there is but one.
         lanes: Those who handle, by the name of their subscriber.
+        name: What the worker is called.
         batch: How many messages are claimed at once at most.
         poll: Seconds until an idle store is asked again, at first and at most.
         once: Whether to claim once only.
@@ -97,6 +100,7 @@ class InlinePost:
         tenant: object,
         lanes: Mapping[str, Taker],
         *,
+        name: str,
         batch: int,
         poll: tuple[float, float],
         once: bool,
@@ -122,6 +126,8 @@ class InlinePost:
         self._once = once
         self._stopping = False
         self._subscribed = False
+        self._is_idle = False
+        self._upkeep = Upkeep(name, list(lanes))
         self._routes = Routes(store.label)
         self._faults = 0
         self._random = random.Random()  # noqa: S311 - it spreads the polls
@@ -189,6 +195,9 @@ class InlinePost:
         """Let the connection go, with what was not committed."""
         self.give_back()
         await self._let_go()
+        if self._subscribed and not self._faults:
+            with contextlib.suppress(OutboxError):
+                await self._do(self._store.leave, self._owner)
 
     # -- at work
 
@@ -227,15 +236,12 @@ class InlinePost:
 
     async def _round(self) -> bool:
         """Claim and handle once; return whether there was anything."""
-        if not self._subscribed:
-            for lane in self._lanes.values():
-                await self._do(self._store.subscribe, lane.name, [lane.handler.pattern])
-            self._owner = await self._do(self._store.owner)
-            self._subscribed = True
+        await self._attend()
         wanted = Wanted(self._routes.without(set()), tuple(self._lanes))
         version, ended, rows = await self._over(self._store.take(self._size, wanted))
         if version != self._routes.version:
             self._routes.learn(*await self._do(self._store.subscriptions))
+        self._is_idle = not rows
         if not rows:
             await self._end(commit=ended)
             return bool(ended)
@@ -255,6 +261,22 @@ class InlinePost:
             while claims is not None and not self._stopping:
                 claims = await self._handle_one(row[0], claims)
         return True
+
+    async def _attend(self) -> None:
+        """Tell the store who hears of what, and now and then that it is worked on."""
+        if not self._subscribed:
+            for lane in self._lanes.values():
+                await self._do(self._store.subscribe, lane.name, [lane.handler.pattern])
+            self._owner = await self._do(self._store.owner)
+            self._subscribed = True
+        if self._upkeep.is_due(self._loop.time(), idle=self._is_idle):
+            await self._do(self._keep_up)
+
+    def _keep_up(self) -> None:
+        now, idle = self._loop.time(), self._is_idle
+        self._upkeep.do(
+            self.store, self._owner, now, in_hand=len(self._open), handled=self.claimed, idle=idle
+        )
 
     def _sorted(self, rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
         """Tell messages that can be ended as they are from those of which others want a part."""

@@ -29,7 +29,7 @@ class PostgresInline:
         """Lock the next messages: the version of subscriptions, whether joins ended, the rows."""
         given = {"limit": limit, "skip": int(self._settings.skip), **wanted.columns()}
         rows = yield self._sql["inline_claim"], given
-        [(version, overdue)] = yield self._sql["subscribers_version"], {}
+        [(version, overdue, _)] = yield self._sql["subscribers_version"], {}
         if overdue:
             yield self._sql["join_overdue"], {}
         keys = [row[7] for row in rows if row[7] is not None]

@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Any, Self
 from anabranch import _core
 from anabranch._outbox_draft import digest
 from anabranch._outbox_members import check_members, members_of, sorted_members
-from anabranch._outbox_store import ANY, MOST_READY, Claimed, Reaped, Wanted, check_duplicate
+from anabranch._outbox_store import (
+    ANY,
+    MOST_READY,
+    READY,
+    Ages,
+    Claimed,
+    Inspected,
+    Reaped,
+    Wanted,
+    Which,
+    ages,
+    check_duplicate,
+)
 from anabranch.errors import ClosedError, refused
 
 if TYPE_CHECKING:
@@ -31,8 +43,11 @@ class MemoryStore:
     def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
         self._settings = settings
         self._clock = clock
+        self.keep = settings.keep
         self._core = _core.OutboxMemory()
         self._listeners: list[Callable[[], object]] = []
+        # By owner: what it told, since when, when it was seen, and until when that is believed.
+        self._workers: dict[int, tuple[str, int, int, int]] = {}
         # One writes at a time, as in SQLite: so nobody comes between the look at a dedupe key and
         # the message. Claims do not wait for it.
         self.writing: AbstractContextManager[object] = threading.RLock()
@@ -159,7 +174,7 @@ class MemoryStore:
     def extend(self, receipts: Sequence[Receipt], lease: int) -> list[int]:
         return self._core.extend(receipts, lease, self._now())
 
-    def reap(self) -> Reaped:
+    def reap(self, *, leases: bool = True) -> Reaped:  # noqa: ARG002 - it looks at all anyway
         with self._told():
             return Reaped(*self._core.reap(self._now()))
 
@@ -183,14 +198,52 @@ class MemoryStore:
     def counts(self) -> list[tuple[str, str, int]]:
         return self._core.counts(self._now())
 
-    def requeue(self, *, ids: list[int] | None, topic: str | None) -> int:
-        return self._core.requeue(ids, topic, self._now())
-
-    def purge(
-        self, *, status: str, ids: list[int] | None, topic: str | None, older_than: int, limit: int
-    ) -> int:
+    def ages(self) -> Ages:
         now = self._now()
-        return self._core.purge(status, ids, topic, now - older_than, limit, now)
+        return ages(*self._core.ages(now), now)
+
+    def chosen(self, state: int, which: Which) -> int:
+        now = self._now()
+        ended_by = now - which.older_than if state != READY else None
+        return self._core.chosen(state, _listed(which.ids), which.topic, ended_by, now)
+
+    def requeue(self, which: Which, limit: int) -> int:
+        return self._core.requeue(_listed(which.ids), which.topic, limit, self._now())
+
+    def cancel(self, which: Which, error: str, limit: int) -> int:
+        return self._core.cancel(_listed(which.ids), which.topic, error, limit, self._now())
+
+    def purge(self, state: int, which: Which, limit: int) -> int:
+        now = self._now()
+        ended_by = now - which.older_than
+        return self._core.purge(state, _listed(which.ids), which.topic, ended_by, limit, now)
+
+    def pause(self, pattern: str) -> None:
+        self._core.pause(pattern, self._now())
+
+    def resume(self, pattern: str) -> bool:
+        was = self._core.resume(pattern)
+        self.tell()
+        return was
+
+    def pauses(self) -> list[tuple[str, int]]:
+        return self._core.pauses()
+
+    def beat(self, owner: int, told: str, lasts: int) -> None:
+        now = self._now()
+        known = self._workers.get(owner)
+        self._workers[owner] = (told, known[1] if known else now, now, now + lasts)
+
+    def inspect(self) -> Inspected:
+        return Inspected()
+
+    def leave(self, owner: int) -> None:
+        self._workers.pop(owner, None)
+
+    def workers(self) -> list[tuple[int, str, int, int, int]]:
+        now = self._now()
+        rows = sorted(self._workers.items(), reverse=True)
+        return [(owner, *row[:3], now) for owner, row in rows if row[3] > now]
 
     def listen(self, heard: Callable[[], object]) -> Callable[[], object]:
         self._listeners.append(heard)
@@ -225,6 +278,10 @@ class MemoryStore:
 
     def close(self) -> None:
         """Nothing to let go of."""
+
+
+def _listed(ids: Sequence[int] | None) -> list[int] | None:
+    return None if ids is None else list(ids)
 
 
 class Transaction:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from anabranch._outbox_store import Receipt, Row
 
-Status: TypeAlias = Literal["ready", "scheduled", "leased", "dead", "done", "parked"]
+Status: TypeAlias = Literal["ready", "scheduled", "leased", "dead", "done", "parked", "paused"]
 
 
 class FailedAttempt(NamedTuple):
@@ -141,22 +141,22 @@ class Message:
     @property
     def enqueued_at(self) -> datetime:
         """When it was enqueued."""
-        return _time(self._row[11])
+        return utc(self._row[11])
 
     @property
     def due_at(self) -> datetime:
         """When it may be claimed at the earliest."""
-        return _time(self._row[12])
+        return utc(self._row[12])
 
     @property
     def expires_at(self) -> datetime | None:
         """When nobody wants it any more; None: never."""
-        return None if self._row[13] is None else _time(self._row[13])
+        return None if self._row[13] is None else utc(self._row[13])
 
     @property
     def ended_at(self) -> datetime | None:
         """When it was done or died; None: it has not ended."""
-        return None if self._row[14] is None else _time(self._row[14])
+        return None if self._row[14] is None else utc(self._row[14])
 
     @property
     def attempt(self) -> int:
@@ -167,7 +167,7 @@ class Message:
     def errors(self) -> tuple[FailedAttempt, ...]:
         """The latest failed attempts, ten at most, oldest first."""
         errors = json.loads(self._row[16]) if self._row[16] else ()
-        return tuple(FailedAttempt(attempt, _time(at), error) for attempt, at, error in errors)
+        return tuple(FailedAttempt(attempt, utc(at), error) for attempt, at, error in errors)
 
     @property
     def join(self) -> int | None:
@@ -177,7 +177,7 @@ class Message:
     @property
     def leased_until(self) -> datetime | None:
         """When its claimer's lease ends; None: nobody holds it."""
-        return None if self._row[18] is None else _time(self._row[18])
+        return None if self._row[18] is None else utc(self._row[18])
 
     def _receipt(self) -> Receipt | None:
         return None if self._row[17] is None else (self._row[0], self._row[17], self._row[20])
@@ -190,5 +190,6 @@ def _text(value: object) -> str | None:
     return None if value is None else str(value)
 
 
-def _time(milliseconds: int) -> datetime:
+def utc(milliseconds: int) -> datetime:
+    """Make a time of milliseconds since 1970."""
     return datetime.fromtimestamp(milliseconds / 1000, tz=UTC)

@@ -73,6 +73,16 @@ class Office:
         self._when_claimed: Callable[[], object] = int
 
     @property
+    def name(self) -> str:
+        """What the worker is called."""
+        return self._terms.name
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether there are more stores than connections."""
+        return len(self._posts) > self._terms.connections
+
+    @property
     def claimed(self) -> int:
         """How many messages were claimed to be handled."""
         return self._claimed + sum(post.claimed for _, post in self._posts.values())
@@ -243,6 +253,7 @@ class Office:
             connect,
             place.tenant,
             self._lanes,
+            name=terms.name,
             batch=terms.batch,
             poll=terms.poll,
             once=terms.once,

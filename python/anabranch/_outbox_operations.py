@@ -3,24 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, cast
 
 from anabranch._outbox_draft import check_topic, milliseconds
-from anabranch._outbox_message import Message, Status
-from anabranch._outbox_store import Subscription, matches
+from anabranch._outbox_message import Message, Status, utc
+from anabranch._outbox_store import (
+    DEAD,
+    DONE,
+    Ages,
+    Subscription,
+    Which,
+    check_pattern,
+    described,
+    in_chunks,
+    matches,
+)
+from anabranch._outbox_upkeep import AtWork, Tidied, at_work, tidy
 from anabranch.errors import refused
 
 if TYPE_CHECKING:
-    from datetime import timedelta
+    from collections.abc import Iterator
+    from datetime import datetime, timedelta
 
     from anabranch._outbox_store import Store
 
     Seconds: TypeAlias = float | timedelta
 
 _STATUSES: Final = ("ready", "scheduled", "leased", "dead", "done")
-# How many messages one transaction purges: other writers come in between.
-_CHUNK: Final = 1000
 _MOST_AT_ONCE: Final = 100_000
+
+
+class Paused(NamedTuple):
+    """Topics whose messages nobody claims.
+
+    Attributes:
+        topic: A topic, or the beginning of topics and `*`.
+        since: When they were paused.
+    """
+
+    topic: str
+    since: datetime
 
 
 class Operations:
@@ -87,7 +109,8 @@ class Operations:
         """Tell how many messages there are, by topic and status.
 
         Those that are done are counted for ever, whether they are archived or not. Ready ones
-        count as "parked" if there are subscribers, and none hears of their topic.
+        count as "paused" if their topic is, and as "parked" if there are subscribers, and none
+        hears of their topic.
 
         Raises:
             SchemaMismatch: The tables are missing, or of another version.
@@ -95,9 +118,13 @@ class Operations:
         """
         counts: dict[str, dict[Any, int]] = {}
         patterns = {it[1] for it in self._store.subscriptions()[1]}
+        paused = [it[0] for it in self._store.pauses()]
         for topic, status, count in self._store.counts():
-            heard = not patterns or any(matches(pattern, topic) for pattern in patterns)
-            known = "parked" if status == "ready" and not heard else status
+            known = status
+            if status == "ready" and any(matches(pattern, topic) for pattern in paused):
+                known = "paused"
+            elif status == "ready" and patterns:
+                known = "ready" if any(matches(it, topic) for it in patterns) else "parked"
             counts.setdefault(topic, {})[known] = count
         return counts
 
@@ -118,7 +145,51 @@ class Operations:
             StoreUnavailable: The database cannot be reached, or refuses.
         """
         _check_about(topic, "requeue")
-        return self._store.requeue(ids=_ids(messages, "requeue"), topic=topic)
+        return sum(self._requeued(Which(_ids(messages, "requeue"), topic)))
+
+    def _requeued(self, which: Which) -> Iterator[int]:
+        return in_chunks(lambda limit: self._store.requeue(which, limit))
+
+    def cancel(
+        self,
+        messages: Iterable[int | Message] | None = None,
+        /,
+        *,
+        topic: str | None = None,
+        reason: str = "by an operator",
+    ) -> int:
+        """Make messages dead that nobody has begun with; they can be requeued.
+
+        Args:
+            messages: Those, or their ids.
+            topic: Those of this topic; of the ones given, if there are any.
+            reason: What is kept with them as their error.
+
+        Returns:
+            How many are dead now. Those that are being handled, or have ended, are left alone.
+
+        Raises:
+            ConfigError: Neither messages nor a topic was given.
+            SchemaMismatch: The tables are missing, or of another version.
+            StoreUnavailable: The database cannot be reached, or refuses.
+
+        Example:
+            >>> import anabranch as ab
+            >>> outbox = ab.Outbox.memory()
+            >>> message_id = outbox.enqueue("mail", {"to": "ada"}, delay=60.0)
+            >>> outbox.cancel([message_id], reason="she has left")
+            1
+            >>> outbox.messages(status="dead")[0].errors[0].error
+            'Cancelled: she has left'
+        """
+        if messages is None and topic is None:
+            raise refused("messages", None, "given, or a topic", subject="cancel")
+        _check_about(topic, "cancel")
+        return sum(self._cancelled(Which(_ids(messages, "cancel"), topic), reason))
+
+    def _cancelled(self, which: Which, reason: str) -> Iterator[int]:
+        error = described(f"Cancelled: {reason}")
+        return in_chunks(lambda limit: self._store.cancel(which, error, limit))
 
     def purge(
         self,
@@ -148,16 +219,106 @@ class Operations:
         if status not in ("dead", "done"):
             raise refused("status", status, "'dead' or 'done'", subject="purge")
         age = milliseconds("older_than", older_than, subject="purge")
-        ids = _ids(messages, "purge")
         _check_about(topic, "purge")
-        gone = 0
-        while True:
-            chunk = self._store.purge(
-                status=status, ids=ids, topic=topic, older_than=age, limit=_CHUNK
-            )
-            gone += chunk
-            if chunk < _CHUNK:
-                return gone
+        state = DEAD if status == "dead" else DONE
+        return sum(self._purged(state, Which(_ids(messages, "purge"), topic, age)))
+
+    def _purged(self, state: int, which: Which) -> Iterator[int]:
+        return in_chunks(lambda limit: self._store.purge(state, which, limit))
+
+    def tidy(self) -> Tidied:
+        """End what is over, and remove what was kept long enough, a thousand per transaction.
+
+        Workers do so now and then, a part at a time. `keep_done` and `keep_dead` of the outbox tell
+        how long is long enough; dedupe keys and leases that are over go in any case.
+
+        Raises:
+            SchemaMismatch: The tables are missing, or of another version.
+            StoreUnavailable: The database cannot be reached, or refuses.
+
+        Example:
+            >>> import anabranch as ab
+            >>> outbox = ab.Outbox.memory(keep_dead=7 * 86_400.0)
+            >>> outbox.tidy()
+            Tidied(leases=0, expired=0, done=0, dead=0)
+        """
+        parts = zip(*tidy(self._store), strict=True)
+        return Tidied(*(sum(part) for part in parts))
+
+    # -- pauses
+
+    def pause(self, topic: str = "*", /) -> None:
+        """Let no worker claim messages of a topic any more, wherever it runs.
+
+        What is being handled goes on, and new messages may be enqueued.
+
+        Args:
+            topic: The topic; `"order.*"` means all that begin with `order.`, `"*"` all: so a
+                tenant that has an outbox of its own is paused as a whole.
+
+        Raises:
+            ConfigError: The topic is not allowed.
+            SchemaMismatch: The tables are missing, or of another version.
+            StoreUnavailable: The database cannot be reached, or refuses.
+
+        Example:
+            >>> import anabranch as ab
+            >>> outbox = ab.Outbox.memory()
+            >>> _ = outbox.enqueue("mail", {"to": "ada"})
+            >>> outbox.pause("mail")
+            >>> outbox.claim(), outbox.counts()
+            ([], {'mail': {'paused': 1}})
+            >>> outbox.resume("mail")
+            True
+            >>> len(outbox.claim())
+            1
+        """
+        check_pattern(topic, "pause")
+        self._store.pause(topic)
+
+    def resume(self, topic: str = "*", /) -> bool:
+        """Let workers claim them again.
+
+        Args:
+            topic: As it was paused: to resume "order.*" does not resume "order.created".
+
+        Returns:
+            Whether it was paused.
+
+        Raises:
+            ConfigError: The topic is not allowed.
+            SchemaMismatch: The tables are missing, or of another version.
+            StoreUnavailable: The database cannot be reached, or refuses.
+        """
+        check_pattern(topic, "resume")
+        return self._store.resume(topic)
+
+    def paused(self) -> list[Paused]:
+        """List what is paused.
+
+        Raises:
+            SchemaMismatch: The tables are missing, or of another version.
+            StoreUnavailable: The database cannot be reached, or refuses.
+        """
+        return [Paused(pattern, utc(since)) for pattern, since in self._store.pauses()]
+
+    def workers(self) -> list[AtWork]:
+        """List who works on this outbox; one that has died is listed for some minutes more.
+
+        Raises:
+            SchemaMismatch: The tables are missing, or of another version.
+            StoreUnavailable: The database cannot be reached, or refuses.
+        """
+        return at_work(self._store.workers())
+
+    def ages(self) -> Ages:
+        """Tell how long the messages have waited that have waited longest.
+
+        Raises:
+            SchemaMismatch: The tables are missing, or of another version.
+            StoreUnavailable: The database cannot be reached, or refuses.
+        """
+        return self._store.ages()
 
 
 def check_limit(limit: object, subject: str) -> None:

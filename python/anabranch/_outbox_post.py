@@ -22,6 +22,7 @@ from anabranch._outbox_outcomes import (
 from anabranch._outbox_routes import Routes, waited_for
 from anabranch._outbox_schedule import Turn
 from anabranch._outbox_store import Wanted
+from anabranch._outbox_upkeep import Upkeep
 from anabranch.errors import AnabranchError
 
 if TYPE_CHECKING:
@@ -122,6 +123,7 @@ class Post:
         self._dispatched = 0
         self._began: float | None = None
         self._next_beat = self._loop.time() + self._lease / 3
+        self._upkeep = Upkeep(office.name, list(lanes))
 
     # -- what became of messages
 
@@ -259,6 +261,9 @@ class Post:
         self.give_back()
         try:
             await self._flush()
+            # Otherwise it is forgotten by and by: that is no reason to connect once more.
+            if self._subscribed and not self._faults and not self._office.is_crowded:
+                await self._do(self.store.leave, self._owner)
         except AnabranchError as error:
             _logger.warning("%s", error)
 
@@ -289,6 +294,8 @@ class Post:
     # -- claiming
 
     async def _turn(self) -> None:
+        if self._upkeep.is_due(self._loop.time(), idle=self._idle):
+            await self._do(self._keep_up)
         if self._idle:
             found, due = await self._do(self._look)
             if not found:
@@ -303,6 +310,12 @@ class Post:
         # Of what was only given back the next claim knows.
         self.stopping |= self._once and (self._dispatched > 0 or turn.found != "full")
         self._office.ended(self, turn)
+
+    def _keep_up(self) -> None:
+        now, idle = self._loop.time(), self._idle
+        self._upkeep.do(
+            self.store, self._owner, now, in_hand=len(self._open), handled=self.claimed, idle=idle
+        )
 
     def _look(self) -> tuple[bool, float | None]:
         """Tell whether there is something to claim, and when there will be; it changes nothing."""

@@ -13,10 +13,17 @@ from anabranch import _core
 from anabranch._outbox_postgres_over import PostgresWriting, by_percent, run
 from anabranch._outbox_store import (
     ANY,
+    DEAD,
     MOST_READY,
+    READY,
+    Ages,
     Claimed,
+    Inspected,
     Reaped,
+    Snapshot,
     Wanted,
+    Which,
+    ages,
     mismatched,
     urgent_first,
 )
@@ -38,6 +45,10 @@ T = TypeVar("T")
 
 # Seconds to wait for the database to answer a connect.
 _PATIENCE: Final = 10
+# Messages of paused topics that one transaction sets aside, or brings back.
+_ASIDE: Final = 10_000
+# How many more than it claims a claim looks through for them.
+_BEHIND: Final = 1000
 
 
 class PostgresStore(PostgresWriting):
@@ -52,6 +63,7 @@ class PostgresStore(PostgresWriting):
         self.costs = True
         self._url = url
         self._settings = settings
+        self.keep = settings.keep
         self._migrations, self._sql = _core.outbox_sql("postgres", settings.prefix, settings.schema)
         self._needed = self._migrations[-1][0]
         self._lock = threading.Lock()
@@ -114,17 +126,19 @@ class PostgresStore(PostgresWriting):
     def _unavailable(self, error: Exception) -> StoreUnavailable:
         state: str | None = getattr(error, "sqlstate", None)
         if state is None or state.startswith(("08", "57")):
-            advice = "see that the server runs, and that the URL is right"
+            reason, advice = "unreachable", "see that the server runs, and that the URL is right"
         elif state.startswith("28"):
             advice = "see that the user may log in, and that the password is right"
+            reason = "denied"
         elif state == "3D000":
-            advice = "create the database, or mend the URL"
+            reason, advice = "missing", "create the database, or mend the URL"
         elif state == "42501":
-            advice = "grant the user what the outbox's tables need"
+            reason, advice = "denied", "grant the user what the outbox's tables need"
         else:
-            advice = "nothing of this call was written"
+            reason, advice = "failed", "nothing of this call was written"
         text = " ".join(str(error).split())
-        return StoreUnavailable(f"outbox {self.label}: {text}; {advice}", store=self.label)
+        message = f"outbox {self.label}: {text}; {advice}"
+        return StoreUnavailable(message, store=self.label, reason=reason)
 
     def _all(self, name: str, given: Mapping[str, Any]) -> list[Any]:
         with self._own() as cursor:
@@ -216,11 +230,14 @@ class PostgresStore(PostgresWriting):
         with self._own() as cursor:
             rows = cursor.execute(by_percent(self._sql["claim"]), given).fetchall()
             # Whoever has come since then hears only of what was enqueued since then.
-            version, overdue = cursor.execute(self._sql["subscribers_version"]).fetchone()
+            version, overdue, paused = cursor.execute(self._sql["subscribers_version"]).fetchone()
             if overdue:
                 cursor.execute(self._sql["join_overdue"])
                 given["limit"] = limit - len(rows)
                 rows += cursor.execute(by_percent(self._sql["claim"]), given).fetchall()
+            if paused:
+                with cursor.connection.transaction():
+                    self._set_aside(cursor, "set_aside", {"limit": limit + _BEHIND})
         return Claimed(version, urgent_first(rows))
 
     def peek(self, limit: int) -> list[Row]:
@@ -244,13 +261,15 @@ class PostgresStore(PostgresWriting):
     def extend(self, receipts: Sequence[Receipt], lease: int) -> list[int]:
         return self._ids("extend", receipts, lease=lease)
 
-    def reap(self) -> Reaped:
-        leases = self._count("reap_leases", {})
+    def reap(self, *, leases: bool = True) -> Reaped:
+        over = self._count("reap_leases", {}) if leases else 0
         expired = self._count("reap_expired", {})
         self._all("join_overdue", {})
-        for name in ("dedupes", "inbox", "joins"):
+        for name in ("dedupes", "inbox", "joins", "workers"):
             self._count(f"reap_{name}", {})
-        return Reaped(leases, expired)
+        # One that somebody held while its topic was resumed.
+        self._all("bring_back", {"limit": _ASIDE})
+        return Reaped(over, expired)
 
     # -- subscribers
 
@@ -298,22 +317,63 @@ class PostgresStore(PostgresWriting):
     def counts(self) -> list[tuple[str, str, int]]:
         return self._all("counts", {})
 
-    def requeue(self, *, ids: list[int] | None, topic: str | None) -> int:
-        return self._count(
-            "requeue", {"ids": None if ids is None else json.dumps(ids), "topic": topic}
+    def ages(self) -> Ages:
+        return ages(*self._all("ages", {})[0])
+
+    def chosen(self, state: int, which: Which) -> int:
+        name = "count_ended" if state else "count_open"
+        count: int = self._all(name, which.given(state))[0][0]
+        return count
+
+    def requeue(self, which: Which, limit: int) -> int:
+        return self._count("requeue", which.given(DEAD, limit))
+
+    def cancel(self, which: Which, error: str, limit: int) -> int:
+        return len(self._all("cancel", {**which.given(READY, limit), "error": error}))
+
+    def purge(self, state: int, which: Which, limit: int) -> int:
+        return self._count("purge", which.given(state, limit))
+
+    def pause(self, pattern: str) -> None:
+        self._count("pause", {"pattern": pattern})
+        moved: list[Any] = [(0,)]
+        while moved:
+            given = {"after": max(row[0] for row in moved), "limit": _ASIDE}
+            with self._transaction() as cursor:
+                moved = self._set_aside(cursor, "set_aside_all", given)
+
+    def _set_aside(self, cursor: Any, name: str, given: Mapping[str, Any]) -> list[Any]:  # noqa: ANN401 - psycopg's
+        cursor.execute(self._sql["setting_aside"])
+        moved: list[Any] = cursor.execute(by_percent(self._sql[name]), given).fetchall()
+        return moved
+
+    def resume(self, pattern: str) -> bool:
+        with self._transaction() as cursor:
+            cursor.execute(self._sql["resuming"])
+            gone = cursor.execute(by_percent(self._sql["resume"]), {"pattern": pattern}).rowcount
+        while self._all("bring_back", {"limit": _ASIDE}):
+            pass
+        self._all("resumed", {})
+        return bool(gone)
+
+    def pauses(self) -> list[tuple[str, int]]:
+        return self._all("pauses", {})
+
+    def beat(self, owner: int, told: str, lasts: int) -> None:
+        self._count("beat", {"id": owner, "told": told, "lasts": lasts})
+
+    def inspect(self) -> Inspected:
+        snapshots = self._all("oldest_snapshot", {})
+        rows = self._all("dead_rows", {})
+        return Inspected(
+            Snapshot(*snapshots[0]) if snapshots else None, tuple(rows[0]) if rows else (0, 0)
         )
 
-    def purge(
-        self, *, status: str, ids: list[int] | None, topic: str | None, older_than: int, limit: int
-    ) -> int:
-        given = {
-            "state": {"dead": 1, "done": 2}[status],
-            "ids": None if ids is None else json.dumps(ids),
-            "topic": topic,
-            "older_than": older_than,
-            "limit": limit,
-        }
-        return self._count("purge", given)
+    def leave(self, owner: int) -> None:
+        self._count("leave", {"id": owner})
+
+    def workers(self) -> list[tuple[int, str, int, int, int]]:
+        return self._all("workers", {})
 
     def rest(self) -> None:
         with self._lock:

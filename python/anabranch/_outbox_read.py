@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from anabranch._outbox_message import Message
+from anabranch._outbox_store import DEAD, Which, in_chunks
 from anabranch.errors import AnabranchError
 
 if TYPE_CHECKING:
@@ -32,8 +33,6 @@ _PAGE: Final = 10
 _LISTED_EVERY: Final = 20
 # Leases that are looked at for the one that is over first.
 _LEASES: Final = 100
-# Messages that one transaction discards.
-_CHUNK: Final = 1000
 # Characters of an error, and of a payload, that are shown.
 _MOST_ERROR: Final = 160
 _MOST_PAYLOAD: Final = 4000
@@ -179,10 +178,10 @@ def carry_out(
         elif dry:
             count, message = _foretell(shown, operation, ids)
         elif operation == "dl.requeue":
-            count = shown.store.requeue(ids=ids or None, topic=None)
+            count = _requeue(shown.store, Which(ids or None))
             message = _said(count, name, "ready again", ids)
         else:
-            count = _discard(shown.store, ids or None)
+            count = _discard(shown.store, Which(ids or None))
             message = _said(count, name, "gone", ids)
     except LookupError as error:
         worked, count, message = False, 0, str(error.args[0])
@@ -229,13 +228,12 @@ def _ago(then: datetime) -> str:
     return f"{seconds} s"
 
 
-def _discard(store: Store, ids: list[int] | None) -> int:
-    gone = 0
-    while True:
-        chunk = store.purge(status="dead", ids=ids, topic=None, older_than=0, limit=_CHUNK)
-        gone += chunk
-        if chunk < _CHUNK:
-            return gone
+def _requeue(store: Store, which: Which) -> int:
+    return sum(in_chunks(lambda limit: store.requeue(which, limit)))
+
+
+def _discard(store: Store, which: Which) -> int:
+    return sum(in_chunks(lambda limit: store.purge(DEAD, which, limit)))
 
 
 def _peek(shown: Shown, id_: int) -> tuple[int, str, str]:

@@ -18,10 +18,16 @@ from anabranch._outbox_sqlite_over import SqliteWriting, as_json, divisions, run
 from anabranch._outbox_sqlite_watch import FileWatch
 from anabranch._outbox_store import (
     ANY,
+    DEAD,
     MOST_READY,
+    READY,
+    Ages,
     Claimed,
+    Inspected,
     Reaped,
     Wanted,
+    Which,
+    ages,
     mismatched,
     urgent_first,
 )
@@ -51,6 +57,10 @@ T = TypeVar("T")
 _OLDEST = (3, 35, 0)
 # Seconds to wait for another writer.
 _PATIENCE: Final = 5.0
+# Messages of paused topics that one transaction sets aside, or brings back.
+_ASIDE: Final = 10_000
+# How many more than it claims a claim looks through for them.
+_BEHIND: Final = 1000
 
 
 class SqliteStore(SqliteWriting):
@@ -67,6 +77,7 @@ class SqliteStore(SqliteWriting):
         self.costs = True
         self._path = path
         self._settings = settings
+        self.keep = settings.keep
         self._migrations, self._sql = _core.outbox_sql("sqlite", settings.prefix)
         self._needed = self._migrations[-1][0]
         self._lock = threading.Lock()
@@ -142,21 +153,32 @@ class SqliteStore(SqliteWriting):
 
     def _unavailable(self, error: sqlite3.Error) -> StoreUnavailable:
         text = str(error)
+        reason = "failed"
         if "unable to open" in text:
             advice = "check the path; outbox.migrate() creates the file, in a folder that exists"
+            reason = "missing"
         elif "locked" in text or "busy" in text:
             advice = f"another writer held the file for {_PATIENCE:g} s: keep transactions short"
+            reason = "busy"
         elif "readonly" in text:
             advice = "this user may not write to the file, or to its folder"
+            reason = "denied"
         elif "full" in text:
-            advice = "free some space; nothing of this call was written"
+            reason, advice = "full", "free some space; nothing of this call was written"
+        elif "not a database" in text:
+            reason, advice = "missing", "it is another kind of file: mend the URL"
         else:
             advice = "nothing of this call was written"
-        return StoreUnavailable(f"outbox {self.label}: {text}; {advice}", store=self.label)
+        message = f"outbox {self.label}: {text}; {advice}"
+        return StoreUnavailable(message, store=self.label, reason=reason)
 
     def _one(self, name: str, given: Mapping[str, Any], *, writes: bool = True) -> list[Any]:
         with self._own(writes=writes) as cursor:
             return cursor.execute(self._sql[name], timed(given)).fetchall()
+
+    def _count(self, name: str, given: Mapping[str, Any]) -> int:
+        with self._own() as cursor:
+            return cursor.execute(self._sql[name], timed(given)).rowcount
 
     def _ids(self, name: str, given: Mapping[str, Any]) -> list[int]:
         return sorted(row[0] for row in self._one(name, given))
@@ -213,11 +235,14 @@ class SqliteStore(SqliteWriting):
         with self._own() as cursor:
             rows = cursor.execute(self._sql["claim"], timed(given)).fetchall()
             state = cursor.execute(self._sql["subscribers_version"], timed({})).fetchone()
-            if state[1]:
+            version, overdue, paused = state
+            if overdue:
                 run(cursor, self._expire())
                 given["limit"] = limit - len(rows)
                 rows += cursor.execute(self._sql["claim"], timed(given)).fetchall()
-        return Claimed(state[0], urgent_first(rows))
+            if paused:
+                cursor.execute(self._sql["set_aside"], timed({"limit": limit + _BEHIND})).fetchall()
+        return Claimed(version, urgent_first(rows))
 
     def peek(self, limit: int) -> list[Row]:
         given = {"limit": limit, "skip": int(self._settings.skip), "without": None, "by": None}
@@ -244,15 +269,15 @@ class SqliteStore(SqliteWriting):
     def extend(self, receipts: Sequence[Receipt], lease: int) -> list[int]:
         return self._ids("extend", {**as_json(receipts), "lease": lease})
 
-    def reap(self) -> Reaped:
+    def reap(self, *, leases: bool = True) -> Reaped:
         with self._own() as cursor:
             at = timed({})
-            leases = cursor.execute(self._sql["reap_leases"], at).rowcount
+            over = cursor.execute(self._sql["reap_leases"], at).rowcount if leases else 0
             expired = len(run(cursor, self._die("reap_expired", at)))
             run(cursor, self._expire())
-            for name in ("dedupes", "inbox", "joins", "members", "follow"):
+            for name in ("dedupes", "inbox", "joins", "members", "follow", "workers"):
                 cursor.execute(self._sql[f"reap_{name}"], at)
-            return Reaped(leases, expired)
+            return Reaped(over, expired)
 
     def subscribe(self, subscriber: str, patterns: list[str]) -> None:
         given = {"subscriber": subscriber, "patterns": json.dumps(patterns)}
@@ -291,23 +316,52 @@ class SqliteStore(SqliteWriting):
     def counts(self) -> list[tuple[str, str, int]]:
         return self._one("counts", {}, writes=False)
 
-    def requeue(self, *, ids: list[int] | None, topic: str | None) -> int:
-        given = {"ids": None if ids is None else json.dumps(ids), "topic": topic}
-        with self._own() as cursor:
-            return cursor.execute(self._sql["requeue"], timed(given)).rowcount
+    def ages(self) -> Ages:
+        return ages(*self._one("ages", {}, writes=False)[0])
 
-    def purge(
-        self, *, status: str, ids: list[int] | None, topic: str | None, older_than: int, limit: int
-    ) -> int:
-        given = {
-            "state": {"dead": 1, "done": 2}[status],
-            "ids": None if ids is None else json.dumps(ids),
-            "topic": topic,
-            "older_than": older_than,
-            "limit": limit,
-        }
+    def chosen(self, state: int, which: Which) -> int:
+        name = "count_ended" if state else "count_open"
+        count: int = self._one(name, which.given(state), writes=False)[0][0]
+        return count
+
+    def requeue(self, which: Which, limit: int) -> int:
+        return self._count("requeue", which.given(DEAD, limit))
+
+    def cancel(self, which: Which, error: str, limit: int) -> int:
+        given = timed({**which.given(READY, limit), "error": error})
         with self._own() as cursor:
-            return cursor.execute(self._sql["purge"], timed(given)).rowcount
+            return len(run(cursor, self._die("cancel", given)))
+
+    def purge(self, state: int, which: Which, limit: int) -> int:
+        return self._count("purge", which.given(state, limit))
+
+    def pause(self, pattern: str) -> None:
+        self._count("pause", {"pattern": pattern})
+        after = 0
+        while moved := self._one("set_aside_all", {"after": after, "limit": _ASIDE}):
+            after = max(row[0] for row in moved)
+
+    def resume(self, pattern: str) -> bool:
+        gone = self._count("resume", {"pattern": pattern})
+        while self._one("bring_back", {"limit": _ASIDE}):
+            pass
+        return bool(gone)
+
+    def pauses(self) -> list[tuple[str, int]]:
+        return self._one("pauses", {}, writes=False)
+
+    def beat(self, owner: int, told: str, lasts: int) -> None:
+        self._count("beat", {"id": owner, "told": told, "lasts": lasts})
+
+    def inspect(self) -> Inspected:
+        with self._own(writes=False) as cursor:
+            return Inspected(journal=cursor.execute("pragma journal_mode").fetchone()[0])
+
+    def leave(self, owner: int) -> None:
+        self._count("leave", {"id": owner})
+
+    def workers(self) -> list[tuple[int, str, int, int, int]]:
+        return self._one("workers", {}, writes=False)
 
     def listen(self, heard: Callable[[], object]) -> Callable[[], object]:
         return FileWatch(self._path, heard).close

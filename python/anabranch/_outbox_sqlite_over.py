@@ -224,7 +224,7 @@ class SqliteWriting:
         yield self._sql["inline_begin"], {}
         given = {"limit": limit, "skip": int(self._settings.skip), **wanted.columns()}
         rows = yield self._sql["peek"], timed(given)
-        [(version, overdue)] = yield self._sql["subscribers_version"], timed({})
+        [(version, overdue, _)] = yield self._sql["subscribers_version"], timed({})
         if overdue:
             yield from self._expire()
         return version, bool(overdue), urgent_first(rows)

@@ -10,7 +10,7 @@ from anabranch.errors import DuplicateConflict, SchemaMismatch, refused
 from anabranch.failure import text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 # A message as a store gives it: the columns of the SQL's fragment `row`, in its order.
 Row: TypeAlias = tuple[Any, ...]
@@ -37,6 +37,7 @@ COLUMNS: Final = (
 
 # Up to how many messages that are ready are counted.
 MOST_READY: Final = 10_000
+LONGEST: Final = 255
 _MOST_ERROR = 8 * 1024
 _CUT: Final = " … (truncated)"
 
@@ -75,6 +76,100 @@ class Wanted(NamedTuple):
 ANY: Final = Wanted()
 
 
+# The number of a status in a table.
+READY: Final = 0
+DEAD: Final = 1
+DONE: Final = 2
+
+
+class Which(NamedTuple):
+    """Which messages of a state something is done to: of those in state 0, such as nobody holds.
+
+    Attributes:
+        ids: Those. None: all.
+        topic: Those of this topic. None: of any.
+        older_than: Those that ended so many milliseconds ago.
+    """
+
+    ids: Sequence[int] | None = None
+    topic: str | None = None
+    older_than: int = 0
+
+    def given(self, state: int, limit: int = 0) -> dict[str, Any]:
+        """Return what a statement is given."""
+        return {
+            "state": state,
+            "ids": None if self.ids is None else json.dumps(list(self.ids)),
+            "topic": self.topic,
+            "older_than": self.older_than,
+            "limit": limit,
+        }
+
+
+class Ages(NamedTuple):
+    """How long messages have waited, in seconds; None: there is none.
+
+    Attributes:
+        ready: Since the one was due that was due first, of those that could be handled.
+        held: Since the one was claimed that is held longest, its lease renewed again and again.
+    """
+
+    ready: float | None
+    held: float | None
+
+
+class Snapshot(NamedTuple):
+    """A transaction that keeps a snapshot open: what is deleted since then stays in the pages.
+
+    Attributes:
+        pid: The process of the database that has it.
+        application: What its client calls itself.
+        state: What it does now.
+        seconds: How long it is open.
+    """
+
+    pid: int
+    application: str
+    state: str
+    seconds: float
+
+
+class Inspected(NamedTuple):
+    """What a database tells of itself.
+
+    Attributes:
+        snapshot: The oldest one that somebody keeps open, if any.
+        rows: How many live and dead rows the table of messages has, as the database guesses.
+        journal: How a file keeps its journal.
+    """
+
+    snapshot: Snapshot | None = None
+    rows: tuple[int, int] = (0, 0)
+    journal: str | None = None
+
+
+def ages(ready: int | None, held: int | None, now: int) -> Ages:
+    """Make ages of times."""
+
+    def since(then: int | None) -> float | None:
+        return None if then is None else max(0, now - then) / 1000
+
+    return Ages(since(ready), since(held))
+
+
+# How many messages one transaction changes for an operator: other writers come in between.
+CHUNK: Final = 1000
+
+
+def in_chunks(change: Callable[[int], int]) -> Iterator[int]:
+    """Change up to so many messages, again and again until there are no more; tell each count."""
+    while True:
+        changed = change(CHUNK)
+        yield changed
+        if changed < CHUNK:
+            return
+
+
 class Claimed(NamedTuple):
     """Messages that were claimed, and which subscriptions there were at that moment."""
 
@@ -99,6 +194,13 @@ class Subscription(NamedTuple):
 def matches(pattern: str, topic: str) -> bool:
     """Whether a pattern, a topic or the beginning of topics and `*`, means a topic."""
     return topic.startswith(pattern[:-1]) if pattern.endswith("*") else topic == pattern
+
+
+def check_pattern(topic: object, subject: str) -> None:
+    """Refuse what is neither a topic nor the beginning of topics and `*`."""
+    allowed = "a topic of 1 to 255 characters; * may stand at its end alone"
+    if not isinstance(topic, str) or not 0 < len(topic) <= LONGEST or "*" in topic[:-1]:
+        raise refused("topic", topic, allowed, subject=subject)
 
 
 # A receipt; milliseconds until it is due again, or None if it is dead; the subscribers it waits
@@ -131,6 +233,11 @@ class Store(Protocol):
         """Whether it holds a connection, and another one to be listened to."""
         ...
 
+    @property
+    def keep(self) -> Keep:
+        """For how long what has ended is kept."""
+        ...
+
     def migrate(self) -> int: ...
     def write(self, rows: Sequence[Written]) -> list[int]: ...
     def retract(self, message: int) -> bool: ...
@@ -143,7 +250,10 @@ class Store(Protocol):
     def divide(self, given: Sequence[Division]) -> list[int]: ...
     def release(self, receipts: Sequence[Receipt]) -> list[int]: ...
     def extend(self, receipts: Sequence[Receipt], lease: int) -> list[int]: ...
-    def reap(self) -> Reaped: ...
+    def reap(self, *, leases: bool = True) -> Reaped:
+        """End what is over; for leases all that is due is looked at, and claims do without."""
+        ...
+
     def subscribe(self, subscriber: str, patterns: list[str]) -> None: ...
     def unsubscribe(self, subscriber: str) -> bool: ...
     def subscriptions(self) -> tuple[int, list[tuple[str, str, int]]]: ...
@@ -156,10 +266,27 @@ class Store(Protocol):
         self, *, status: str | None, topic: str | None, after: int, limit: int
     ) -> list[Row]: ...
     def counts(self) -> list[tuple[str, str, int]]: ...
-    def requeue(self, *, ids: list[int] | None, topic: str | None) -> int: ...
-    def purge(
-        self, *, status: str, ids: list[int] | None, topic: str | None, older_than: int, limit: int
-    ) -> int: ...
+    def ages(self) -> Ages: ...
+    def chosen(self, state: int, which: Which) -> int:
+        """Count messages that something may be done to; see `Which`."""
+        ...
+
+    def requeue(self, which: Which, limit: int) -> int: ...
+    def cancel(self, which: Which, error: str, limit: int) -> int: ...
+    def purge(self, state: int, which: Which, limit: int) -> int: ...
+    def pause(self, pattern: str) -> None: ...
+    def resume(self, pattern: str) -> bool: ...
+    def pauses(self) -> list[tuple[str, int]]: ...
+    def beat(self, owner: int, told: str, lasts: int) -> None:
+        """Note that an owner is at work; that is believed for so many milliseconds."""
+        ...
+
+    def leave(self, owner: int) -> None: ...
+    def inspect(self) -> Inspected: ...
+    def workers(self) -> list[tuple[int, str, int, int, int]]:
+        """List who is at work: owner, what it told, since when, when it was seen, and the time."""
+        ...
+
     def listen(self, heard: Callable[[], object]) -> Callable[[], object]:
         """Call `heard`, in whatever thread, when others may have enqueued something.
 
@@ -175,6 +302,13 @@ class Store(Protocol):
     def close(self) -> None: ...
 
 
+class Keep(NamedTuple):
+    """For how many milliseconds messages are kept that have ended; None: for ever."""
+
+    done: int | None = None
+    dead: int | None = None
+
+
 class Settings(NamedTuple):
     """What an outbox was made with. `schema` is one of PostgreSQL's; None: where its path leads."""
 
@@ -183,6 +317,7 @@ class Settings(NamedTuple):
     archive: bool
     dedupe_for: int
     schema: str | None = None
+    keep: Keep = Keep()
 
 
 def check_prefix(prefix: object) -> str:

@@ -32,6 +32,7 @@ class Terms(NamedTuple):
 
     Attributes:
         selected: How the selection is called.
+        name: What the worker is called.
         sounding: Whether the selection wants to know how much there is in them.
         connect: Makes the connection of `ack="inline"`.
         once: Whether to claim once from each.
@@ -46,6 +47,7 @@ class Terms(NamedTuple):
     parallel: int
     connections: int
     seed: int | None
+    name: str = "outbox"
     connect: Callable[..., Any] | None = None
     once: bool = False
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeGuard
 
 from anabranch._outbox_draft import milliseconds
 from anabranch._outbox_sqlite import SqliteStore
-from anabranch._outbox_store import Settings, check_prefix, check_schema
+from anabranch._outbox_store import Keep, Settings, check_prefix, check_schema
 from anabranch.errors import refused
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ def settings_of(
     max_payload: object,
     *,
     schema: object = None,
+    keep_done: object = None,
+    keep_dead: object = None,
 ) -> Settings:
     """Check what an outbox is made with."""
     if ordering not in ("block", "skip"):
@@ -30,7 +32,18 @@ def settings_of(
     if type(max_payload) is not int or max_payload < 1:
         raise refused("max_payload", max_payload, "an int from 1, in bytes", subject="Outbox")
     keep = milliseconds("dedupe_for", dedupe_for, subject="Outbox", positive=True)
-    return Settings(check_prefix(prefix), ordering == "skip", archive, keep, check_schema(schema))
+    return Settings(
+        check_prefix(prefix),
+        ordering == "skip",
+        archive,
+        keep,
+        check_schema(schema),
+        Keep(_kept("keep_done", keep_done), _kept("keep_dead", keep_dead)),
+    )
+
+
+def _kept(argument: str, value: object) -> int | None:
+    return None if value is None else milliseconds(argument, value, subject="Outbox")
 
 
 def store_of(url: object, settings: Settings) -> SqliteStore | PostgresStore:

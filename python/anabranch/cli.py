@@ -1,4 +1,7 @@
-"""The command `anabranch`: what looks at processes is in the extension, the demo is here."""
+"""The command `anabranch`: what looks at processes is in the extension, the demo is here.
+
+What looks after outboxes is in `_outbox_command`: databases are worked on by Python's drivers.
+"""
 
 from __future__ import annotations
 
@@ -51,6 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
     if given[:1] == ["demo"]:
         return _play(given)
+    if given[:1] == ["outbox"]:
+        from anabranch._outbox_command import main as look_after
+
+        return look_after(given)
     # What was printed before comes first: the extension writes past Python's buffers.
     sys.stdout.flush()
     return _core.command(["anabranch", *given])

@@ -322,9 +322,15 @@ class StoreUnavailable(OutboxError):
 
     Attributes:
         code: `outbox.unavailable`.
+        reason: Why, in a word: `unreachable`, `denied` (the user may not log in, or lacks a right),
+            `missing` (there is no such database), `busy`, `full`, or `failed`.
     """
 
     code: Final = "outbox.unavailable"
+
+    def __init__(self, message: str, *, store: str | None = None, reason: str = "failed") -> None:
+        super().__init__(message, store=store)
+        self.reason = reason
 
 
 class UnknownTenant(OutboxError, LookupError):

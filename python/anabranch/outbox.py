@@ -11,9 +11,11 @@ from anabranch._outbox_inbox import Inbox
 from anabranch._outbox_joins import Join, Joining
 from anabranch._outbox_memory import MemoryStore, Transaction
 from anabranch._outbox_message import FailedAttempt, Message, Status
+from anabranch._outbox_operations import Paused
 from anabranch._outbox_queue import Queue
 from anabranch._outbox_shown import hide, show
-from anabranch._outbox_store import Reaped, Subscription
+from anabranch._outbox_store import Ages, Reaped, Subscription
+from anabranch._outbox_upkeep import AtWork, Tidied
 from anabranch._outbox_url import settings_of, store_of
 from anabranch.errors import ConfigError, refused
 
@@ -30,14 +32,18 @@ if TYPE_CHECKING:
     Seconds: TypeAlias = float | timedelta
 
 __all__ = [
+    "Ages",
+    "AtWork",
     "Draft",
     "FailedAttempt",
     "Join",
     "Message",
     "Outbox",
+    "Paused",
     "Reaped",
     "Status",
     "Subscription",
+    "Tidied",
     "Transaction",
 ]
 
@@ -68,6 +74,9 @@ class Outbox(Queue, Inbox, Joining):
             goes first. A dead message holds up nobody.
         archive: Whether messages that are done are kept. They are deleted otherwise, and counted.
         dedupe_for: For how many seconds a dedupe key is remembered.
+        keep_done: For how many seconds archived messages are kept; None: for ever. Workers remove
+            older ones now and then, and so does `tidy`.
+        keep_dead: The same of dead ones.
         max_payload: How many bytes a payload may have.
         expose_payloads: Whether the dashboard may show what dead letters hold.
 
@@ -104,10 +113,21 @@ class Outbox(Queue, Inbox, Joining):
         ordering: Literal["block", "skip"] = "block",
         archive: bool = False,
         dedupe_for: Seconds = 86_400.0,
+        keep_done: Seconds | None = None,
+        keep_dead: Seconds | None = None,
         max_payload: int = 8 * 1024 * 1024,
         expose_payloads: bool = False,
     ) -> None:
-        settings = settings_of(prefix, ordering, archive, dedupe_for, max_payload, schema=schema)
+        settings = settings_of(
+            prefix,
+            ordering,
+            archive,
+            dedupe_for,
+            max_payload,
+            schema=schema,
+            keep_done=keep_done,
+            keep_dead=keep_dead,
+        )
         self._begin(store_of(url, settings), max_payload, expose_payloads)
 
     @classmethod
@@ -117,6 +137,8 @@ class Outbox(Queue, Inbox, Joining):
         ordering: Literal["block", "skip"] = "block",
         archive: bool = False,
         dedupe_for: Seconds = 86_400.0,
+        keep_done: Seconds | None = None,
+        keep_dead: Seconds | None = None,
         max_payload: int = 8 * 1024 * 1024,
         expose_payloads: bool = False,
         clock: Callable[[], float] = time.time,
@@ -127,6 +149,8 @@ class Outbox(Queue, Inbox, Joining):
             ordering: As for any outbox, and so are the others.
             archive: Whether messages that are done are kept.
             dedupe_for: For how many seconds a dedupe key is remembered.
+            keep_done: For how many seconds archived messages are kept.
+            keep_dead: The same of dead ones.
             max_payload: How many bytes a payload may have.
             expose_payloads: Whether the dashboard may show what dead letters hold.
             clock: Tells the time, in seconds since 1970.
@@ -144,7 +168,15 @@ class Outbox(Queue, Inbox, Joining):
             {'order.created': {'ready': 1}}
         """
         outbox = cls.__new__(cls)
-        settings = settings_of("outbox_", ordering, archive, dedupe_for, max_payload)
+        settings = settings_of(
+            "outbox_",
+            ordering,
+            archive,
+            dedupe_for,
+            max_payload,
+            keep_done=keep_done,
+            keep_dead=keep_dead,
+        )
         if not callable(clock):
             raise refused("clock", clock, "a callable that returns seconds", subject="Outbox")
         store = MemoryStore(settings, clock)

@@ -129,7 +129,8 @@ class OutboxWorker:
             seed=seed,
         )
         places = self._router._present().values()  # noqa: SLF001 - the package's
-        self._terms = terms._replace(connect=check_inline(ack, connect, places))
+        connect = check_inline(ack, connect, places)
+        self._terms = terms._replace(name=name, connect=connect)
         self._options: dict[str, Any] = {"grace": grace, **options}
         # Checks what the pipelines check.
         Pipeline(name, **self._options)

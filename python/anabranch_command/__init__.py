@@ -1,7 +1,8 @@
 """The command `anabranch`, as the shell starts it.
 
 What looks at processes is in the extension alone. To import the package around it would take longer
-than to list a hundred processes, so it is only imported for the demo, which runs a pipeline.
+than to list a hundred processes, so it is only imported for the demo, which runs a
+pipeline, and for outboxes, whose drivers are in Python.
 """
 
 import sys
@@ -19,7 +20,7 @@ def main() -> int:
         ImportError: The package is not installed as a whole.
     """
     given = sys.argv[1:]
-    if given[:1] == ["demo"]:
+    if given[:1] in (["demo"], ["outbox"]):
         from anabranch.cli import main as play
 
         return play(given)

@@ -7,6 +7,7 @@
 //! Times are milliseconds since 1970, as every store's own clock tells them.
 //!
 //! - `outbox/memory.rs`: all messages of one store, and what is done with them.
+//! - `outbox/operations.rs`: what operators do with them: pauses, dead letters, what has ended.
 //! - `outbox/subscriptions.rs`: who hears of which of them.
 //! - `outbox/inbox.rs`: what was handled.
 //! - `outbox/joins.rs`: what follows when several messages have ended.
@@ -14,12 +15,14 @@
 mod inbox;
 mod joins;
 mod memory;
+mod operations;
 mod subscriptions;
 
 use std::time::Duration;
 
 pub use joins::{Join, JoinDraft, Outcome};
 pub use memory::{Dedupe, Filter, Memory, Reaped};
+pub use operations::Ages;
 
 use crate::retry::{Backoff, Jitter, Retry, Tried};
 
@@ -253,6 +256,8 @@ pub struct Message {
     pub progress: Option<String>,
     /// The join that waits for it.
     pub join: Option<i64>,
+    /// When it was claimed for the last time.
+    pub claimed_at: Option<Millis>,
 }
 
 /// How a message ended.

@@ -183,3 +183,13 @@ pub(crate) fn processes(py: Python<'_>) -> Vec<Found> {
 pub(crate) fn command(py: Python<'_>, arguments: Vec<std::ffi::OsString>) -> u8 {
     py.detach(|| anabranch_tui::run(arguments)).code()
 }
+
+/// Reads the arguments of `anabranch outbox` and tells them as JSON; or, if there is nothing to do any
+/// more because help or a complaint was printed, the exit code.
+#[pyfunction]
+pub(crate) fn outbox_arguments(arguments: Vec<std::ffi::OsString>) -> (u8, Option<String>) {
+    match anabranch_tui::outbox_arguments(arguments) {
+        Ok(told) => (0, Some(told)),
+        Err(exit) => (exit.code(), None),
+    }
+}

@@ -162,6 +162,15 @@ const fn state(message: &Message) -> u8 {
     }
 }
 
+/// How messages with this state in a table ended; `None`: they have not.
+fn ended(state: u8) -> Option<Ended> {
+    match state {
+        0 => None,
+        1 => Some(Ended::Dead),
+        _ => Some(Ended::Done),
+    }
+}
+
 /// A message as a row of the tables, in the order of the SQL's fragment `row`.
 fn row<'py>(py: Python<'py>, message: &Message, now: Millis) -> PyResult<Bound<'py, PyTuple>> {
     let draft = &message.draft;
@@ -198,7 +207,7 @@ fn row<'py>(py: Python<'py>, message: &Message, now: Millis) -> PyResult<Bound<'
             .map(|it| serde_json::json!(it).to_string()),
     );
     let (head, tail) = (head.into_pyobject(py)?, tail.into_pyobject(py)?);
-    let last = (&message.progress, message.join).into_pyobject(py)?;
+    let last = (&message.progress, message.join, message.claimed_at).into_pyobject(py)?;
     let both: Vec<_> = head.iter().chain(tail.iter()).chain(last.iter()).collect();
     PyTuple::new(py, both)
 }
@@ -516,40 +525,115 @@ impl OutboxMemory {
             .collect()
     }
 
-    #[pyo3(signature = (ids, topic, now))]
+    #[pyo3(signature = (state, ids, topic, ended_by, now))]
     #[expect(
         clippy::needless_pass_by_value,
         reason = "a list from Python is extracted whole"
     )]
-    fn requeue(&self, ids: Option<Vec<i64>>, topic: Option<&str>, now: Millis) -> usize {
+    fn chosen(
+        &self,
+        state: u8,
+        ids: Option<Vec<i64>>,
+        topic: Option<&str>,
+        ended_by: Option<Millis>,
+        now: Millis,
+    ) -> usize {
+        let filter = Filter {
+            ids: ids.as_deref(),
+            topic,
+            ended_by,
+            ..Filter::default()
+        };
+        locked(&self.memory).chosen(ended(state), &filter, now)
+    }
+
+    #[pyo3(signature = (ids, topic, limit, now))]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a list from Python is extracted whole"
+    )]
+    fn requeue(
+        &self,
+        ids: Option<Vec<i64>>,
+        topic: Option<&str>,
+        limit: usize,
+        now: Millis,
+    ) -> usize {
         let filter = Filter {
             ids: ids.as_deref(),
             topic,
             ..Filter::default()
         };
-        locked(&self.memory).requeue(&filter, now)
+        locked(&self.memory).requeue(&filter, limit, now)
     }
 
-    #[pyo3(signature = (name, ids, topic, ended_by, limit, now))]
+    #[pyo3(signature = (ids, topic, error, limit, now))]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a list from Python is extracted whole"
+    )]
+    fn cancel(
+        &self,
+        ids: Option<Vec<i64>>,
+        topic: Option<&str>,
+        error: &str,
+        limit: usize,
+        now: Millis,
+    ) -> usize {
+        let filter = Filter {
+            ids: ids.as_deref(),
+            topic,
+            ..Filter::default()
+        };
+        locked(&self.memory).cancel(&filter, error, limit, now)
+    }
+
+    #[pyo3(signature = (state, ids, topic, ended_by, limit, now))]
     #[expect(
         clippy::needless_pass_by_value,
         reason = "a list from Python is extracted whole"
     )]
     fn purge(
         &self,
-        name: &str,
+        state: u8,
         ids: Option<Vec<i64>>,
         topic: Option<&str>,
         ended_by: Millis,
         limit: usize,
         now: Millis,
-    ) -> PyResult<usize> {
+    ) -> usize {
         let filter = Filter {
-            status: status(Some(name))?,
             ids: ids.as_deref(),
             topic,
             ended_by: Some(ended_by),
+            ..Filter::default()
         };
-        Ok(locked(&self.memory).purge(&filter, limit, now))
+        let how = ended(state).unwrap_or(Ended::Dead);
+        locked(&self.memory).purge(how, &filter, limit, now)
+    }
+
+    #[pyo3(signature = (pattern, now))]
+    fn pause(&self, pattern: &str, now: Millis) {
+        locked(&self.memory).pause(pattern, now);
+    }
+
+    #[pyo3(signature = (pattern))]
+    fn resume(&self, pattern: &str) -> bool {
+        locked(&self.memory).resume(pattern)
+    }
+
+    fn pauses(&self) -> Vec<(String, Millis)> {
+        let memory = locked(&self.memory);
+        let pauses = memory.pauses().iter();
+        pauses
+            .map(|(pattern, since)| (pattern.clone(), *since))
+            .collect()
+    }
+
+    /// When the first message was due that could be handled, and the one that is held longest claimed.
+    #[pyo3(signature = (now))]
+    fn ages(&self, now: Millis) -> (Option<Millis>, Option<Millis>) {
+        let ages = locked(&self.memory).ages(now);
+        (ages.ready, ages.held)
     }
 }

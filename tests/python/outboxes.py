@@ -70,10 +70,11 @@ class SqliteSide:
             conn.execute(
                 "update outbox_message set enqueued_at = enqueued_at - :shift, "
                 "due_at = due_at - :shift, expires_at = expires_at - :shift, "
-                "ended_at = ended_at - :shift, leased_until = leased_until - :shift",
+                "ended_at = ended_at - :shift, leased_until = leased_until - :shift, "
+                "claimed_at = claimed_at - :shift",
                 {"shift": shift},
             )
-            for table in ("dedupe", "inbox"):
+            for table in ("dedupe", "inbox", "worker"):
                 conn.execute(f"update outbox_{table} set until = until - ?", (shift,))
             conn.execute(
                 "update outbox_join set deadline = deadline - :shift, ended_at = ended_at - :shift",
@@ -114,9 +115,10 @@ class PostgresSide:
             conn.execute(
                 f"update outbox_message set enqueued_at = enqueued_at - {shift}, "
                 f"due_at = due_at - {shift}, expires_at = expires_at - {shift}, "
-                f"ended_at = ended_at - {shift}, leased_until = leased_until - {shift}"
+                f"ended_at = ended_at - {shift}, leased_until = leased_until - {shift}, "
+                f"claimed_at = claimed_at - {shift}"
             )
-            for table in ("dedupe", "inbox"):
+            for table in ("dedupe", "inbox", "worker"):
                 conn.execute(f"update outbox_{table} set until = until - {shift}")
             conn.execute(
                 f"update outbox_join set deadline = deadline - {shift}, "

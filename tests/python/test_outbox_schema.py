@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import re
+from pathlib import Path
 
 import asyncpg
 import outboxes
@@ -11,6 +13,7 @@ import pytest
 import anabranch as ab
 
 PATIENCE = 60.0
+PAGE = Path(__file__).parents[2] / "docs" / "outbox.md"
 
 
 @pytest.fixture
@@ -133,3 +136,49 @@ def test_d1_a_schema_that_is_no_name_is_refused(schema):
 def test_d1_sqlite_has_no_schemas():
     with pytest.raises(ab.ConfigError, match="schema must be None: only PostgreSQL has schemas"):
         ab.Outbox("sqlite:///shop.db", schema="acme")
+
+
+@pytest.fixture
+def roles(side):
+    """The roles of docs/outbox.md, as it grants them."""
+    [grants] = re.findall(r"```sql\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    names = ("shop", "worker", "auditor")
+    with in_schema(side, "jobs"), psycopg.connect(side.url, autocommit=True) as conn:
+        for name in names:
+            conn.execute(f"create role {name} login")
+        conn.execute(grants)
+        yield {name: side.url.replace("tests@", f"{name}@") for name in names}
+        conn.execute("set client_min_messages = warning")
+        for name in names:
+            conn.execute(f"drop owned by {name}")
+            conn.execute(f"drop role {name}")
+        conn.execute("drop schema jobs cascade")
+
+
+def test_d1_the_roles_of_the_docs_may_do_what_they_are_for_and_no_more(roles):
+    shop = ab.Outbox(roles["shop"], schema="jobs")
+    worker = ab.Outbox(roles["worker"], schema="jobs")
+    auditor = ab.Outbox(roles["auditor"], schema="jobs")
+    with shop, worker, auditor:
+        with psycopg.connect(roles["shop"]) as conn:
+            shop.enqueue(conn, "mail", 1, dedupe_key="a")
+            shop.enqueue_many(conn, [ab.Draft("mail", n) for n in range(3)])
+            assert shop.retract(conn, shop.enqueue(conn, "mail", "gone"))
+            conn.execute("select jobs.outbox_enqueue('mail', '1')")
+            join = shop.join(conn, expected=1, then=ab.Draft("later", 1))
+            shop.enqueue(conn, "member", 1, join=join)
+        [first, *rest] = worker.claim()
+        worker.ack(rest)
+        worker.fail(first, "no")
+        worker.pause("order")
+        assert worker.resume("order")
+        assert worker.requeue() == worker.cancel(topic="mail") == worker.purge("dead") == 1
+        handling = ab.OutboxWorker(worker)
+        handling.on("mail")(lambda message: None)
+        assert handling.run_once_blocking() == 0
+        assert auditor.counts()["mail"] == {"done": 4}
+        assert (auditor.ages().held, auditor.workers(), auditor.paused()) == (None, [], [])
+        for act in (shop.claim, lambda: auditor.enqueue("mail", 1), auditor.pause):
+            with pytest.raises(ab.StoreUnavailable, match="grant the user what") as caught:
+                act()
+            assert caught.value.reason == "denied"

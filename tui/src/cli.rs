@@ -3,8 +3,10 @@
 //! - `cli/whom.rs`: the processes that are meant.
 //! - `cli/top.rs`: `top` and `replay`, on a terminal or printed.
 //! - `cli/ctl.rs`: what is done to pipelines and their branches.
+//! - `cli/outbox.rs`: what is done to outboxes, by Python.
 
 mod ctl;
+mod outbox;
 mod top;
 mod whom;
 
@@ -36,6 +38,9 @@ enum Verb {
     Replay(top::Replay),
     /// Pause, drain, throttle, … a branch or a pipeline
     Ctl(ctl::Ctl),
+    /// Look after the outboxes of databases, or work on them
+    // Python's, too: only its arguments are read here.
+    Outbox(outbox::Outbox),
     /// Tell whether processes can be found here, and why not
     Doctor,
     /// Print what completes this command in a shell
@@ -70,19 +75,39 @@ enum Which {
     Default,
 }
 
+/// Reads the arguments of `anabranch outbox`, the program's name first, and tells them as JSON.
+///
+/// # Errors
+/// There is nothing to do any more: help was printed, or what is wrong with them.
+pub fn outbox_arguments(arguments: Vec<OsString>) -> Result<String, Exit> {
+    match read(arguments)?.verb {
+        Some(Verb::Outbox(outbox)) => serde_json::to_string(&outbox).map_err(|error| {
+            complain(&error.to_string());
+            Exit::Failed
+        }),
+        _ => Err(Exit::Usage),
+    }
+}
+
+fn read(arguments: Vec<OsString>) -> Result<Cli, Exit> {
+    Cli::try_parse_from(arguments).map_err(|error| {
+        if !error.use_stderr() {
+            return say(&error.to_string());
+        }
+        // One line, and where to read on.
+        let message = error.to_string();
+        let first = message.lines().next().unwrap_or_default();
+        let first = first.strip_prefix("error: ").unwrap_or(first);
+        complain(&format!("{first} (see anabranch --help)"));
+        Exit::Usage
+    })
+}
+
 /// Runs the command with the arguments of a process, the program's name first.
 pub fn run(arguments: Vec<OsString>) -> Exit {
-    let cli = match Cli::try_parse_from(arguments) {
+    let cli = match read(arguments) {
         Ok(cli) => cli,
-        Err(error) if error.use_stderr() => {
-            // One line, and where to read on.
-            let message = error.to_string();
-            let first = message.lines().next().unwrap_or_default();
-            let first = first.strip_prefix("error: ").unwrap_or(first);
-            complain(&format!("{first} (see anabranch --help)"));
-            return Exit::Usage;
-        }
-        Err(help) => return say(&help.to_string()),
+        Err(exit) => return exit,
     };
     let done = match cli.verb {
         Some(Verb::Ls(ls)) => Ok(list::run(ls.json, unix_ms())),
@@ -94,6 +119,10 @@ pub fn run(arguments: Vec<OsString>) -> Exit {
         Some(Verb::Config {
             which: Which::Default,
         }) => Ok(say(&config::default_text())),
+        Some(Verb::Outbox(_)) => Err(Complaint::new(
+            Exit::Usage,
+            "outboxes are part of the Python package: python -m anabranch.cli outbox",
+        )),
         Some(Verb::Demo { .. }) => Err(Complaint::new(
             Exit::Usage,
             "the demo is part of the Python package: python -m anabranch.cli demo",

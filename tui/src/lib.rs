@@ -38,7 +38,7 @@ pub mod theme;
 pub mod top;
 pub mod view;
 
-pub use cli::run;
+pub use cli::{outbox_arguments, run};
 pub use exit::Exit;
 pub use find::{Found, directories, processes};
 pub use session::{At, Failed, Session};

@@ -46,6 +46,8 @@ pub struct Memory {
     pub(super) subscriptions: Vec<Subscription>,
     // Grows with every change of the subscriptions.
     pub(super) version: i64,
+    // Topics, or beginnings of topics and `*`, and since when.
+    pub(super) pauses: BTreeMap<String, Millis>,
 }
 
 /// What a dedupe key stands for.
@@ -73,7 +75,7 @@ pub struct Filter<'a> {
 }
 
 impl Filter<'_> {
-    fn takes(&self, message: &Message, now: Millis) -> bool {
+    pub(super) fn takes(&self, message: &Message, now: Millis) -> bool {
         self.status
             .is_none_or(|status| message.status(now) == status)
             && self.topic.is_none_or(|topic| message.draft.topic == topic)
@@ -142,6 +144,7 @@ impl Memory {
             waiting: None,
             progress: None,
             join: None,
+            claimed_at: None,
             draft,
         };
         self.messages.insert(id, message);
@@ -177,7 +180,7 @@ impl Memory {
             .collect();
         let mut found = Vec::new();
         for message in self.messages.values().filter(|it| it.is_wanted(now)) {
-            let due = message.due_at <= now;
+            let due = message.due_at <= now && !self.is_paused(&message.draft.topic);
             let counts = due || ordering == Ordering::Block;
             let key = message.draft.ordering_key.as_ref();
             let first = key.is_none_or(|key| counts && busy.insert(key));
@@ -204,6 +207,7 @@ impl Memory {
         for message in &mut claimed {
             message.attempt += 1;
             message.claims += 1;
+            message.claimed_at = Some(now);
             message.lease = Some((owner, now + lease));
             self.messages.insert(message.id, message.clone());
         }
@@ -338,38 +342,6 @@ impl Memory {
             }
         }
         counts
-    }
-
-    /// Dead messages are ready again, as if they had never been tried; what went wrong is kept.
-    pub fn requeue(&mut self, filter: &Filter<'_>, now: Millis) -> usize {
-        let mut requeued = 0;
-        for message in self.messages.values_mut() {
-            if message.status(now) == Status::Dead && filter.takes(message, now) {
-                message.ended = None;
-                message.expires_at = None;
-                message.attempt = 0;
-                message.progress = None;
-                // It was counted there when it died.
-                message.join = None;
-                message.due_at = now;
-                requeued += 1;
-            }
-        }
-        requeued
-    }
-
-    /// Remove up to `limit` messages that have ended.
-    pub fn purge(&mut self, filter: &Filter<'_>, limit: usize, now: Millis) -> usize {
-        let ended = self.messages.values();
-        let ended: Vec<_> = ended
-            .filter(|message| message.ended.is_some() && filter.takes(message, now))
-            .map(|message| message.id)
-            .take(limit)
-            .collect();
-        for id in &ended {
-            self.messages.remove(id);
-        }
-        ended.len()
     }
 
     // Its dedupe key goes with it: whoever enqueues it again means it.

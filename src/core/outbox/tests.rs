@@ -104,7 +104,7 @@ proptest! {
                     store.reap(now);
                 }
                 Step::Requeue => {
-                    store.requeue(&Filter::default(), now);
+                    store.requeue(&Filter::default(), usize::MAX, now);
                 }
             }
             prop_assert_eq!(store.counts(now).values().sum::<u64>(), enqueued);

@@ -38,7 +38,8 @@ create table {tables}message (
   leased_until bigint,
   waiting jsonb,
   progress text,
-  join_id bigint
+  join_id bigint,
+  claimed_at bigint
 ) with (
   fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000,
   autovacuum_vacuum_cost_delay = 0
@@ -133,6 +134,19 @@ create table {tables}plan (
   cursor text,
   owner bigint,
   leased_until bigint
+);
+
+create table {tables}pause (
+  pattern text primary key,
+  since bigint not null
+);
+
+create table {tables}worker (
+  id bigint primary key,
+  told text not null,
+  started_at bigint not null,
+  seen_at bigint not null,
+  until bigint not null
 );
 
 -- For those who write from other languages: a message with a JSON payload, in their transaction.

@@ -38,7 +38,8 @@ create table {prefix}message (
   leased_until integer,
   waiting text,
   progress text,
-  join_id integer
+  join_id integer,
+  claimed_at integer
 );
 
 create index {prefix}message_due on {prefix}message (priority, due_at, id) where state = 0;
@@ -135,3 +136,18 @@ create table {prefix}plan (
   owner integer,
   leased_until integer
 ) without rowid;
+
+-- Topics, or beginnings of topics and `*`, that nobody claims messages of.
+create table {prefix}pause (
+  pattern text primary key,
+  since integer not null
+) without rowid;
+
+-- Who works on it, and until when that is believed. id: the owner of what it claims.
+create table {prefix}worker (
+  id integer primary key,
+  told text not null,
+  started_at integer not null,
+  seen_at integer not null,
+  until integer not null
+);

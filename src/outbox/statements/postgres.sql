@@ -10,12 +10,18 @@
 -- A message as the reader of rows expects it.
 -- fragment row
 m.id, m.topic, m.body, m.format, m.headers, m.correlation_id, m.traceparent, m.ordering_key,
-  m.dedupe_key, m.priority, m.state, m.enqueued_at, m.due_at, m.expires_at, m.ended_at, m.attempt,
+  m.dedupe_key, m.priority, m.state, m.enqueued_at, mod(m.due_at, {far}), m.expires_at, m.ended_at, m.attempt,
   cast(m.errors as text), m.owner, m.leased_until, {now}, m.claims, cast(m.waiting as text), m.progress,
-  m.join_id
+  m.join_id, m.claimed_at
+
+-- A message of a topic that is paused. Each array is made once for a statement.
+-- fragment paused
+(m.topic = any (array(select pattern from {tables}pause)) or m.topic ^@ any (array(
+        select left(pattern, -1) from {tables}pause where right(pattern, 1) = '*')))
 
 -- fragment claimable
 (m.leased_until is null or m.leased_until <= {now})
+      and not {paused}
       and (m.expires_at is null or m.expires_at > {now})
       and (m.ordering_key is null or not exists (
         select 1 from {tables}message e
@@ -200,7 +206,7 @@ delete from {tables}dedupe where key = :dedupe_key and message_id = :id
 -- statement claim
 update {tables}message m
 set owner = :owner, leased_until = {now} + cast(:lease as bigint), attempt = m.attempt + 1,
-  claims = m.claims + 1
+  claims = m.claims + 1, claimed_at = {now}
 from (
   select c.place from generate_series(9, 0, -1) p cross join lateral (
     select m.ctid as place from {tables}message m
@@ -341,7 +347,8 @@ returning m.id
 
 -- And whether there are joins whose time is over.
 -- statement subscribers_version
-select value, exists (select from {tables}join where state = 0 and deadline <= {now})
+select value, exists (select from {tables}join where state = 0 and deadline <= {now}),
+  exists (select from {tables}pause)
 from {tables}meta where name = 'subscriptions'
 
 -- statement subscriptions
@@ -523,7 +530,7 @@ where id > :after
     when state = 1 then 'dead'
     when state = 2 then 'done'
     when leased_until > {now} then 'leased'
-    when due_at > {now} then 'scheduled'
+    when due_at > {now} and due_at < {far} then 'scheduled'
     else 'ready' end)
 order by id limit :limit
 
@@ -540,28 +547,183 @@ select count(*), {now} - min(due_at) from (
 select topic, case
     when state = 1 then 'dead'
     when leased_until > {now} then 'leased'
-    when due_at > {now} then 'scheduled'
+    when due_at > {now} and due_at < {far} then 'scheduled'
     else 'ready' end as status, count(*)
 from {tables}message where state <> 2 group by 1, 2
 union all
 select topic, 'done', count from {tables}done
 order by 1, 2
 
+-- Those of them that something is done to.
+-- fragment meant
+(cast(:topic as text) is null or m.topic = :topic)
+    and (cast(:ids as text) is null
+      or m.id in (select cast(v as bigint) from jsonb_array_elements_text(cast(:ids as jsonb)) v))
+
+-- Dead or done ones: by the index on what has ended, whatever else there is.
+-- fragment ended
+m.state = cast(:state as smallint) and m.state <> 0
+    and m.ended_at <= {now} - cast(:older_than as bigint) and {meant}
+
+-- Those that nobody has begun with.
+-- fragment open
+m.state = 0 and (m.leased_until is null or m.leased_until <= {now}) and {meant}
+
+-- fragment some_ended
+(
+  select m.id from {tables}message m
+  where {ended}
+  order by m.ended_at limit :limit
+  for update skip locked
+)
+
+-- statement count_ended
+select count(*) from {tables}message m where {ended}
+
+-- statement count_open
+select count(*) from {tables}message m where {open}
+
 -- statement requeue
-update {tables}message
+with picked as {some_ended}
+update {tables}message m
 set state = 0, ended_at = null, expires_at = null, attempt = 0, progress = null, join_id = null,
   due_at = {now}
-where state = 1 and (cast(:topic as text) is null or topic = :topic)
-  and (cast(:ids as text) is null
-    or id in (select cast(v as bigint) from jsonb_array_elements_text(cast(:ids as jsonb)) v))
+from picked where m.id = picked.id
+
+-- statement cancel
+with picked as (
+  select m.id from {tables}message m
+  where {open}
+  order by m.id limit :limit
+  for update skip locked
+), dead as (
+  update {tables}message m
+  set state = 1, ended_at = {now}, owner = null, leased_until = null,
+    errors = case when jsonb_array_length(coalesce(m.errors, '[]')) >= {most_errors} then m.errors - 0
+        else coalesce(m.errors, '[]') end || jsonb_build_array(
+      jsonb_build_array(m.attempt, {now}, cast(:error as text)))
+  from picked where m.id = picked.id
+  returning m.id, m.join_id
+), members as (
+  select join_id, 0 as done, 1 as failed from dead
+), {tally}
+select id, {told} from dead
 
 -- statement purge
-delete from {tables}message
-where id in (
-  select id from {tables}message
-  where state = :state and (cast(:topic as text) is null or topic = :topic)
-    and ended_at <= {now} - cast(:older_than as bigint)
-    and (cast(:ids as text) is null
-      or id in (select cast(v as bigint) from jsonb_array_elements_text(cast(:ids as jsonb)) v))
-  limit :limit
+with picked as {some_ended}
+delete from {tables}message m using picked where m.id = picked.id
+
+-- statement pauses
+select pattern, since from {tables}pause order by 1
+
+-- statement pause
+insert into {tables}pause (pattern, since) values (:pattern, {now}) on conflict do nothing
+
+-- Who sets messages aside holds this first, and who resumes waits for it: otherwise one who still knew
+-- of the pause might do so after the last was brought back.
+-- statement setting_aside
+select pg_advisory_xact_lock_shared(hashtext('anabranch pause {tables}'))
+
+-- statement resuming
+select pg_advisory_xact_lock(hashtext('anabranch pause {tables}'))
+
+-- statement resume
+delete from {tables}pause where pattern = :pattern
+
+-- statement resumed
+select pg_notify('{channel}', '')
+
+-- What is paused is set aside, behind all other times there are: claims would pass over it each time
+-- anew. All of it when its topic is paused, and what comes later when a claim has met it.
+-- statement set_aside_all
+with picked as (
+  select m.id from {tables}message m
+  where m.id > :after and m.state = 0 and m.due_at <= {now}
+    and (m.leased_until is null or m.leased_until <= {now}) and {paused}
+  order by m.id limit :limit
+  for update skip locked
 )
+update {tables}message m set due_at = m.due_at + {far}, owner = null, leased_until = null
+from picked where m.id = picked.id
+returning m.id
+
+-- statement set_aside
+with picked as (
+  select m.id from {tables}message m
+  where m.id in (
+    select h.id from generate_series(0, 9) p cross join lateral (
+      select m.id from {tables}message m
+      where m.state = 0 and m.priority = p and m.due_at <= {now}
+      order by m.due_at, m.id limit :limit
+    ) h
+  ) and m.state = 0 and m.due_at <= {now}
+    and (m.leased_until is null or m.leased_until <= {now}) and {paused}
+  for update skip locked
+)
+update {tables}message m set due_at = m.due_at + {far}, owner = null, leased_until = null
+from picked where m.id = picked.id
+returning m.id
+
+-- statement bring_back
+with picked as (
+  select m.id from {tables}message m
+  where m.id in (
+    select h.id from generate_series(0, 9) p cross join lateral (
+      select m.id from {tables}message m
+      where m.state = 0 and m.priority = p and m.due_at >= {far} and not {paused}
+      order by m.due_at, m.id limit :limit
+    ) h
+  ) and m.state = 0 and m.due_at >= {far}
+  limit :limit
+  for update skip locked
+)
+update {tables}message m set due_at = m.due_at - {far}
+from picked where m.id = picked.id
+returning m.id
+
+-- Since when the first message waits that could be handled, and somebody holds the one that is held
+-- longest.
+-- statement ages
+select (
+  select min(h.due_at) from generate_series(0, 9) p cross join lateral (
+    select m.due_at from {tables}message m
+    where m.state = 0 and m.priority = p and m.due_at <= {now}
+      and (m.leased_until is null or m.leased_until <= {now})
+      and (m.expires_at is null or m.expires_at > {now}) and not {paused}
+    order by m.due_at, m.id limit 1
+  ) h
+), (
+  select min(claimed_at) from (
+    select claimed_at from {tables}message
+    where state = 0 and priority between 0 and 9 and due_at <= {now} and leased_until > {now}
+    limit 10000
+  ) held
+), {now}
+
+-- statement beat
+insert into {tables}worker as w (id, told, started_at, seen_at, until)
+values (:id, :told, {now}, {now}, {now} + cast(:lasts as bigint))
+on conflict (id) do update set told = excluded.told, seen_at = excluded.seen_at, until = excluded.until
+
+-- statement leave
+delete from {tables}worker where id = :id
+
+-- statement workers
+select id, told, started_at, seen_at, {now} from {tables}worker where until > {now}
+order by id desc limit 1000
+
+-- statement reap_workers
+delete from {tables}worker where until <= {now}
+
+-- What holds up the removal of dead rows: the oldest snapshot of this database.
+-- statement oldest_snapshot
+select pid, coalesce(application_name, ''), coalesce(state, ''),
+  cast(extract(epoch from clock_timestamp() - xact_start) as double precision)
+from pg_stat_activity
+where datname = current_database() and backend_xmin is not null and xact_start is not null
+  and pid <> pg_backend_pid()
+order by age(backend_xmin) desc, xact_start limit 1
+
+-- statement dead_rows
+select n_live_tup, n_dead_tup from pg_stat_user_tables
+where relid = cast(to_regclass('{tables}message') as oid)

@@ -6,13 +6,22 @@
 -- A message as the reader of rows expects it.
 -- fragment row
 id, topic, body, format, headers, correlation_id, traceparent, ordering_key, dedupe_key,
-  priority, state, enqueued_at, due_at, expires_at, ended_at, attempt, errors, owner, leased_until, :now,
-  claims, waiting, progress, join_id
+  priority, state, enqueued_at, due_at % {far}, expires_at, ended_at, attempt, errors, owner, leased_until, :now,
+  claims, waiting, progress, join_id, claimed_at
 
--- Not held, still wanted, the first of its ordering key, and no later one of it is held: one that
+-- A message of a topic that is paused.
+-- fragment paused
+((select count(*) from {prefix}pause) > 0 and exists (
+          select 1 from {prefix}pause p
+          where p.pattern = m.topic or (substr(p.pattern, -1) = '*'
+            and substr(m.topic, 1, length(p.pattern) - 1) = substr(p.pattern, 1, length(p.pattern) - 1))
+        ))
+
+-- Not paused, not held, still wanted, the first of its ordering key, and no later one of it is held: one that
 -- was requeued, or was passed over, may have become the first meanwhile.
 -- fragment claimable
 (m.leased_until is null or m.leased_until <= :now)
+        and not {paused}
         and (m.expires_at is null or m.expires_at > :now)
         and (m.ordering_key is null or not exists (
           select 1 from {prefix}message e
@@ -78,7 +87,7 @@ delete from {prefix}dedupe where key = :dedupe_key and message_id = :id
 -- statement claim
 update {prefix}message
 set owner = :owner, leased_until = :now + :lease, attempt = attempt + 1,
-  claims = claims + 1
+  claims = claims + 1, claimed_at = :now
 where id in (
   select id from (
     select * from (
@@ -346,7 +355,8 @@ returning id, case when state = 1 then join_id end
 
 -- And whether there are joins whose time is over.
 -- statement subscribers_version
-select value, exists (select 1 from {prefix}join where state = 0 and deadline <= :now)
+select value, exists (select 1 from {prefix}join where state = 0 and deadline <= :now),
+  exists (select 1 from {prefix}pause)
 from {prefix}meta where name = 'subscriptions'
 
 -- statement subscriptions
@@ -568,7 +578,7 @@ where id > :after
     when state = 1 then 'dead'
     when state = 2 then 'done'
     when leased_until > :now then 'leased'
-    when due_at > :now then 'scheduled'
+    when due_at > :now and due_at < {far} then 'scheduled'
     else 'ready' end)
 order by id limit :limit
 
@@ -585,25 +595,138 @@ select count(*), :now - min(due_at) from (
 select topic, case
     when state = 1 then 'dead'
     when leased_until > :now then 'leased'
-    when due_at > :now then 'scheduled'
+    when due_at > :now and due_at < {far} then 'scheduled'
     else 'ready' end as status, count(*)
 from {prefix}message where state <> 2 group by 1, 2
 union all
 select topic, 'done', count from {prefix}done
 order by 1, 2
 
+-- Those of them that something is done to.
+-- fragment meant
+(:topic is null or m.topic = :topic)
+    and (:ids is null or m.id in (select value from json_each(:ids)))
+
+-- Dead or done ones: by the index on what has ended, whatever else there is.
+-- fragment ended
+m.state = :state and m.state <> 0 and m.ended_at <= :now - :older_than and {meant}
+
+-- Those that nobody has begun with.
+-- fragment open
+m.state = 0 and (m.leased_until is null or m.leased_until <= :now) and {meant}
+
+-- fragment some_ended
+(
+  select m.id from {prefix}message m
+  where {ended}
+  order by m.ended_at limit :limit
+)
+
+-- statement count_ended
+select count(*) from {prefix}message m where {ended}
+
+-- statement count_open
+select count(*) from {prefix}message m where {open}
+
 -- statement requeue
 update {prefix}message
 set state = 0, ended_at = null, expires_at = null, attempt = 0, progress = null,
   join_id = null, due_at = :now
-where state = 1 and (:topic is null or topic = :topic)
-  and (:ids is null or id in (select value from json_each(:ids)))
+where id in {some_ended}
+
+-- statement cancel
+update {prefix}message
+set state = 1, ended_at = :now, owner = null, leased_until = null,
+  errors = json_insert(
+    case when json_array_length(errors) >= {most_errors} then json_remove(errors, '$[0]')
+      else coalesce(errors, '[]') end,
+    '$[#]', json_array(attempt, :now, :error)
+  )
+where id in (
+  select m.id from {prefix}message m
+  where {open}
+  order by m.id limit :limit
+)
+returning id, join_id
 
 -- statement purge
-delete from {prefix}message
+delete from {prefix}message where id in {some_ended}
+
+-- statement pauses
+select pattern, since from {prefix}pause order by 1
+
+-- statement pause
+insert into {prefix}pause (pattern, since) values (:pattern, :now) on conflict do nothing
+
+-- statement resume
+delete from {prefix}pause where pattern = :pattern
+
+-- What is paused is set aside, behind all other times there are: claims would pass over it each time
+-- anew. All of it when its topic is paused, and what comes later when a claim has met it.
+-- statement set_aside_all
+update {prefix}message set due_at = due_at + {far}, owner = null, leased_until = null
 where id in (
-  select id from {prefix}message
-  where state = :state and (:topic is null or topic = :topic) and ended_at <= :now - :older_than
-    and (:ids is null or id in (select value from json_each(:ids)))
+  select m.id from {prefix}message m
+  where m.id > :after and m.state = 0 and m.due_at <= :now
+    and (m.leased_until is null or m.leased_until <= :now) and {paused}
+  order by m.id limit :limit
+)
+returning id
+
+-- statement set_aside
+update {prefix}message set due_at = due_at + {far}, owner = null, leased_until = null
+where id in (
+  select m.id from json_each('[0,1,2,3,4,5,6,7,8,9]') p join {prefix}message m on m.id in (
+    select h.id from {prefix}message h
+    where h.state = 0 and h.priority = p.value and h.due_at <= :now
+    order by h.due_at, h.id limit :limit
+  )
+  where (m.leased_until is null or m.leased_until <= :now) and {paused}
+)
+returning id
+
+-- statement bring_back
+update {prefix}message set due_at = due_at - {far}
+where id in (
+  select m.id from {prefix}message m
+  where m.state = 0 and m.priority between 0 and 9 and m.due_at >= {far} and not {paused}
   limit :limit
 )
+returning id
+
+-- Since when the first message waits that could be handled, and somebody holds the one that is held
+-- longest.
+-- statement ages
+select (
+  select min(at) from (
+    select (
+      select m.due_at from {prefix}message m
+      where m.state = 0 and m.priority = p.value and m.due_at <= :now
+        and (m.leased_until is null or m.leased_until <= :now)
+        and (m.expires_at is null or m.expires_at > :now) and not {paused}
+      order by m.due_at, m.id limit 1
+    ) as at
+    from json_each('[0,1,2,3,4,5,6,7,8,9]') p
+  )
+), (
+  select min(claimed_at) from (
+    select claimed_at from {prefix}message
+    where state = 0 and priority between 0 and 9 and due_at <= :now and leased_until > :now
+    limit 10000
+  )
+), :now
+
+-- statement beat
+insert into {prefix}worker (id, told, started_at, seen_at, until)
+values (:id, :told, :now, :now, :now + :lasts)
+on conflict (id) do update set told = excluded.told, seen_at = excluded.seen_at, until = excluded.until
+
+-- statement leave
+delete from {prefix}worker where id = :id
+
+-- statement workers
+select id, told, started_at, seen_at, :now from {prefix}worker where until > :now
+order by id desc limit 1000
+
+-- statement reap_workers
+delete from {prefix}worker where until <= :now
