@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from anabranch._rows import PipelineRow
 
@@ -22,7 +22,7 @@ class Metric:
     kind: Kind
     unit: str
     help: str
-    read: Callable[[PipelineRow], Iterator[Sample]]
+    read: Callable[[Any], Iterator[Sample]]
 
 
 def _sum(name: str) -> Callable[[PipelineRow], Iterator[Sample]]:
@@ -93,36 +93,46 @@ BRANCHES: Final = (
 
 def exposition(row: PipelineRow, *, branches: bool) -> str:
     """Return the text that Prometheus reads."""
-    lines: list[str] = []
-    for metric in METRICS + (BRANCHES if branches else ()):
-        name = _name(metric)
-        lines += [f"# HELP {name} {metric.help}", f"# TYPE {name} {metric.kind}"]
-        lines += [
-            f"{name}{_labels({'pipeline': row.name} | dict(labels))} {_number(value)}"
-            for labels, value in metric.read(row)
-        ]
-    lines += _durations(row)
-    return "\n".join(lines) + "\n"
+    return "\n".join(series_lines(METRICS + (BRANCHES if branches else ()), [row])) + "\n"
 
 
-def _durations(row: PipelineRow) -> Iterator[str]:
+def series_lines(metrics: Sequence[Metric], rows: Sequence[PipelineRow]) -> Iterator[str]:
+    """Return the lines of that text, of several pipelines: each metric stands there once."""
+    for metric in metrics:
+        name = full_name(metric)
+        yield f"# HELP {name} {metric.help}"
+        yield f"# TYPE {name} {metric.kind}"
+        for row in rows:
+            for labels, value in metric.read(row):
+                yield line(name, {"pipeline": row.name} | dict(labels), value)
+    yield from _durations(rows)
+
+
+def _durations(rows: Sequence[PipelineRow]) -> Iterator[str]:
     name = "anabranch_attempt_duration_seconds"
     yield f"# HELP {name} How long attempts at the handler of a stage took."
     yield f"# TYPE {name} histogram"
-    for stage in row.stages:
-        labels = {"pipeline": row.name, "stage": stage.name}
-        count = 0
-        for bucket, attempts in enumerate(stage.durations):
-            count += attempts
-            # What took less than 2^n microseconds.
-            bound = {"le": f"{2**bucket / 1e6:g}"}
-            yield f"{name}_bucket{_labels(labels | bound)} {count}"
-        if stage.durations:
-            yield f"{name}_bucket{_labels(labels | {'le': '+Inf'})} {count}"
-            yield f"{name}_count{_labels(labels)} {count}"
+    for row in rows:
+        for stage in row.stages:
+            labels = {"pipeline": row.name, "stage": stage.name}
+            count = 0
+            for bucket, attempts in enumerate(stage.durations):
+                count += attempts
+                # What took less than 2^n microseconds.
+                bound = {"le": f"{2**bucket / 1e6:g}"}
+                yield line(f"{name}_bucket", labels | bound, count)
+            if stage.durations:
+                yield line(f"{name}_bucket", labels | {"le": "+Inf"}, count)
+                yield line(f"{name}_count", labels, count)
 
 
-def _name(metric: Metric) -> str:
+def line(name: str, labels: Mapping[str, str], value: float) -> str:
+    """Return a line of that text."""
+    return f"{name}{_labels(labels)} {_number(value)}"
+
+
+def full_name(metric: Metric) -> str:
+    """Return what Prometheus knows a metric as."""
     unit = f"_{metric.unit}" if metric.unit else ""
     return f"anabranch_{metric.name}{unit}{'_total' if metric.kind == 'counter' else ''}"
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from anabranch._outbox_delivery import BACK, DONE, Delivery, Share, Verdict
 from anabranch._outbox_memory import MemoryStore
+from anabranch._outbox_metrics import Meter, PostRow
 from anabranch._outbox_outcomes import Outcomes
 from anabranch._outbox_routes import Routes, waited_for
 from anabranch._outbox_store import Wanted
@@ -127,6 +128,7 @@ class InlinePost:
         self._stopping = False
         self._subscribed = False
         self._is_idle = False
+        self.meter = Meter()
         self._upkeep = Upkeep(name, list(lanes))
         self._routes = Routes(store.label)
         self._faults = 0
@@ -238,7 +240,9 @@ class InlinePost:
         """Claim and handle once; return whether there was anything."""
         await self._attend()
         wanted = Wanted(self._routes.without(set()), tuple(self._lanes))
+        begun = self._loop.time()
         version, ended, rows = await self._over(self._store.take(self._size, wanted))
+        self.meter.claim(len(rows), self._loop.time() - begun)
         if version != self._routes.version:
             self._routes.learn(*await self._do(self._store.subscriptions))
         self._is_idle = not rows
@@ -271,6 +275,10 @@ class InlinePost:
             self._subscribed = True
         if self._upkeep.is_due(self._loop.time(), idle=self._is_idle):
             await self._do(self._keep_up)
+
+    def row(self) -> PostRow:
+        """Tell how it is."""
+        return PostRow(self.label, self.tenant, len(self._open), self._faults > 0, self.meter)
 
     def _keep_up(self) -> None:
         now, idle = self._loop.time(), self._is_idle

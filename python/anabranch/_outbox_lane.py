@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from anabranch._landing import land
 from anabranch._outbox_delivery import BACK, DONE, Delivery
 from anabranch._outbox_taker import Subscribed, Taker
+from anabranch._running import Running
 from anabranch.channel import Channel
-from anabranch.errors import LeaseLost
+from anabranch.errors import AttachError, LeaseLost
 from anabranch.keys import attr
 from anabranch.pipeline import Pipeline
 from anabranch.result import Err
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from anabranch._callables import Call
+    from anabranch._rows import PipelineRow
     from anabranch.failure import Failure
+    from anabranch.report import Report
 
 # What was claimed for it is bounded where it is claimed; the channel only hands it on.
 _ROOMY: Final = 1_000_000
@@ -51,6 +54,7 @@ class Lane(Taker):
     ) -> None:
         super().__init__(handler, seed)
         self.does = handler
+        self._running: Running[Any] | None = None
         self._channel: Channel[Delivery] = Channel(_ROOMY, name="claimed")
         pipeline: Pipeline[Any] = Pipeline(name, **options).source(self._channel)
         pipeline = pipeline.fan_out(by=attr("branch"), capacity=_ROOMY)
@@ -64,6 +68,18 @@ class Lane(Taker):
             timeout=handler.timeout,
             inline=handler.inline,
         ).dead_letter(self._failed, name="failed", inline=True)
+
+    async def run(self) -> Report[Any]:
+        """Run the pipeline, to its end."""
+        self._running = Running(self.pipeline._begin())  # noqa: SLF001 - both are the package's
+        return await self._running._session.run()  # noqa: SLF001 - as above
+
+    def row(self) -> PipelineRow | None:
+        """Tell the numbers of the pipeline; None: nobody may look."""
+        try:
+            return None if self._running is None else self._running.snapshot(branches=False)
+        except AttachError:
+            return None
 
     def give(self, deliveries: list[Delivery]) -> None:
         """Hand over what was claimed; a channel that was closed leaves it to its lease."""

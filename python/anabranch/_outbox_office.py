@@ -19,6 +19,7 @@ from anabranch._outbox_shown import say_selected
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from anabranch._outbox_metrics import PostRow
     from anabranch._outbox_providers import Place
     from anabranch._outbox_schedule import Turn
     from anabranch._outbox_store import Store
@@ -86,6 +87,10 @@ class Office:
     def claimed(self) -> int:
         """How many messages were claimed to be handled."""
         return self._claimed + sum(post.claimed for _, post in self._posts.values())
+
+    def rows(self) -> list[PostRow]:
+        """Tell how the posts are; from any thread."""
+        return [post.row() for _, post in list(self._posts.values())]
 
     # -- its course
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, ca
 
 from anabranch._outbox_draft import check_topic, milliseconds
 from anabranch._outbox_message import Message, Status, utc
+from anabranch._outbox_metrics import outbox_text, read
 from anabranch._outbox_store import (
     DEAD,
     DONE,
@@ -310,6 +311,25 @@ class Operations:
             StoreUnavailable: The database cannot be reached, or refuses.
         """
         return at_work(self._store.workers())
+
+    def metrics(self) -> str:
+        """Return the numbers of this outbox as text that Prometheus reads: it asks the database.
+
+        Messages by topic and status, how long the first one waits and the longest lease lasts, what
+        is paused, and how many workers there are.
+
+        Raises:
+            SchemaMismatch: The tables are missing, or of another version.
+            StoreUnavailable: The database cannot be reached, or refuses.
+
+        Example:
+            >>> import anabranch as ab
+            >>> outbox = ab.Outbox.memory()
+            >>> _ = outbox.enqueue("mail", {"to": "ada"})
+            >>> print(outbox.metrics().splitlines()[2])
+            anabranch_outbox_messages{outbox="memory",topic="mail",status="ready"} 1
+        """
+        return outbox_text(read(self._store.label, self))
 
     def ages(self) -> Ages:
         """Tell how long the messages have waited that have waited longest.

@@ -13,6 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from anabranch._outbox_delivery import BACK, Delivery, Share, Verdict
+from anabranch._outbox_metrics import Meter, PostRow
 from anabranch._outbox_outcomes import (
     Outcomes,
     by_id,
@@ -123,6 +124,7 @@ class Post:
         self._dispatched = 0
         self._began: float | None = None
         self._next_beat = self._loop.time() + self._lease / 3
+        self.meter = Meter()
         self._upkeep = Upkeep(office.name, list(lanes))
 
     # -- what became of messages
@@ -311,6 +313,10 @@ class Post:
         self.stopping |= self._once and (self._dispatched > 0 or turn.found != "full")
         self._office.ended(self, turn)
 
+    def row(self) -> PostRow:
+        """Tell how it is."""
+        return PostRow(self.label, self.tenant, len(self._open), self._faults > 0, self.meter)
+
     def _keep_up(self) -> None:
         now, idle = self._loop.time(), self._idle
         self._upkeep.do(
@@ -333,6 +339,7 @@ class Post:
         claimed = await self._do(
             self.store.claim, self._owner, self._size, round(self._lease * 1000), wanted
         )
+        self.meter.claim(len(claimed.rows), self._loop.time() - begun)
         if claimed.version != self._routes.version:
             self._routes.learn(*await self._do(self.store.subscriptions))
         self._at = begun
@@ -420,16 +427,18 @@ class Post:
         self._sort()
         outcomes = self._outcomes
         store = self.store
-        for given, write in (
-            (outcomes.acks, store.ack),
-            (outcomes.again, store.abandon),
-            (outcomes.dead, store.fail),
-            (outcomes.divided, store.divide),
-            (outcomes.releases, store.release),
+        for outcome, given, write in (
+            ("done", outcomes.acks, store.ack),
+            ("again", outcomes.again, store.abandon),
+            ("dead", outcomes.dead, store.fail),
+            ("divided", outcomes.divided, store.divide),
+            ("released", outcomes.releases, store.release),
         ):
             if given:
                 now = sorted(given, key=by_id)
+                begun = self._loop.time()
                 await self._do(write, now)
+                self.meter.write(outcome, len(now), self._loop.time() - begun)
                 del given[: len(now)]
 
     def _sort(self) -> None:

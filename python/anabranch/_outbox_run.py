@@ -7,6 +7,7 @@ import signal
 import threading
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from anabranch._outbox_metrics import worker_text
 from anabranch._outbox_office import Office
 
 if TYPE_CHECKING:
@@ -44,6 +45,12 @@ class Run:
     def claimed(self) -> int:
         return 0 if self._office is None else self._office.claimed
 
+    def metrics(self, name: str) -> str:
+        """Return the text that Prometheus reads; from any thread."""
+        posts = [] if self._office is None else self._office.rows()
+        rows = [lane.row() for lane in self._lanes.values()]
+        return worker_text(name, posts, [row for row in rows if row is not None])
+
     def stop(self) -> None:
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._stop)
@@ -62,7 +69,7 @@ class Run:
     async def run(self) -> dict[str, Report[Any]]:
         loop = asyncio.get_running_loop()
         office = self._office = Office(self._router, self._lanes, self._terms)
-        courses = [loop.create_task(lane.pipeline.run()) for lane in self._lanes.values()]
+        courses = [loop.create_task(lane.run()) for lane in self._lanes.values()]
         feed = loop.create_task(office.run())
         self._loop = loop
         unheed = self._heed(loop, courses)

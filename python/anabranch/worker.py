@@ -136,6 +136,7 @@ class OutboxWorker:
         Pipeline(name, **self._options)
         self._handlers: dict[str, Handler] = {}
         self._run: Run | None = None
+        self._latest: Run | None = None
 
     def on(
         self,
@@ -273,6 +274,32 @@ class OutboxWorker:
         """
         return asyncio.run(self.run_once())
 
+    def metrics(self) -> str:
+        """Return the numbers of this worker as text that Prometheus reads; from any thread.
+
+        How long claims and acks took, what became of messages and which stores rest because they
+        do not work; and of each subscriber's pipeline how long handlers took. What waits in the
+        outboxes themselves is told by `Outbox.metrics`. It costs the worker nothing. After the end
+        they are those of the latest run.
+
+        Raises:
+            ClosedError: It has not run yet.
+
+        Example:
+            >>> import anabranch as ab
+            >>> outbox = ab.Outbox.memory()
+            >>> worker = ab.OutboxWorker(outbox)
+            >>> @worker.on("mail")
+            ... def send(message: ab.Message) -> None: ...
+            >>> _ = outbox.enqueue("mail", {"to": "ada"})
+            >>> _ = worker.run_once_blocking()
+            >>> print(worker.metrics().splitlines()[5])
+            anabranch_outbox_claimed_total{worker="outbox",outbox="memory"} 1
+        """
+        if self._latest is None:
+            raise ClosedError(f"worker {self._name!r} has not run yet: it has no numbers")
+        return self._latest.metrics(self._name)
+
     def stop(self) -> None:
         """Stop: claim nothing more, give back what was not begun, let handlers end; any thread."""
         if self._run is not None:
@@ -308,7 +335,9 @@ class OutboxWorker:
         if self._run is not None:
             raise ClosedError(f"worker {self._name!r} runs already")
         lanes = {handler.subscriber: self._lane(handler) for handler in self._handlers.values()}
-        self._run = Run(self._ended, self._router, lanes, self._terms._replace(once=once))
+        self._run = self._latest = Run(
+            self._ended, self._router, lanes, self._terms._replace(once=once)
+        )
         return self._run
 
     def _ended(self) -> None:
