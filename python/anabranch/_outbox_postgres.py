@@ -109,6 +109,8 @@ class PostgresStore(PostgresWriting):
             self._connection = psycopg.connect(
                 self._url, autocommit=True, connect_timeout=_PATIENCE, application_name="anabranch"
             )
+            # It compiles what looks expensive: a claim of 10 ms took 3 s, once the table was large.
+            self._connection.execute("set jit = off")
             self._pid = os.getpid()
         if checked and not self._checked:
             found = self._version(self._connection)

@@ -86,17 +86,6 @@ def test_d4_while_it_works_its_handlers_times_are_told_too():
     assert any('pipeline="jobs.mail"' in name for name in samples)
 
 
-def test_d5_a_store_that_does_not_work_rests(tmp_path):
-    worker = ab.OutboxWorker({"acme": ab.Outbox(f"sqlite:///{tmp_path}/none.db")}, name="jobs")
-
-    @worker.on("mail")
-    def send(message): ...
-
-    worker.run_once_blocking()
-    who = f'worker="jobs",outbox="sqlite:///{tmp_path}/none.db",tenant="acme"'
-    assert well_formed(worker.metrics())[f"anabranch_outbox_resting{{{who}}}"] == "1"
-
-
 def test_d4_who_has_not_run_has_no_numbers():
     worker = ab.OutboxWorker(ab.Outbox.memory(), name="jobs")
     with pytest.raises(ab.ClosedError, match="worker 'jobs' has not run yet"):

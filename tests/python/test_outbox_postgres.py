@@ -315,3 +315,24 @@ def test_x5_x7_a_worker_outlives_its_server(side):
     asyncio.run(main())
     assert seen[0] == 0
     assert seen[-1] == 1
+
+
+def test_k9_what_is_set_aside_or_brought_back_is_found_by_its_place(side):
+    """Whatever the statistics say: the plan reads the ranges of its index, and not the table."""
+    side.outbox.pause("bulk")
+    side.outbox.enqueue_many([ab.Draft("bulk", 0, priority=9)] * 3000)
+    side.outbox.pause("bulk")
+    side.outbox.enqueue_many([ab.Draft("mail", 0)] * 3000)
+    with psycopg.connect(side.url) as conn:
+        conn.execute("analyze outbox_message")
+        for name in ("set_aside", "bring_back"):
+            sql = side.outbox._here._sql[name].replace(":limit", "10")
+            plan = [row[0] for row in conn.execute(f"explain {sql}")]
+            assert any("Tid Scan" in line for line in plan)
+            assert not any("Seq Scan on outbox_message" in line for line in plan), plan
+
+
+def test_k9_claims_are_not_compiled(side):
+    """Compiling takes seconds where statistics make a claim look expensive."""
+    assert side.outbox.claim() == []
+    assert side.outbox._here._connection.execute("show jit").fetchone() == ("off",)

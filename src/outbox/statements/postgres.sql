@@ -647,38 +647,39 @@ update {tables}message m set due_at = m.due_at + {far}, owner = null, leased_unt
 from picked where m.id = picked.id
 returning m.id
 
+-- By their places: whatever statistics say, the rest of the table is not read.
 -- statement set_aside
-with picked as (
-  select m.id from {tables}message m
-  where m.id in (
-    select h.id from generate_series(0, 9) p cross join lateral (
-      select m.id from {tables}message m
-      where m.state = 0 and m.priority = p and m.due_at <= {now}
-      order by m.due_at, m.id limit :limit
+with picked as materialized (
+  select m.ctid as place from {tables}message m
+  where m.ctid = any (array(
+    select h.place from generate_series(0, 9) p cross join lateral (
+      select m.place from (
+        select m.ctid as place, m.topic, m.leased_until from {tables}message m
+        where m.state = 0 and m.priority = p and m.due_at <= {now}
+        order by m.due_at, m.id limit :limit
+      ) m where (m.leased_until is null or m.leased_until <= {now}) and {paused}
     ) h
-  ) and m.state = 0 and m.due_at <= {now}
-    and (m.leased_until is null or m.leased_until <= {now}) and {paused}
+  )) and m.state = 0 and m.due_at <= {now} and (m.leased_until is null or m.leased_until <= {now})
   for update skip locked
 )
 update {tables}message m set due_at = m.due_at + {far}, owner = null, leased_until = null
-from picked where m.id = picked.id
+where m.ctid = any (array(select place from picked))
 returning m.id
 
 -- statement bring_back
-with picked as (
-  select m.id from {tables}message m
-  where m.id in (
-    select h.id from generate_series(0, 9) p cross join lateral (
-      select m.id from {tables}message m
+with picked as materialized (
+  select m.ctid as place from {tables}message m
+  where m.ctid = any (array(
+    select h.place from generate_series(0, 9) p cross join lateral (
+      select m.ctid as place from {tables}message m
       where m.state = 0 and m.priority = p and m.due_at >= {far} and not {paused}
       order by m.due_at, m.id limit :limit
-    ) h
-  ) and m.state = 0 and m.due_at >= {far}
-  limit :limit
+    ) h limit :limit
+  )) and m.state = 0 and m.due_at >= {far}
   for update skip locked
 )
 update {tables}message m set due_at = m.due_at - {far}
-from picked where m.id = picked.id
+where m.ctid = any (array(select place from picked))
 returning m.id
 
 -- Since when the first message waits that could be handled, and somebody holds the one that is held
