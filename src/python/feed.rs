@@ -124,9 +124,11 @@ impl Feed {
             // The hot path: the engine is locked once for the unit that ends and the one that
             // begins.
             Some(Current::Plain(unit)) if !self.time_is_up(&mut state) => {
+                // Not the slice's: the handler may have waited since.
+                let now = run.shared.now();
                 let mut engine = locked(&run.engine);
-                let handled = engine.complete_last(unit, run.now());
-                let work = engine.next(self.port, run.now());
+                let handled = engine.complete_last(unit, now);
+                let work = engine.next(self.port, now);
                 // Now: taking it may have made room, too.
                 run.unstarve(&engine);
                 drop(engine);
@@ -147,9 +149,10 @@ impl Feed {
             run.bury();
             return Ok(None);
         }
+        let now = run.shared.now();
         let work = {
             let mut engine = locked(&run.engine);
-            let work = engine.next(self.port, run.now());
+            let work = engine.next(self.port, now);
             run.unstarve(&engine);
             work
         };

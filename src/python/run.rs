@@ -586,7 +586,8 @@ impl Run {
         drop(graveyard);
     }
 
-    /// The time a worker goes by: that of the slice it runs in.
+    /// When the slice under way began: the driver goes by it where the calls it makes are shown. A
+    /// worker reads the clock, since what it awaited may have taken any time.
     pub(crate) fn now(&self) -> Time {
         self.shared.time_of_slice()
     }

@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import itertools
 import signal
+import threading
+import time
 
 import pytest
 from support import (
@@ -20,7 +22,7 @@ from support import (
 )
 
 import anabranch as ab
-from anabranch.testing import virtual_time
+from anabranch.testing import VirtualClock, virtual_time
 
 
 @every_sink
@@ -186,3 +188,61 @@ async def test_b9_a_cancellation_reaches_the_handlers_of_every_branch(clock, how
     assert sorted(cancelled) == [(tenant, 0.0) for tenant in "abc"]
     assert sorted(undone) == [*"abc"]
     assert (report.outcome, report.codes, report.left) == ("aborted", {"cancelled": 3}, 3)
+
+
+@every_way
+def test_t10_a_context_is_cancelled_when_its_item_has_ended_and_not_before(driver, kind):
+    kept, during = [], []
+
+    def look(n, ctx):
+        kept.append(ctx)
+        during.append(ctx.cancelled)
+        return n
+
+    pipeline = ab.Pipeline("p").source(range(3)).map(look)
+    balanced(go(with_sink(pipeline, kind, look), driver))
+    assert during == [False] * 6
+    assert [ctx.cancelled for ctx in kept] == [True] * 6
+    for ctx in kept:
+        with pytest.raises(ab.ClosedError):
+            ctx.compensate(print)
+
+
+@pytest.mark.parametrize("stage", ["map", "for_each"])
+@pytest.mark.parametrize("concurrency", [1, 2])
+@every_driver
+def test_t10_r8_each_item_has_a_deadline_of_its_own(driver, concurrency, stage):
+    clock, told = VirtualClock(), []
+
+    async def call(n, ctx):
+        told.append((clock.now(), ctx.deadline, ctx.remaining))
+        await asyncio.sleep(3.0)
+        told.append((clock.now(), ctx.deadline, ctx.remaining))
+        return n
+
+    pipeline = ab.Pipeline("p", clock=clock).source(range(2 * concurrency))
+    pipeline = getattr(pipeline, stage)(call, timeout=5.0, concurrency=concurrency)
+    pipeline = pipeline.collect() if stage == "map" else pipeline
+    assert balanced(go(pipeline, driver, clock)).committed == 2 * concurrency
+    # What the one before took is not taken from the next.
+    times = [(0.0, 5.0, 5.0), (3.0, 5.0, 2.0), (3.0, 8.0, 5.0), (6.0, 8.0, 2.0)]
+    assert sorted(told, key=lambda it: it[:2]) == [it for it in times for _ in range(concurrency)]
+
+
+@within
+async def test_t10_a_def_in_a_thread_hears_of_an_abort_by_its_context():
+    begun, heard = Seen(), threading.Event()
+
+    def sink(n, ctx):
+        assert not ctx.cancelled
+        begun(n)
+        while not ctx.cancelled:
+            # It must come; the test has its own limit.
+            time.sleep(0.001)
+        heard.set()
+
+    async with ab.Pipeline("p").source(Live(1)).for_each(sink).start() as running:
+        await begun.reach(1)
+        running.abort()
+        balanced(await running.wait())
+    assert heard.is_set()

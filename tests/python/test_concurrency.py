@@ -8,6 +8,7 @@ import pytest
 from support import Live, Seen, balanced, every_driver, go, turns, wait_for, within
 
 import anabranch as ab
+from anabranch.testing import VirtualClock
 
 
 class Gauge:
@@ -287,3 +288,24 @@ async def test_b6_a_driver_that_waits_for_room_hears_of_it_before_the_sink_runs_
     pipeline = pipeline.fan_out(by=abs, capacity=8, isolate=False)
     report = await pipeline.for_each(sink, concurrency=concurrency).run()
     assert (report.committed, len(given)) == (100, 100)
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+@every_driver
+def test_b4_a_branch_is_idle_from_the_end_of_its_last_handler(driver, concurrency):
+    clock, closed = VirtualClock(), []
+
+    async def source():
+        for n in (1, 2, 3):
+            yield n
+        await asyncio.sleep(1000.0)
+
+    async def sink(n):
+        await asyncio.sleep(50.0)
+
+    pipeline = ab.Pipeline("p", clock=clock).source(source())
+    pipeline = pipeline.fan_out(
+        by=lambda n: "a", idle_ttl=60.0, on_branch_closed=lambda _: closed.append(clock.now())
+    )
+    balanced(go(pipeline.for_each(sink, concurrency=concurrency), driver, clock))
+    assert closed == [210.0 if concurrency == 1 else 160.0]
