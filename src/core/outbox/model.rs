@@ -111,7 +111,9 @@ impl World {
         match step {
             Step::Tick => world.now += 1,
             Step::Claim(worker, which) => {
-                let others = IDS.into_iter().filter(|id| which.is_some_and(|it| it != *id));
+                let others = IDS
+                    .into_iter()
+                    .filter(|id| which.is_some_and(|it| it != *id));
                 let others: Vec<_> = others.map(topic).collect();
                 let wanted = Wanted {
                     without: &others,
