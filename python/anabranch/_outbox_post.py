@@ -328,7 +328,8 @@ class Post:
         if self.store.peek(1):
             return True, None
         due = self.store.next_in()
-        return False, None if due is None else due / 1000
+        # A join whose time is over is ended by a claim.
+        return due is not None and due <= 0, None if due is None else due / 1000
 
     async def _claim(self) -> Turn:
         """Claim once."""
