@@ -47,27 +47,40 @@ def test_d1_migrate_makes_the_tables_and_says_so(tmp_path):
     assert told("migrate", url) == {"store": url, "migrated": 0}
 
 
-def test_d1_d2_d5_every_verb_works_on_a_server():
+@pytest.fixture
+def server():
+    """An outbox in PostgreSQL that has a prefix and a schema, and how the command is told of it."""
     with contextlib.closing(outboxes.PostgresSide()) as side:
-        options = ("--prefix", "jobs_", "--schema", "public")
-        assert told("migrate", side.url, *options)["store"] == f"{side.url}#public"
+        given = (side.url, "--prefix", "jobs_", "--schema", "public")
         with ab.Outbox(side.url, prefix="jobs_", schema="public") as jobs:
-            first, second, _ = jobs.enqueue_many([ab.Draft("mail", n) for n in range(3)])
-            jobs.fail(jobs.claim(2), "no")
-            assert told("requeue", side.url, *options, "--id", first)["changed"] == 1
-            assert told("cancel", side.url, *options, "--id", first)["changed"] == 1
-            purge = ("purge", side.url, *options, "--status", "dead", "--id", second, "--yes")
-            assert told(*purge)["changed"] == 1
-            assert told("pause", side.url, *options)["paused"] == ["*"]
-            assert told("status", side.url, *options)["topics"] == {
-                "mail": {"paused": 1, "dead": 1}
-            }
-            assert told("resume", side.url, *options)["paused"] == []
-            assert [it["id"] for it in told("dead", side.url, *options)["messages"]] == [first]
-            assert told("workers", side.url, *options)["workers"] == []
-            [finding] = told("doctor", side.url, *options)["findings"]
-            assert finding["what"] == "dead messages: 1"
-        assert told("status", side.url)["topics"] == {}
+            jobs.migrate()
+            yield jobs, given
+
+
+def test_d1_d2_messages_of_a_server_are_looked_after(server):
+    jobs, given = server
+    first, second, _ = jobs.enqueue_many([ab.Draft("mail", n) for n in range(3)])
+    jobs.fail(jobs.claim(2), "no")
+    assert told("migrate", *given)["migrated"] == 0
+    assert told("requeue", *given, "--id", first)["changed"] == 1
+    assert told("cancel", *given, "--id", first)["changed"] == 1
+    purge = ("purge", *given, "--status", "dead", "--id", second, "--yes")
+    assert told(*purge)["changed"] == 1
+    [dead] = told("dead", *given)["messages"]
+    assert dead["id"] == first
+
+
+def test_d2_d5_a_server_is_paused_and_examined(server):
+    jobs, given = server
+    jobs.enqueue("mail", 1)
+    assert told("pause", *given)["paused"] == ["*"]
+    status = told("status", *given)
+    assert status["topics"] == {"mail": {"paused": 1}}
+    assert status["store"].endswith("#public")
+    [finding] = told("doctor", *given)["findings"]
+    assert finding["what"].startswith("topic '*' is paused since")
+    assert told("resume", *given)["paused"] == []
+    assert told("workers", *given)["workers"] == []
 
 
 def test_d2_status_counts_by_topic_and_status(side):
