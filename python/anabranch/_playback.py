@@ -144,17 +144,20 @@ def play_blocking(
     """
     until = None if deadline is None else _now() + deadline
     played: list[Played] = []
+    fatal: BaseException | None = None
     while not playback.over:
         if _is_over(until):
             playback.give_up()
         while (action := playback.next()) is not None:
-            before = _fatal(played)
             played.append(_run_blocking(playback, action, until, child))
-            if before is not None and _fatal(played[-1:]) is not None:
-                playback.give_up()
+            # Of this one alone: to look at all each time would make a long rollback too slow.
+            if (asked := _fatal(played[-1:])) is not None:
+                if fatal is not None:
+                    playback.give_up()
+                fatal = asked if fatal is None else fatal
             if _is_over(until):
                 break
-    return played + _given_up(playback), _fatal(played)
+    return played + _given_up(playback), fatal
 
 
 def _fatal(played: list[Played]) -> BaseException | None:
@@ -286,9 +289,10 @@ def arranging(policy: Policy) -> Callable[[tuple[UndoAction, ...]], list[UndoAct
     def arrange(actions: tuple[UndoAction, ...]) -> list[UndoAction]:
         try:
             chosen = list(policy(actions))
-            strange = next((it for it in chosen if it not in actions), None)
-            if strange is not None:
-                message = f"a rollback policy returns some of its actions, not {strange!r}"
+            known = set(map(id, actions))
+            strange = [it for it in chosen if id(it) not in known]
+            if strange:
+                message = f"a rollback policy returns some of its actions, not {strange[0]!r}"
                 raise AnabranchError(message)  # noqa: TRY301 - handled like one of the policy's own
         except Exception:
             # Nothing is lost because of it: the actions run as they do without a policy.

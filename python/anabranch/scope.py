@@ -329,8 +329,8 @@ class CompensationScope:
             playback = self._core.end(False, "custom")  # noqa: FBT003 - private
             actions = playback.unarranged()
             chosen = arranging(cast("Policy", policy))(tuple(actions)) if actions else []
-            skipped = [action for action in actions if action not in chosen]
             playback.arranged(chosen)
+            skipped = [action for action in actions if action.pending]
         else:
             check_policy(policy, subject="rollback")
             playback = self._core.end(False, str(policy))  # noqa: FBT003 - private

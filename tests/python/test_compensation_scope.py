@@ -54,6 +54,38 @@ def test_c2_absorbing_one_two_and_three_levels_keeps_the_order(owners, order):
     assert ran == sorted(range(len(owners)), reverse=True)
 
 
+def calls_in(ends, *args, **kwargs):
+    """Count the Python functions that are entered or resumed meanwhile."""
+    calls = 0
+
+    def profile(_frame, event, _argument):
+        nonlocal calls
+        calls += event == "call"
+
+    sys.setprofile(profile)
+    try:
+        ends(*args, **kwargs)
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+@pytest.mark.parametrize("how", ["rollback", "policy", "commit"])
+def test_c1_c8_a_long_playback_costs_as_much_per_action_as_a_short_one(how):
+    def calls(actions):
+        scope = ab.CompensationScope()
+        register = scope.finalize if how == "commit" else scope.compensate
+        for _ in range(actions):
+            register(int)
+        if how == "commit":
+            return calls_in(scope.commit_blocking)
+        policy = list if how == "policy" else "sequential"
+        return calls_in(scope.rollback_blocking, policy=policy)
+
+    # Twice as many, and what the garbage collector calls in between.
+    assert calls(400) < 2.5 * calls(200)
+
+
 @every_form
 def test_c3_c7_every_action_has_its_turn_and_is_told(form):
     ran = []
