@@ -561,6 +561,14 @@ def check_name(name: object, subject: str, *, argument: str = "name") -> None:
         raise refused(argument, name, "a str that is not empty", subject=subject)
 
 
+def shown_as(value: object) -> str:
+    """Return the shortened `repr` of a value, for a message."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # an int with more digits than Python turns into text
+        return f"<{type(value).__name__} object>"
+
+
 def refused(
     argument: str,
     value: object,
@@ -586,7 +594,7 @@ def refused(
     if stage is not None:
         place = f"{place}, stage {stage!r}"
     return ConfigError(
-        f"{place}: {argument} must be {allowed}, got {shown or reprlib.repr(value)}",
+        f"{place}: {argument} must be {allowed}, got {shown or shown_as(value)}",
         pipeline=pipeline,
         stage=stage,
         argument=argument,

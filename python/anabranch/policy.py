@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 
 from anabranch import _core
 from anabranch._callables import check_def, name_of
 from anabranch._core import RetryBudget
 from anabranch._retryable import check_rule, is_hopeless
-from anabranch.errors import ConfigError, refused
+from anabranch.errors import ConfigError, refused, shown_as
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -284,10 +284,10 @@ class Retry:
 
         Args:
             delay: A `def` that takes the number of the attempt that failed (the first is 1) and
-                its exception, and returns seconds or a timedelta. It is called in the pipeline's
-                own thread, once per failed attempt that another one may follow, and should be
-                quick. If it raises, or returns anything else, the unit is not tried again, and a
-                note on its exception says why.
+                its exception, and returns seconds (an int or a float) or a timedelta. It is
+                called in the pipeline's own thread, once per failed attempt that another one may
+                follow, and should be quick. If it raises, or returns anything else, the unit is
+                not tried again, and a note on its exception says why.
             attempts: Attempts in all, the first included; at least 1.
             retry_on: Which errors to try again; see `fixed`.
             total: Seconds for all attempts; see `fixed`.
@@ -339,16 +339,22 @@ class Retry:
         """
         assert self.delay is not None  # noqa: S101 - for the type: asked of custom policies only
         try:
-            asked = self.delay(attempt, error)
-            if isinstance(asked, timedelta):
-                asked = asked.total_seconds()
-            seconds = float(asked)
+            asked = cast("object", self.delay(attempt, error))
         except Exception as own:  # noqa: BLE001 - the unit's error must not be lost to this one
             error.add_note(f"not retried: delay raised {type(own).__name__}: {own}")
             return None
-        if 0 <= seconds <= _FOREVER:
-            return seconds
-        error.add_note(f"not retried: delay must return a number of seconds >= 0, got {seconds}")
+        seconds = asked.total_seconds() if isinstance(asked, timedelta) else asked
+        # A bool is a slip, as it is for an argument.
+        if (
+            not isinstance(seconds, bool)
+            and isinstance(seconds, int | float)
+            and 0 <= seconds <= _FOREVER
+        ):
+            return float(seconds)
+        error.add_note(
+            f"not retried: delay must return a number of seconds from 0 to {_FOREVER:.0f}, "
+            f"or a timedelta, got {shown_as(asked)}"
+        )
         return None
 
     def plan_options(self) -> dict[str, object]:

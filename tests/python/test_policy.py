@@ -46,6 +46,7 @@ def test_r2_the_default_is_the_documented_one():
         (lambda: ab.Retry.fixed("soon"), "delay", "soon"),
         (lambda: ab.Retry.exponential(base=-0.5), "base", -0.5),
         (lambda: ab.Retry.exponential(factor=0.5), "factor", 0.5),
+        pytest.param(lambda: ab.Retry.exponential(cap=10**5000), "cap", 10**5000, id="beyond text"),
         (lambda: ab.Retry.exponential(cap=float("inf")), "cap", float("inf")),
         (lambda: ab.Retry.exponential(jitter="some"), "jitter", "some"),
         (lambda: ab.Retry.exponential(seed=-1), "seed", -1),
@@ -115,12 +116,19 @@ def test_r2_a_custom_delay_is_seconds_or_a_timedelta(asked, seconds):
     assert not hasattr(error, "__notes__")
 
 
-@pytest.mark.parametrize("asked", [-1, float("nan"), float("inf"), None, "soon", 10**400])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        *(-1, float("nan"), float("inf"), None, "soon", "1", True, timedelta(-1)),
+        pytest.param(10**400, id="beyond a float"),
+        pytest.param(10**5000, id="beyond text"),
+    ],
+)
 def test_r2_any_other_custom_delay_is_no_retry_and_leaves_a_note(asked):
     error = OSError()
     assert ab.Retry.custom(lambda attempt, error: asked).seconds_after(1, error) is None
     (note,) = error.__notes__
-    assert note.startswith("not retried: delay ")
+    assert note.startswith("not retried: delay must return a number of seconds from 0 to ")
 
 
 def test_r3_an_async_predicate_is_refused():
