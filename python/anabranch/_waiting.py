@@ -65,11 +65,6 @@ class ThreadWaiter:
     __slots__ = ("_lock",)
 
     def __init__(self) -> None:
-        if _loop_of_this_thread() is not None:
-            raise RuntimeError(
-                "waiting here would block the event loop that runs in this thread; "
-                "await send(), receive() or their like instead"
-            )
         self._lock = threading.Lock()
         self._lock.acquire()
 
@@ -79,7 +74,16 @@ class ThreadWaiter:
             self._lock.release()
 
     def sleep(self, seconds: float | None) -> None:
-        """Sleep until woken, at most so long."""
+        """Sleep until woken, at most so long; with 0 seconds or less not at all.
+
+        Raises:
+            RuntimeError: An event loop runs in this thread.
+        """
+        if (seconds is None or seconds > 0) and _loop_of_this_thread() is not None:
+            raise RuntimeError(
+                "waiting here would block the event loop that runs in this thread; "
+                "await send(), receive() or their like instead"
+            )
         if threading.current_thread() is threading.main_thread():
             self._sleep_lightly(math.inf if seconds is None else seconds)
         elif seconds is None:

@@ -9,6 +9,7 @@ import threading
 import weakref
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
 from channels import conserved, drained, filled
@@ -32,6 +33,21 @@ async def test_blocking_a_running_loop_is_refused():
         channel.receive_blocking()
     stats = channel.stats()
     assert (stats.senders, stats.receivers) == (0, 0)
+
+
+@within
+@pytest.mark.parametrize("none", [0, -1, timedelta(0)])
+async def test_f9_what_does_not_wait_blocks_no_loop(none):
+    full, empty = filled(1, capacity=1), ab.Channel(1)
+    for send in (full.send_blocking, lambda it, **how: full.send_many_blocking([it], **how)):
+        with pytest.raises(TimeoutError, match="no room for"):
+            send(2, timeout=none)
+    for receive in (empty.receive_blocking, empty.receive_many_blocking):
+        with pytest.raises(TimeoutError, match="no item within"):
+            receive(timeout=none)
+    with pytest.raises(TimeoutError):
+        ab.select(empty).run_blocking(timeout=none)
+    assert (full.stats().senders, empty.stats().receivers) == (0, 0)
 
 
 class Receivers:
