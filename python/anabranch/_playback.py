@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from anabranch.scope import Policy
 
 _logger = logging.getLogger("anabranch")
+# Seconds, as in the plan.
+_LONGEST = 1e9
 
 
 class Played:
@@ -316,8 +318,9 @@ def seconds(deadline: object, subject: str) -> float | None:
     if deadline is None:
         return None
     value = deadline.total_seconds() if isinstance(deadline, timedelta) else deadline
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-        raise refused("deadline", deadline, "None or seconds >= 0", subject=subject)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LONGEST:
+        allowed = f"None or seconds from 0 to {_LONGEST:.0f}"
+        raise refused("deadline", deadline, allowed, subject=subject)
     return float(value)
 
 

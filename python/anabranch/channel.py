@@ -5,6 +5,7 @@ One class, and longer than a file should be: more than half of it is what editor
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -23,6 +24,8 @@ R = TypeVar("R")
 
 # What the extension gives where there is nothing; an item can be anything else.
 _NOTHING: Final = object()
+# Seconds, as in the plan.
+_LONGEST: Final = 1e9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,7 +253,8 @@ class Channel(Generic[T]):
         The batch goes in whole, and nothing between its items; or, if this raises, not at all.
 
         Args:
-            items: Unless `on_full` drops, at most `capacity` of them.
+            items: Unless `on_full` drops, at most `capacity` of them. If there are none, nothing is
+                done, whatever the channel's state.
             timeout: Seconds to wait at most; with 0 or less it does not wait.
             ctx: What ends the call, if it is cancelled.
 
@@ -289,7 +293,8 @@ class Channel(Generic[T]):
         The batch goes in whole, and nothing between its items; or, if this raises, not at all.
 
         Args:
-            items: Unless `on_full` drops, at most `capacity` of them.
+            items: Unless `on_full` drops, at most `capacity` of them. If there are none, nothing is
+                done, whatever the channel's state.
             timeout: Seconds to wait at most; with 0 or less it does not wait.
             ctx: What ends the call, if it is cancelled.
 
@@ -321,7 +326,8 @@ class Channel(Generic[T]):
         """Send a batch at once, in whole; from any thread.
 
         Args:
-            items: Unless `on_full` drops, at most `capacity` of them.
+            items: Unless `on_full` drops, at most `capacity` of them. If there are none, nothing is
+                done, whatever the channel's state.
 
         Raises:
             ConfigError: There are more items than the channel can hold.
@@ -599,9 +605,14 @@ class Channel(Generic[T]):
 
     def _seconds(self, timeout: object) -> float:
         seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
-        # A bool is a number, and surely a mistake. A NaN is not equal to itself.
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds != seconds:  # noqa: PLR0124
-            raise self._refused("timeout", timeout, "a number of seconds, a timedelta or None")
+        # A bool is a number, and surely a mistake. A NaN is within no bounds.
+        if (
+            isinstance(seconds, bool)
+            or not isinstance(seconds, int | float)
+            or not abs(seconds) <= _LONGEST
+        ):
+            allowed = f"a number of seconds up to {_LONGEST:.0f}, a timedelta or None"
+            raise self._refused("timeout", timeout, allowed)
         return seconds
 
     def _most(self, max_items: object) -> int | None:
@@ -609,7 +620,7 @@ class Channel(Generic[T]):
             return None
         if type(max_items) is not int or max_items < 1:
             raise self._refused("max_items", max_items, "an int >= 1 or None")
-        return max_items
+        return min(max_items, sys.maxsize)
 
     def _reason(self, error: object) -> Exception | None:
         if error is not None and not isinstance(error, Exception):

@@ -41,6 +41,10 @@ async def test_w8_bad_arguments_are_refused_by_name():
         await channel.send(1, timeout=float("nan"))
     with pytest.raises(ab.ConfigError, match=r"timeout must be .*, got 'soon'"):
         channel.receive_blocking(timeout="soon")
+    for beyond in (10**400, 10**5000, -(10**400)):
+        with pytest.raises(ab.ConfigError, match=r"timeout must be a number of seconds up to "):
+            channel.send_blocking(1, timeout=beyond)
+    assert filled(1, 2).receive_many_nowait(10**400) == [1, 2]
     with pytest.raises(ab.ConfigError, match=r"max_items must be an int >= 1 or None, got 0"):
         channel.receive_many_nowait(0)
     with pytest.raises(ab.ConfigError, match=r"error must be an Exception or None, got 'why'"):

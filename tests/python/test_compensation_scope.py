@@ -318,7 +318,9 @@ def test_c13_a_policy_that_is_none_is_refused_and_nothing_is_lost(form, policy):
     assert (ran, scope.pending) == ([], 2)
 
 
-@pytest.mark.parametrize("deadline", [-1, float("nan"), "x", True, object()])
+@pytest.mark.parametrize(
+    "deadline", [-1, float("nan"), "x", True, object(), pytest.param(10**400, id="beyond a float")]
+)
 def test_c8_a_deadline_that_is_none_is_refused(deadline):
     scope = ab.CompensationScope()
     scope.compensate(print)
