@@ -97,21 +97,30 @@ fn takes_straight(leg: &Leg) -> bool {
     leg.role == Role::Sink && leg.r#pass.is_none() && leg.port.0 >= FIRST_OWN
 }
 
-/// The legs for the engine and for Python, the channels they end in, and how many ports they use.
-fn built(
-    legs: Vec<LegSpec<'_>>,
-    wake: &Arc<Wake>,
-) -> PyResult<(Vec<LegOptions>, Vec<Leg>, Vec<Target>, usize)> {
+/// The legs, for the engine and for Python, the channels they end in, and how many ports they use.
+struct Built {
+    options: Vec<LegOptions>,
+    legs: Vec<Leg>,
+    targets: Vec<Target>,
+    ports: usize,
+}
+
+fn built(specs: Vec<LegSpec<'_>>, wake: &Arc<Wake>) -> PyResult<Built> {
     let mut ports = FIRST_OWN;
-    let (mut options, mut built, mut targets) = (Vec::new(), Vec::new(), Vec::new());
-    for leg in legs {
-        let (engine, python, channel) = leg.build(&mut ports)?;
+    let (mut options, mut legs, mut targets) = (Vec::new(), Vec::new(), Vec::new());
+    for spec in specs {
+        let (engine, python, channel) = spec.build(&mut ports)?;
         let target = channel.map(|channel| Target::new(channel, python.port, wake.clone()));
         targets.extend(target);
         options.push(engine);
-        built.push(python);
+        legs.push(python);
     }
-    Ok((options, built, targets, ports))
+    Ok(Built {
+        options,
+        legs,
+        targets,
+        ports,
+    })
 }
 
 /// The legs for those who look.
@@ -161,7 +170,12 @@ impl RunSpec<'_> {
             self.callbacks,
         ));
         let wake = Arc::new(Wake::new()?);
-        let (options, legs, targets, ports) = built(self.legs, &wake)?;
+        let Built {
+            options,
+            legs,
+            targets,
+            ports,
+        } = built(self.legs, &wake)?;
         let flush_on_abort = options.iter().any(flushes);
         let timed = options
             .iter()
