@@ -7,7 +7,7 @@ import logging
 import time
 from collections import Counter
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from anabranch._outbox_message import Message
 from anabranch._outbox_store import DEAD, Which, in_chunks
@@ -156,39 +156,28 @@ def _found(store: Store, ids: Sequence[int]) -> list[Message]:
     return found
 
 
-def carry_out(
-    outboxes: _core.Outboxes,
-    request: tuple[int, str, str, list[int], bool, str],
-    shown: Shown | None,
-) -> None:
+# Number, operation, outbox, ids (all, if none), how many there must be then, whether dry, by whom.
+Request: TypeAlias = tuple[int, str, str, list[int], int | None, bool, str]
+
+
+class _RefusedError(Exception):
+    """It is not done, and why in a word."""
+
+    def __init__(self, code: str, why: str) -> None:
+        super().__init__(why)
+        self.code = code
+
+
+def carry_out(outboxes: _core.Outboxes, request: Request, shown: Shown | None) -> None:
     """Carry out what an operator asks for, and answer."""
-    number, operation, name, ids, dry, who = request
-    if shown is None:
-        outboxes.refuse(number, "not_found", f"outbox '{name}' was closed")
-        return
-    if operation == "dl.peek" and not shown.payloads:
-        why = f"outbox '{name}' does not show what its messages hold: see expose_payloads"
-        outboxes.refuse(number, "readonly", why)
-        return
-    letters = None
+    number, operation, name, _, _, dry, who = request
     worked = True
     try:
-        if operation == "dl.peek":
-            count, message, letters = _peek(shown, ids[0])
-        elif dry:
-            count, message = _foretell(shown, operation, ids)
-        elif operation == "dl.requeue":
-            count = _requeue(shown.store, Which(ids or None))
-            message = _said(count, name, "ready again", ids)
-        else:
-            count = _discard(shown.store, Which(ids or None))
-            message = _said(count, name, "gone", ids)
-    except LookupError as error:
-        worked, count, message = False, 0, str(error.args[0])
-        outboxes.refuse(number, "not_found", message)
-    except AnabranchError as error:
-        worked, count, message = False, 0, str(error)
-        outboxes.refuse(number, "failed", message)
+        count, message, letters = _act(request, shown)
+    except (_RefusedError, AnabranchError) as error:
+        worked, message = False, str(error)
+        code = error.code if isinstance(error, _RefusedError) else "failed"
+        outboxes.refuse(number, code, message)
     else:
         outboxes.answer(number, count, message, letters)
     if not dry:
@@ -198,18 +187,40 @@ def carry_out(
         _logger.log(level, "outbox %r: %s by %s: %s", name, operation, who, message, extra=told)
 
 
+def _act(request: Request, shown: Shown | None) -> tuple[int, str, str | None]:
+    """Return how many letters it was, what became of them, and those that are to be shown."""
+    _, operation, name, ids, seen, dry, _ = request
+    if shown is None:
+        raise _RefusedError("not_found", f"outbox '{name}' was closed")
+    if operation == "dl.peek":
+        return _peek(shown, ids[0])
+    if dry:
+        return *_foretell(shown, operation, ids), None
+    if not ids and seen is not None and (there := _count(shown.store)) != seen:
+        raise _RefusedError("conflict", f"{there:,} letters of {name} are dead now, not {seen:,}")
+    if operation == "dl.requeue":
+        count = _requeue(shown.store, Which(ids or None))
+        return count, _said(count, name, "ready again", ids), None
+    count = _discard(shown.store, Which(ids or None))
+    return count, _said(count, name, "gone", ids), None
+
+
 def _foretell(shown: Shown, operation: str, ids: list[int]) -> tuple[int, str]:
     done = "ready again" if operation == "dl.requeue" else "gone"
     if ids:
         dead = _found(shown.store, ids)
         count = len(dead)
     else:
-        count = sum(count for _, status, count in shown.store.counts() if status == "dead")
+        count = _count(shown.store)
         dead = list(_dead(shown.store, 1)) if count else []
     since = ""
     if dead and (ended := dead[0].ended_at) is not None:
         since = f"; the first died {_ago(ended)} ago"
     return count, f"{_said(count, shown.name, done, ids, would=True)}{since}"
+
+
+def _count(store: Store) -> int:
+    return sum(count for _, status, count in store.counts() if status == "dead")
 
 
 def _said(count: int, name: str, done: str, ids: list[int], *, would: bool = False) -> str:
@@ -237,9 +248,12 @@ def _discard(store: Store, which: Which) -> int:
 
 
 def _peek(shown: Shown, id_: int) -> tuple[int, str, str]:
+    if not shown.payloads:
+        why = f"outbox '{shown.name}' does not show what its messages hold: see expose_payloads"
+        raise _RefusedError("readonly", why)
     found = _found(shown.store, [id_])
     if not found:
-        raise LookupError(f"message {id_} of {shown.name} is not dead any more")
+        raise _RefusedError("not_found", f"message {id_} of {shown.name} is not dead any more")
     message = found[0]
     payload = message.payload
     if isinstance(payload, bytes):

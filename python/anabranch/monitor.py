@@ -283,7 +283,7 @@ class Attached:
             rate: Items per second of `branch.throttle`; None for no limit.
             burst: Items at once of `branch.throttle`.
             generation: That of the branch when it was looked at: if it has another one now, nothing
-                is done.
+                is done. Of all dead letters of an outbox: how many there were.
             dry: Whether it is only to be told what would be done.
             confirm: What cannot be taken back (all but pause, resume, throttle, restart and peek)
                 is done only if this is the name of what it is done to: the tenant or, where none is

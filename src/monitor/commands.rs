@@ -72,6 +72,7 @@ struct Order {
     done: Option<Done>,
     peer: Peer,
     op: Op,
+    dry: bool,
     about: (Option<u32>, Option<u32>),
 }
 
@@ -135,7 +136,7 @@ impl Orders {
                 let done = failed(cmd.id, code, &message);
                 journal(audit(
                     giver.peer,
-                    cmd.op,
+                    (cmd.op, cmd.dry),
                     (cmd.on.p, cmd.on.branch),
                     Err(&message),
                 ));
@@ -226,6 +227,7 @@ impl Orders {
             op: cmd.op,
             store,
             ids,
+            seen: cmd.if_gen,
             dry: cmd.dry,
             who: name(giver.peer),
         })?;
@@ -260,6 +262,7 @@ impl Orders {
             done: None,
             peer: giver.peer.clone(),
             op: cmd.op,
+            dry: cmd.dry,
             about,
         });
     }
@@ -277,10 +280,10 @@ impl Orders {
         let Some(order) = found else {
             return Vec::new();
         };
-        let about = order.about;
+        let (what, about) = ((order.op, order.dry), order.about);
         let done = match answer.result {
             Ok((n, message)) => {
-                journal(audit(&order.peer, order.op, about, Ok(&message)));
+                journal(audit(&order.peer, what, about, Ok(&message)));
                 Done {
                     ok: true,
                     n,
@@ -289,7 +292,7 @@ impl Orders {
                 }
             }
             Err((code, message)) => {
-                journal(audit(&order.peer, order.op, about, Err(&message)));
+                journal(audit(&order.peer, what, about, Err(&message)));
                 failed(0, code, &message)
             }
         };
@@ -341,9 +344,10 @@ fn failed(id: u64, code: Code, message: &str) -> Done {
     }
 }
 
+/// What an operator did, or, dry, has only asked about: nobody should take one for the other.
 fn audit(
     peer: &Peer,
-    op: Op,
+    (op, dry): (Op, bool),
     (p, b): (Option<u32>, Option<u32>),
     result: Result<&str, &str>,
 ) -> LogEntry {
@@ -356,7 +360,7 @@ fn audit(
         level: if ok { Severity::Info } else { Severity::Warn },
         p,
         b,
-        msg: Text::name(message),
+        msg: Text::name(&format!("{}{message}", if dry { "dry run: " } else { "" })),
         peer: Some(peer.clone()),
         op: Some(Text::new(op.word())),
         ok: Some(ok),

@@ -31,6 +31,8 @@ pub struct LetterRequest {
     pub store: String,
     /// With which of them; all, if there are none.
     pub ids: Vec<i64>,
+    /// If all are meant, how many there must be: those that its giver saw.
+    pub seen: Option<u32>,
     /// Whether nothing is to be done.
     pub dry: bool,
     /// Who asks, for the log.

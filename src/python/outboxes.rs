@@ -9,9 +9,17 @@ use pyo3::prelude::*;
 
 use crate::monitor::{Answer, Outboxes};
 
-/// A request: its number, what is asked for, of which store, of which messages (all, if none),
-/// whether nothing is to be done, and who asks.
-type Asked = (u64, &'static str, String, Vec<i64>, bool, String);
+/// A request: its number, what is asked for, of which store, of which messages (all, if none), how
+/// many there must be then, whether nothing is to be done, and who asks.
+type Asked = (
+    u64,
+    &'static str,
+    String,
+    Vec<i64>,
+    Option<u32>,
+    bool,
+    String,
+);
 
 /// The outboxes of this process, as its monitor is told of them.
 #[pyclass(frozen, name = "Outboxes", module = "anabranch._core")]
@@ -66,7 +74,10 @@ impl PyOutboxes {
     fn requests(&self) -> Vec<Asked> {
         let asked = self.0.requests().into_iter();
         asked
-            .map(|it| (it.number, it.op.word(), it.store, it.ids, it.dry, it.who))
+            .map(|it| {
+                let about = (it.number, it.op.word(), it.store, it.ids);
+                (about.0, about.1, about.2, about.3, it.seen, it.dry, it.who)
+            })
             .collect()
     }
 

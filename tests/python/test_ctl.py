@@ -88,6 +88,8 @@ def test_every_order_is_in_the_log(directory):  # noqa: F811
         ops = [it["op"] for it in looker.audits()]
         assert ops == ["branch.pause", "branch.drain", "branch.resume"]
         assert all(it["peer"]["client"].startswith("anabranch-ctl/") for it in looker.audits())
+        dry = [it["msg"].startswith("dry run: ") for it in looker.audits()]
+        assert dry == [False, True, False], "nobody takes it for done"
 
 
 TWICE = (
@@ -110,7 +112,8 @@ def test_a_target_that_is_not_one_thing_is_refused(directory):  # noqa: F811
     with running():
         code, _, err = ctl("pause", "nobody")
         assert (code, 'no branch or pipeline is called "nobody"' in err) == (6, True)
-        assert ctl("pause", "ingest")[0] == 6, "a pipeline has no pause"
+        code, _, err = ctl("pause", "ingest")
+        assert (code, '"ingest" is a pipeline, and pause is for a branch' in err) == (6, True)
         code, _, err = ctl("resume", "ingest/t1")
         assert code in (0, 6)
 

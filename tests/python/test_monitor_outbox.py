@@ -9,6 +9,7 @@ from looker import Looker, sockets
 from terminal import Terminal
 from test_ctl import ctl
 from test_monitor import ENDLESS, RUN, directory, running  # noqa: F401 - a fixture
+from test_top import anabranch
 
 import anabranch as ab
 
@@ -127,9 +128,14 @@ def test_dashboard_10_dead_letters_are_requeued_shown_and_discarded(directory, s
         done = clerk.command("dl.peek", on={"store": name, "ids": ["3"]})
         assert done["err"]["code"] == "not_found"
         assert counts(process) == "dead=1 leased=1 ready=2"
-        done = clerk.command("dl.discard", on={"store": name})
+        done = clerk.command("dl.discard", on={"store": name}, if_gen=2)
+        assert done["err"] == {
+            "code": "conflict",
+            "msg": f"1 letters of {name} are dead now, not 2",
+        }
+        done = clerk.command("dl.discard", on={"store": name}, if_gen=1)
         assert (done["ok"], done["n"]) == (True, 1)
-        clerk.until_told(lambda it: len(it.audits()) == 6)
+        clerk.until_told(lambda it: len(it.audits()) == 7)
         audits = [(it["op"], it["ok"]) for it in clerk.audits()]
         assert audits[1:4] == [("dl.requeue", True), ("dl.peek", True), ("dl.discard", True)]
         assert ("dl.peek", False) in audits
@@ -365,3 +371,38 @@ def test_who_looks_again_later_sees_the_letters_of_then(directory):  # noqa: F81
         process.stdin.flush()
         assert process.stdout.readline() == "dead=3 leased=1 ready=1\n"
         assert [it.id for it in job.look_blocking().outbox().letters] == [2, 3, 5]
+
+
+def test_dashboard_10_ctl_lists_the_letters_that_its_other_verbs_name(directory, store):  # noqa: F811
+    script, name = store
+    with running(script):
+        code, out, err = ctl("peek", name)
+        assert (code, err) == (0, "")
+        head, *rows = out.splitlines()
+        assert head.split() == ["ID", "TOPIC", "TRIES", "AGE", "LAST", "ERROR"]
+        assert [row.split()[:3] for row in rows] == [[str(n), "mail", "1"] for n in (1, 2, 3)]
+        assert rows[0].endswith("ValueError: no such address: 1")
+        told = json.loads(ctl("peek", name, "--json")[1])
+        assert (told["all"], [it["id"] for it in told["letters"]]) == (3, ["1", "2", "3"])
+        assert ctl("discard", name, "--id", "2", "--yes")[0] == 0
+        code, out, _ = ctl("peek", name)
+        assert (code, [row.split()[0] for row in out.splitlines()[1:]]) == (0, ["1", "3"])
+        assert ctl("discard", name, "--yes")[0] == 0
+        assert ctl("peek", name) == (0, f"{name}: no dead letters\n", "")
+        code, out, err = ctl("peek", "nobody")
+        assert (code, out) == (6, "")
+        assert 'no outbox is called "nobody": python[' in err
+        assert f"has {name}" in err
+
+
+def test_dashboard_outbox_is_printed_with_the_rest(directory, store):  # noqa: F811
+    script, name = store
+    with running(script) as process:
+        code, out, err = anabranch("top", "--once")
+        assert (code, err) == (0, "")
+        (row,) = (line.split() for line in out.splitlines() if line.startswith(name))
+        assert row[:7] == [name, f"python[{process.pid}]", "up", "1", "1", "0", "3"]
+        (told,) = json.loads(anabranch("top", "--json")[1])["processes"]
+        (shown,) = told["outboxes"]
+        assert (shown["store"], shown["dead"]) == (name, 3)
+        assert {it["code"] for it in told["pipelines"][0]["errors"]} <= {"OSError"}

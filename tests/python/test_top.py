@@ -96,6 +96,16 @@ def test_dashboard_8_the_terminal_is_given_back_whatever_ends_the_dashboard(dire
                 assert terminal.is_restored(), number
 
 
+def test_dashboard_8_a_panic_gives_the_terminal_back_before_it_is_told(directory):  # noqa: F811
+    """Through the installed command: the interpreter is there to the end, and tells of it."""
+    with running(), Terminal("top", "--mouse", "--panic") as terminal:
+        assert terminal.ended() == 1
+        assert terminal.is_restored()
+        told = terminal.written.rpartition(b"\x1b[?1049l")[2].decode()
+        assert "on purpose, by --panic" in told
+        assert "Traceback (most recent call last)" in told
+
+
 def test_dashboard_8_a_target_that_is_killed_stays_on_the_screen_and_comes_back(directory):  # noqa: F811
     with Terminal("top") as terminal:
         terminal.shows("No pipelines are running here")
@@ -107,6 +117,8 @@ def test_dashboard_8_a_target_that_is_killed_stays_on_the_screen_and_comes_back(
             first.wait()
             terminal.shows("LOST", "t7 ")
         terminal.press("1")
+        terminal.shows(f"python[{first.pid}] process lost (")
+        assert "os error" not in terminal.text
         with running() as second:
             terminal.shows(f"python[{second.pid}]", "LIVE", f"python[{first.pid}]", "LOST")
         terminal.press("q")

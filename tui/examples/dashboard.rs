@@ -77,6 +77,7 @@ fn show(source: Source) -> ExitCode {
         },
         mouse: false,
         warnings: vec![],
+        panic: false,
     };
     match top(options) {
         Ok(exit) => exit.into(),

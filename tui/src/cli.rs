@@ -14,6 +14,7 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::time::{Duration, SystemTime};
 
+use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
@@ -94,11 +95,7 @@ fn read(arguments: Vec<OsString>) -> Result<Cli, Exit> {
         if !error.use_stderr() {
             return say(&error.to_string());
         }
-        // One line, and where to read on.
-        let message = error.to_string();
-        let first = message.lines().next().unwrap_or_default();
-        let first = first.strip_prefix("error: ").unwrap_or(first);
-        complain(&format!("{first} (see anabranch --help)"));
+        complain(&mistake(&error));
         Exit::Usage
     })
 }
@@ -136,6 +133,39 @@ pub fn run(arguments: Vec<OsString>) -> Exit {
         complain(&complaint.what);
         complaint.exit
     })
+}
+
+/// What is wrong with the arguments, in one line, and where to read on.
+fn mistake(error: &clap::Error) -> String {
+    let message = error.to_string();
+    let what = if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        "no command given".to_owned()
+    } else {
+        joined(&message)
+    };
+    let usage = message.lines().find_map(|it| it.strip_prefix("Usage: "));
+    let words = usage.unwrap_or("anabranch").split(' ');
+    let verb: Vec<_> = words
+        .take_while(|it| !it.starts_with(['-', '<', '[']))
+        .collect();
+    format!("{what} (see {} --help)", verb.join(" "))
+}
+
+/// The first line of a message, with what is missing, allowed or meant: it stands in lines of its own.
+fn joined(message: &str) -> String {
+    let mut lines = message.lines();
+    let first = lines.next().unwrap_or_default();
+    let mut what = first.strip_prefix("error: ").unwrap_or(first).to_owned();
+    let told = lines.take_while(|it| !it.starts_with("Usage:"));
+    for (number, line) in told.filter(|it| it.starts_with("  ")).enumerate() {
+        what += match number {
+            0 if what.ends_with(':') => " ",
+            0 => "; ",
+            _ => ", ",
+        };
+        what += line.trim();
+    }
+    what
 }
 
 /// Why a command was not begun, and how it ends therefore.

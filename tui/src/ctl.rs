@@ -2,23 +2,26 @@
 //!
 //! It looks first, so that the command carries the generation that was seen: a branch that changes
 //! in between is left alone.
+//!
+//! - `ctl/aim.rs`: what the target is.
+//! - `ctl/letters.rs`: dead letters, listed and shown.
+//! - `ctl/tell.rs`: what is asked back, and what is told.
 
 mod aim;
+mod letters;
+mod tell;
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
-use anabranch_protocol::message::{
-    Arguments, Cmd, Code, Done, Failure, Op, Phase, Right, Server, Sub, Topic,
-};
+use anabranch_protocol::message::{Arguments, Cmd, Done, Op, Phase, Right, Server, Sub, Topic};
 use anabranch_protocol::row::State;
 use anabranch_protocol::{Client, Text};
-use serde_json::json;
 
-use self::aim::{Aim, aims, letters, named, unknown};
+use self::aim::{Aim, aims, is_about_letters, named, stores, unknown};
+use self::tell::{confirm, late, lost, tell};
 use crate::Exit;
-use crate::cli::{complain, say};
+use crate::cli::complain;
 use crate::conn::TargetId;
 use crate::session::{At, Failed, Session};
 use crate::store::{COLUMNS, ProcessId, Store};
@@ -107,8 +110,8 @@ pub(crate) fn run(targets: &[(String, At)], order: &Order) -> Exit {
         }
         found = find(&store, order);
     }
-    let aim = match found.as_slice() {
-        [aim] => aim,
+    let mut aim = match found.as_slice() {
+        [aim] => aim.clone(),
         [] => {
             complain(&unknown(&store, order));
             return Exit::Failed;
@@ -132,16 +135,26 @@ pub(crate) fn run(targets: &[(String, At)], order: &Order) -> Exit {
     else {
         return Exit::Lost;
     };
+    if aim.op == Op::DeadPeek && order.ids.is_empty() {
+        return match letters::list(&mut store, session, &aim, order) {
+            Ok(exit) => exit,
+            Err(error) => lost(at, &error),
+        };
+    }
     if order.dry || !order.yes && aim.op.is_dangerous() {
-        let done = match ask(&mut store, session, aim, order, true) {
+        let done = match ask(&mut store, session, &aim, order, true) {
             Ok(done) => done,
             Err(stopped) => return late(at, stopped),
         };
         if order.dry || !done.ok {
-            return tell(&store, aim, order, &done, true);
+            return tell(&store, &aim, order, &done, true);
         }
-        if let Err(exit) = confirm(&store, aim, &done) {
+        if let Err(exit) = confirm(&store, &aim, &done) {
             return exit;
+        }
+        if aim.op == Op::DeadDiscard && order.ids.is_empty() {
+            // Those that come meanwhile are not among them.
+            aim.generation = u32::try_from(done.n).ok();
         }
         // Meanwhile nobody has listened to the process, which hangs up on those who do not.
         match look(&mut store, *target, "", at) {
@@ -153,23 +166,24 @@ pub(crate) fn run(targets: &[(String, At)], order: &Order) -> Exit {
             Err(error) => return lost(at, &error),
         }
     }
-    let done = match ask(&mut store, session, aim, order, false) {
+    let done = match ask(&mut store, session, &aim, order, false) {
         Ok(done) => done,
         Err(stopped) => return late(at, stopped),
     };
     if done.ok
         && order.wait
-        && let Err(stopped) = effect(&mut store, session, aim, order.timeout)
+        && let Err(stopped) = effect(&mut store, session, &aim, order.timeout)
     {
         return late(at, stopped);
     }
-    tell(&store, aim, order, &done, false)
+    tell(&store, &aim, order, &done, false)
 }
 
 fn find(store: &Store, order: &Order) -> Vec<Aim> {
-    match order.branch {
-        Op::DeadRequeue | Op::DeadDiscard | Op::DeadPeek => letters(store, order),
-        _ => aims(store, order),
+    if is_about_letters(order.branch) {
+        stores(store, order)
+    } else {
+        aims(store, order)
     }
 }
 
@@ -345,110 +359,5 @@ fn is_over(store: &Store, aim: &Aim) -> bool {
                 && (inside == 0 || aim.generation != Some(branch.generation))
         }
         _ => true,
-    }
-}
-
-/// Asks for the name of what is about to be done.
-fn confirm(store: &Store, aim: &Aim, done: &Done) -> Result<(), Exit> {
-    let who = named(store, aim);
-    if !std::io::stdin().is_terminal() {
-        complain(&format!(
-            "{} of {who} is not done unasked: add --yes",
-            aim.op
-        ));
-        return Err(Exit::Usage);
-    }
-    let mut out = std::io::stderr().lock();
-    // If the question cannot be read, the answer will not be the name.
-    let _ = write!(
-        out,
-        "{}: {}\nType {:?} to confirm: ",
-        aim.op, done.msg, aim.label
-    );
-    let _ = out.flush();
-    let mut answer = String::new();
-    let read = std::io::stdin().read_line(&mut answer);
-    if read.is_ok() && answer.trim_end_matches('\n') == aim.label {
-        return Ok(());
-    }
-    complain("nothing was done");
-    Err(Exit::Failed)
-}
-
-/// Prints what came of it.
-fn tell(store: &Store, aim: &Aim, order: &Order, done: &Done, dry: bool) -> Exit {
-    let exit = match &done.err {
-        None => Exit::Ok,
-        Some(failure) => refused(failure),
-    };
-    let letter = payload(store, aim).filter(|_| done.ok);
-    if order.json {
-        let process = store.process(aim.process).and_then(|it| it.info.as_ref());
-        let line = json!({
-            "op": aim.op,
-            "process": process,
-            "on": aim.on,
-            "target": aim.label,
-            "dry": dry,
-            "ok": done.ok,
-            "n": done.n,
-            "skipped": done.skipped,
-            "msg": done.msg,
-            "payload": letter,
-            "err": done.err,
-        });
-        say(&format!("{line}\n"));
-    } else if let Some(failure) = &done.err {
-        complain(&format!(
-            "{}: {} ({})",
-            aim.label, failure.msg, failure.code
-        ));
-    } else {
-        let begin = if dry { "dry run: " } else { "" };
-        say(&format!("{begin}{}: {}\n", aim.label, done.msg));
-        if let Some(letter) = letter {
-            say(&format!("{letter}\n"));
-        }
-    }
-    exit
-}
-
-/// What the dead letter holds that was to be shown.
-fn payload<'a>(store: &'a Store, aim: &Aim) -> Option<&'a Text> {
-    let process = store.process(aim.process)?;
-    let name = Text::new(aim.on.store.as_deref()?);
-    let (_, letters) = process.dead.get(&name)?;
-    let letter = letters.iter().find(|it| aim.on.ids == [&*it.id])?;
-    letter.payload.as_ref()
-}
-
-const fn refused(failure: &Failure) -> Exit {
-    match failure.code {
-        Code::ReadOnly => Exit::Refused,
-        Code::Timeout => Exit::Lost,
-        _ => Exit::Failed,
-    }
-}
-
-fn late(at: &At, stopped: Stopped) -> Exit {
-    match stopped {
-        Stopped::Failed(error) => lost(at, &error),
-        Stopped::Late(taken) => {
-            let what = if taken {
-                "it was taken on, and is not done yet"
-            } else {
-                "no answer"
-            };
-            complain(&format!("{at}: {what}"));
-            Exit::Lost
-        }
-    }
-}
-
-fn lost(at: &At, error: &Failed) -> Exit {
-    complain(&format!("{at}: {error}"));
-    match error {
-        Failed::Refused(_) => Exit::Refused,
-        _ => Exit::Lost,
     }
 }

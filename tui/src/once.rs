@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anabranch_protocol::histogram::quantile;
-use anabranch_protocol::message::{Pipe, Process, Right, Server, Stage, Sub, Topic, Totals};
+use anabranch_protocol::message::{
+    ErrorRow, Pipe, Process, Right, Server, Stage, Store, Sub, Topic, Totals,
+};
 use anabranch_protocol::row::{Branch, BranchKey, Columns};
 use anabranch_protocol::{Client, Text};
 use serde_json::{Value, json};
@@ -60,6 +62,10 @@ struct Picture {
     stages: BTreeMap<(u32, u32), Stage>,
     names: BTreeMap<BranchKey, Text>,
     branches: BTreeMap<BranchKey, Branch>,
+    errors: Vec<ErrorRow>,
+    /// The outboxes, and those of a table of which more is to come.
+    stores: Vec<Store>,
+    some_stores: Vec<Store>,
     /// What each branch had received and committed at the last tick, and one before.
     counted: [BTreeMap<BranchKey, (u64, u64)>; 2],
     ts: u64,
@@ -100,7 +106,13 @@ pub(crate) fn run(targets: &[At], options: &Options) -> Exit {
             id: 1,
             tick_ms,
             bulk_ms: tick_ms,
-            topics: vec![Topic::Totals, Topic::Stages, Topic::Branches],
+            topics: vec![
+                Topic::Totals,
+                Topic::Stages,
+                Topic::Branches,
+                Topic::Errors,
+                Topic::Outbox,
+            ],
             ..Sub::default()
         };
         if let Err(error) = session.send(&Client::from(sub)) {
@@ -186,6 +198,13 @@ impl Picture {
             Server::Rows(rows) => {
                 self.whole |= rows.full && !rows.more;
                 self.rows(&rows.r);
+            }
+            Server::Errors(errors) => self.errors = errors.r,
+            Server::Outbox(outbox) => {
+                self.some_stores.extend(outbox.r);
+                if !outbox.more {
+                    self.stores = std::mem::take(&mut self.some_stores);
+                }
             }
             Server::Stages(stages) => {
                 self.stages
@@ -286,6 +305,7 @@ impl Picture {
             "ts": self.ts,
             "rss": self.rss,
             "pipelines": pipelines,
+            "outboxes": self.stores,
         })
     }
 
@@ -318,6 +338,7 @@ impl Picture {
                 Value::Object(cells)
             })
             .collect();
+        let errors: Vec<_> = self.errors.iter().filter(|it| it.p == p).collect();
         json!({
             "p": p,
             "name": pipe.name,
@@ -329,6 +350,7 @@ impl Picture {
             "totals": self.totals.get(&p),
             "stages": stages,
             "branches": branches,
+            "errors": errors,
         })
     }
 }

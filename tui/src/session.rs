@@ -75,7 +75,11 @@ pub enum Failed {
 impl fmt::Display for Failed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Lost(error) => error.fmt(f),
+            Self::Lost(error) => {
+                // The number the system has for it tells an operator nothing.
+                let why = error.to_string();
+                f.write_str(why.split(" (os error").next().unwrap_or(&why))
+            }
             Self::Silent => f.write_str("no answer"),
             Self::Refused(refuse) => write!(f, "refused ({}): {}", refuse.code, refuse.msg),
             Self::Ended(why) => why.fmt(f),

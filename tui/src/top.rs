@@ -72,6 +72,8 @@ pub struct Options {
     pub mouse: bool,
     /// What is told at first, such as what is wrong with the configuration.
     pub warnings: Vec<String>,
+    /// Whether to panic once the first frame is drawn: for tests.
+    pub panic: bool,
 }
 
 /// Milliseconds since 1970.
@@ -135,13 +137,20 @@ fn run(
     terminals: &mut Terminals,
 ) -> io::Result<Exit> {
     let size = terminals.screen.size()?;
-    let mut model = Model::new(options.begin, (size.width, size.height), clock());
-    if !options.warnings.is_empty() {
-        model.warn(options.warnings.join("; "));
+    let Options {
+        source,
+        begin,
+        mouse,
+        warnings,
+        panic,
+    } = options;
+    let mut model = Model::new(begin, (size.width, size.height), clock());
+    if !warnings.is_empty() {
+        model.warn(warnings.join("; "));
     }
-    model.mouse = options.mouse;
+    model.mouse = mouse;
     terminals.mouse(model.mouse)?;
-    world.start(options.source, &mut model)?;
+    world.start(source, &mut model)?;
     let keyboard = Keyboard::open()?;
     let mut drawn: Option<Instant> = None;
     loop {
@@ -182,6 +191,7 @@ fn run(
             model.dirty = false;
             model.urgent = false;
             drawn = Some(instant());
+            assert!(!panic, "on purpose, by --panic");
         }
         for cmd in cmds {
             if matches!(cmd, Cmd::Quit) {

@@ -15,7 +15,7 @@ pub struct Aim {
     pub process: ProcessId,
     /// As the monitor knows it.
     pub on: Target,
-    /// The generation the operator saw, if it is a branch.
+    /// The generation the operator saw, if it is a branch; of all dead letters, how many.
     pub generation: Option<u32>,
     /// What it is called.
     pub label: String,

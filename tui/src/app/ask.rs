@@ -130,6 +130,19 @@ impl Ask {
         lines
     }
 
+    /// How many dead letters the operator was told of, if all are to be thrown away: those that
+    /// come meanwhile are not among them.
+    fn seen(&self, model: &Model, aim: &Aim) -> Option<u32> {
+        if self.op != Op::DeadDiscard || !aim.on.ids.is_empty() {
+            return None;
+        }
+        let mut answers = model.sent.iter().filter(|it| self.asked(it.cmd.id));
+        match &answers.find(|it| it.cmd.on == aim.on)?.state {
+            State::Done(done) if done.ok => u32::try_from(done.n).ok(),
+            _ => None,
+        }
+    }
+
     /// The action as a title.
     pub const fn title(&self) -> &'static str {
         match self.op {
@@ -270,7 +283,11 @@ fn carry_out(model: &mut Model, ask: &Ask) -> Vec<Cmd> {
             model.warn(format!("{} {}: {why}", act::verb(ask.op), aim.label));
             continue;
         }
-        let (_, cmd) = act::send(model, ask.op, aim, ask.arguments(), false);
+        let aim = Aim {
+            generation: aim.generation.or_else(|| ask.seen(model, aim)),
+            ..aim.clone()
+        };
+        let (_, cmd) = act::send(model, ask.op, &aim, ask.arguments(), false);
         cmds.extend(cmd);
     }
     cmds

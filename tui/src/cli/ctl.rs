@@ -22,9 +22,9 @@ enum Verb {
     Pause(Target),
     /// Let them go on
     Resume(Target),
-    /// Finish what is inside a branch or a pipeline
+    /// Finish what is inside a branch or a pipeline (asks)
     Drain(Target),
-    /// Give up what is inside a branch, or roll a pipeline back
+    /// Give up what is inside a branch, or roll a pipeline back (asks)
     Cancel(Target),
     /// Open a branch again that is over, or has failed
     Restart(Target),
@@ -33,27 +33,27 @@ enum Verb {
         #[command(flatten)]
         target: Target,
         /// Items per second, or none for no limit
-        #[arg(long, value_name = "RATE|none", value_parser = rate)]
+        #[arg(long, value_name = "RATE|none", value_parser = rate, allow_negative_numbers = true)]
         rate: Rate,
         /// Items at once
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         burst: Option<u32>,
     },
-    /// Try stuck undo actions of a branch or a pipeline again
+    /// Try stuck undo actions of a branch or a pipeline again (asks)
     Retry(Target),
-    /// Give stuck undo actions up: what they undo stays done
+    /// Give stuck undo actions up: what they undo stays done (asks)
     Skip(Target),
-    /// Put the dead letters of an outbox store back
+    /// Put the dead letters of an outbox store back: they are ready again at once (asks)
     Requeue(Letters),
-    /// Throw the dead letters of an outbox store away
+    /// Throw the dead letters of an outbox store away (asks)
     Discard(Letters),
-    /// Show what a dead letter of an outbox store holds
+    /// List the dead letters of an outbox store, or show what one of them holds
     Peek {
         #[command(flatten)]
         target: Target,
-        /// The letter
+        /// The letter whose content is to be shown; without it they are listed
         #[arg(long, value_name = "ID")]
-        id: String,
+        id: Option<String>,
     },
 }
 
@@ -61,7 +61,7 @@ enum Verb {
 struct Letters {
     #[command(flatten)]
     target: Target,
-    /// These letters alone
+    /// These letters alone; `peek` lists them
     #[arg(long, value_name = "ID")]
     id: Vec<String>,
 }
@@ -81,7 +81,8 @@ struct Target {
     process: Vec<String>,
     #[command(flatten)]
     places: Places,
-    /// Do not ask, whatever it is
+    /// Do not ask: what cannot be taken back asks for its name on a terminal, and is not done without
+    /// one
     #[arg(long)]
     yes: bool,
     /// Only tell what would happen
@@ -142,7 +143,7 @@ impl Ctl {
                 (Op::DeadDiscard, None, letters.target)
             }
             Verb::Peek { target, id } => {
-                ids = vec![id];
+                ids.extend(id);
                 (Op::DeadPeek, None, target)
             }
         };

@@ -26,6 +26,10 @@ const PRINTED: Duration = Duration::from_millis(500);
 const PAGE: (u16, u16) = (120, 40);
 
 #[derive(Debug, Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an option of its own"
+)]
 pub(super) struct Top {
     /// Processes, by pid, by name, or by the beginning of a name; all by default
     #[arg(value_name = "NAME|PID")]
@@ -61,6 +65,9 @@ pub(super) struct Top {
     /// Print as JSON: one object per look
     #[arg(long)]
     json: bool,
+    /// Panic on the first frame: for tests of what becomes of the terminal then
+    #[arg(long, hide = true)]
+    panic: bool,
 }
 
 #[derive(Debug, Args)]
@@ -190,6 +197,7 @@ impl Top {
             begin,
             mouse,
             warnings,
+            panic: self.panic,
         })
     }
 }
@@ -205,6 +213,7 @@ impl Replay {
                 begin,
                 mouse,
                 warnings,
+                panic: false,
             });
         }
         for warning in warnings {

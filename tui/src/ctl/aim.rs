@@ -3,7 +3,11 @@
 use anabranch_protocol::message::{Op, Phase, Target};
 
 use super::Order;
+use crate::app::act::verb;
 use crate::store::{Process, ProcessId, Store};
+
+/// Names that are told where a target is not known.
+const NAMED: usize = 8;
 
 /// What a target is.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,7 +63,7 @@ pub(super) fn aims(store: &Store, order: &Order) -> Vec<Aim> {
 }
 
 /// The stores of that name; where none is told of, the process decides.
-pub(super) fn letters(store: &Store, order: &Order) -> Vec<Aim> {
+pub(super) fn stores(store: &Store, order: &Order) -> Vec<Aim> {
     let known = |process: &Process| process.stores.iter().any(|it| *it.store == *order.target);
     let aim = |process| Aim {
         process,
@@ -83,20 +87,41 @@ pub(super) fn letters(store: &Store, order: &Order) -> Vec<Aim> {
 
 /// What to say where nothing has that name.
 pub(super) fn unknown(store: &Store, order: &Order) -> String {
-    let names: Vec<_> = store
+    let target = &order.target;
+    if is_about_letters(order.branch) {
+        let stores = store.processes().flat_map(|(_, it)| &it.stores);
+        let there = listed(stores.map(|it| it.store.to_string()), "none is shown");
+        return format!("no outbox is called {target:?}; of outboxes {there}");
+    }
+    let running = store
         .processes()
         .flat_map(|(_, process)| process.pipelines.values())
-        .map(|pipeline| pipeline.pipe.name.to_string())
-        .take(8)
-        .collect();
-    let running = match names.as_slice() {
-        [] => "none runs".to_owned(),
-        names => format!("there are {}", names.join(", ")),
-    };
+        .filter(|it| it.totals.phase != Phase::End);
+    let names: Vec<_> = running.map(|it| it.pipe.name.to_string()).collect();
+    if names.contains(target) {
+        let verb = verb(order.branch);
+        return format!(
+            "{target:?} is a pipeline, and {verb} is for a branch: name it as {target}/TENANT"
+        );
+    }
+    let running = listed(names.into_iter(), "none runs");
     format!(
-        "no branch or pipeline is called {:?}; of pipelines {running} (see anabranch top --once)",
-        order.target
+        "no branch or pipeline is called {target:?}; of pipelines {running} (see anabranch top --once)"
     )
+}
+
+/// Some of what there is; `none` if there is nothing.
+fn listed(names: impl Iterator<Item = String>, none: &str) -> String {
+    let names: Vec<_> = names.take(NAMED).collect();
+    match names.as_slice() {
+        [] => none.to_owned(),
+        names => format!("there are {}", names.join(", ")),
+    }
+}
+
+/// Whether it is about dead letters.
+pub(super) const fn is_about_letters(op: Op) -> bool {
+    matches!(op, Op::DeadRequeue | Op::DeadDiscard | Op::DeadPeek)
 }
 
 /// A target with its process.

@@ -58,8 +58,37 @@ pub(super) fn render(pictures: &[&Picture], options: &Options) -> String {
     }
     let mut text = table.render();
     text.push_str(&branches(pictures, options));
+    text.push_str(&outboxes(pictures));
     text.push_str(&remarks);
     text
+}
+
+/// The outboxes of all processes, if there are any.
+fn outboxes(pictures: &[&Picture]) -> String {
+    let mut table = Table::new(&[
+        "STORE", "PROCESS", "ST", "READY>", "LEASED>", "LATER>", "DEAD>", "LAG>",
+    ]);
+    let mut any = false;
+    for picture in pictures {
+        for store in &picture.stores {
+            any = true;
+            table.row(vec![
+                store.store.to_string(),
+                picture.label(),
+                store.state.to_string(),
+                short(store.ready),
+                short(store.leased),
+                short(store.retry),
+                short(store.dead),
+                maybe(store.lag_ms, span),
+            ]);
+        }
+    }
+    if any {
+        format!("\n{}\n", table.render())
+    } else {
+        String::new()
+    }
 }
 
 /// What a person should look at.
