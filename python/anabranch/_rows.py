@@ -35,6 +35,8 @@ class BranchRow:
         in_flight: Units with a handler, in back-off, or being undone.
         pending: Undo actions that have not run.
         compensated: Undo actions that have.
+        since: When anything here has changed last.
+        entered: When it came into its state.
         p50: Half of its units took no longer; only while somebody looks at the branch.
         p99: 99 of 100 took no longer; the same.
     """
@@ -63,6 +65,7 @@ class BranchRow:
     last_error: str | None
     last_error_at: float | None
     since: float
+    entered: float
     p50: float | None
     p99: float | None
 

@@ -67,6 +67,7 @@ _BRANCH: Final[_Wire] = _COMMON | {
     "window_max_age": ("wint", _MILLI),
     "last_error_at": ("lat", _MILLI),
     "since": ("since", _MILLI),
+    "entered": ("ent", _MILLI),
 }
 _STAGE: Final[_Wire] = _COMMON | {"passed": ("out", None)}
 _ERROR: Final[_Wire] = {

@@ -277,11 +277,17 @@ fn row(pipeline: &Pipeline, branch: usize, values: &Values, now: u64) -> Branch 
     let error = error.and_then(|it| pipeline.slots.told(|told| told.codes.get(it).cloned()));
     let window = windowed(pipeline, id);
     let open = window.is_some() && values.window > 0;
+    let state = state(values, now);
+    // Idle is what rests: it has, since the last change.
+    let entered = match state {
+        State::Idle => values.since,
+        _ => values.entered,
+    };
     Branch {
         pipeline: pipeline.number,
         id,
         generation: u32::try_from(values.generation).unwrap_or(u32::MAX),
-        state: state(values, now),
+        state,
         received: values.received,
         committed: values.committed,
         failed: values.failed,
@@ -302,6 +308,7 @@ fn row(pipeline: &Pipeline, branch: usize, values: &Values, now: u64) -> Branch 
         last_error_at: error.is_some().then(|| pipeline.unix_ms(values.error_at)),
         last_error: error,
         since: pipeline.unix_ms(values.since),
+        entered: pipeline.unix_ms(entered),
         p50: values.p50.checked_sub(1),
         p99: values.p99.checked_sub(1),
     }

@@ -115,6 +115,8 @@ slot! {
     error_at,
     /// When a change was last noticed, in nanoseconds of the pipeline's clock.
     since,
+    /// When it was first noticed in its state, in nanoseconds of the pipeline's clock.
+    entered,
     /// Half of the units took no longer, in microseconds, and one more; 0: nobody measures.
     p50,
     /// 99 of 100 took no longer: the same.

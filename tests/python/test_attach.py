@@ -96,6 +96,21 @@ def test_dashboard_10_stuck_undo_actions_are_tried_again_once_confirmed(job, blo
     assert (row.stuck, row.compensated) == (0, 5)
 
 
+def test_v1_how_long_a_branch_is_in_its_state_is_told_though_its_numbers_change(directory):  # noqa: F811
+    with running() as process, ab.attach(process.pid) as job:
+        job.command_blocking("branch.pause", tenant="t3")
+        first = job.look_blocking().pipeline().branch("t3")
+        assert first.state == "pause"
+        for now in job.watch_blocking(interval=0.05):
+            row = now.pipeline().branch("t3")
+            assert (row.state, row.entered) == ("pause", first.entered)
+            if row.queued > first.queued + 2:
+                break
+        assert row.since > first.since
+        job.command_blocking("branch.resume", tenant="t3")
+        assert job.look_blocking().pipeline().branch("t3").entered > first.entered
+
+
 def test_what_can_be_taken_back_needs_no_confirmation(directory):  # noqa: F811
     with running() as process:
         job = ab.attach(process.pid)

@@ -3,7 +3,7 @@
 mod world;
 
 use anabranch_protocol::message::{Code, Done, Failure, Op, Pipe, Right};
-use anabranch_protocol::row::Columns;
+use anabranch_protocol::row::{Columns, State};
 use anabranch_protocol::{Client, Text};
 use anabranch_tui::app::ask::GUARD_MS;
 use anabranch_tui::app::attention;
@@ -200,6 +200,59 @@ fn v10_what_cannot_be_taken_back_must_be_typed() {
     world.press("\n");
     let [cmd] = world.sent().try_into().unwrap();
     assert_eq!((cmd.op, cmd.on.branch), (Op::BranchDrain, Some(2)));
+}
+
+#[test]
+fn v10_what_was_begun_is_told_of_until_it_is_done() {
+    let mut world = World::new((120, 40), false);
+    world.press("2g");
+    while tenant(&world) != "umbrella" {
+        world.press("j");
+    }
+    world.press("D");
+    world.now += GUARD_MS;
+    world.sent();
+    world.press("umbrella\n");
+    let [cmd] = world.sent().try_into().unwrap();
+    let done = Done {
+        id: cmd.id,
+        ok: true,
+        ..Done::default()
+    };
+    world.hear(0, done);
+    let inside = 20 + world::branch(3, 60).in_flight;
+    let going = format!("cmd {} drain umbrella: running, {inside} left", cmd.id);
+    let screen = world.screen();
+    assert!(screen.contains(&going), "{screen}");
+    let mut over = world::branch(3, 60);
+    assert_eq!(cmd.on.branch, Some(over.id));
+    over.state = State::Idle;
+    world.tick(0, vec![], vec![Columns::new(COLUMNS).write(&over)]);
+    let over = format!("last: cmd {} drain umbrella OK", cmd.id);
+    let screen = world.screen();
+    assert!(
+        !screen.contains(&going) && screen.contains(&over),
+        "{screen}"
+    );
+}
+
+#[test]
+fn v10_no_more_letters_are_thrown_away_than_the_operator_saw() {
+    let mut world = World::new((120, 40), false);
+    world.press("5:discard\n");
+    let [dry] = world.sent().try_into().unwrap();
+    assert!(dry.dry && dry.op == Op::DeadDiscard && dry.if_gen.is_none());
+    let done = Done {
+        id: dry.id,
+        ok: true,
+        n: 890,
+        ..Done::default()
+    };
+    world.hear(0, done);
+    world.now += GUARD_MS;
+    world.press("hooli-db\n");
+    let [real] = world.sent().try_into().unwrap();
+    assert_eq!((real.dry, real.if_gen), (false, Some(890)));
 }
 
 #[test]

@@ -98,7 +98,7 @@ pub(super) fn detail(
         p: pipeline.number,
         id,
         at: pipeline.unix_ms(now.as_nanos()),
-        since: pipeline.unix_ms(pipeline.slots.told_of(id as usize).since),
+        since: pipeline.unix_ms(pipeline.slots.told_of(id as usize).entered),
         legs: legs.collect(),
         units: units(engine, pipeline, branch),
         error: engine.last_error(branch).map(Text::name),

@@ -195,11 +195,16 @@ impl Watch {
             error: known.map_or(before.error, |(place, _)| *place),
             error_at: before.error_at,
             since: before.since,
+            entered: before.entered,
             p50: quantile(0.5),
             p99: quantile(0.99),
         };
         if values.failed != before.failed {
             values.error_at = now.as_nanos();
+        }
+        let life = |it: &Values| (it.state, it.generation);
+        if life(&values) != life(&before) {
+            values.entered = now.as_nanos();
         }
         if values != before {
             values.since = now.as_nanos();

@@ -323,6 +323,8 @@ columns! {
     last_error_at: maybe = "lat",
     /// Since when nothing has changed, in milliseconds since 1970.
     since: count = "since",
+    /// Since when it has been in its state, in milliseconds since 1970.
+    entered: count = "ent",
     /// Half of its units took no longer, in microseconds. Only while somebody looks at the branch.
     p50: maybe = "p50",
     /// 99 of 100 took no longer, in microseconds. Only while somebody looks at the branch.
@@ -509,8 +511,9 @@ mod tests {
             last_error: Some(Text::new("store.timeout")),
             last_error_at: Some(21),
             since: 22,
-            p50: Some(23),
-            p99: Some(24),
+            entered: 23,
+            p50: Some(24),
+            p99: Some(25),
         };
         let columns = Columns::default();
         let row = columns.write(&branch);

@@ -227,6 +227,7 @@ fn the_largest_piece_of_a_table_fits_into_a_line() {
         last_error: Some(Text::new("")),
         last_error_at: Some(u64::MAX),
         since: u64::MAX,
+        entered: u64::MAX,
         p50: Some(u64::MAX),
         p99: Some(u64::MAX),
     };

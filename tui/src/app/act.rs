@@ -73,24 +73,29 @@ impl State {
 }
 
 impl Sent {
+    fn what(&self) -> String {
+        format!("cmd {} {} {}", self.cmd.id, verb(self.cmd.op), self.label)
+    }
+
+    /// That what it has begun is not done yet, in a line.
+    pub fn going(&self, left: u64) -> String {
+        format!("{}: running, {} left", self.what(), format::count(left))
+    }
+
     /// What became of it, in a line.
     pub fn line(&self, now: u64) -> String {
-        let what = format!("cmd {} {} {}", self.cmd.id, verb(self.cmd.op), self.label);
+        let what = self.what();
         let left = (self.at + DEADLINE_MS).saturating_sub(now);
         let deadline = || format!("{} to deadline", format::span(left));
         let ended = || {
-            self.ended
-                .map_or_else(String::new, |at| format!(" {} ago", format::ago(now, at)))
+            let ago = self.ended.filter(|at| *at < now);
+            ago.map_or_else(String::new, |at| format!(" {} ago", format::ago(now, at)))
         };
         match &self.state {
             State::Asked => format!("{what}: asked"),
             State::Accepted => format!("{what}: running, {}", deadline()),
             State::Left(left) => {
-                format!(
-                    "{what}: running, {} left, {}",
-                    format::count(*left),
-                    deadline()
-                )
+                format!("{}, {}", self.going(*left), deadline())
             }
             State::Done(done) => match &done.err {
                 Some(failure) => format!("{what}: {} ({})", failure.msg, failure.code),

@@ -161,7 +161,7 @@ fn lost(process: &Process, now: u64) -> String {
 /// What is the matter with a branch that has a rank.
 fn matter(row: &Row, clock: u64) -> String {
     let branch = &row.branch;
-    let since = || format::ago(clock, branch.since);
+    let since = || format::ago(clock, branch.entered);
     match branch.state {
         State::Failed => {
             let code = branch.last_error.as_deref();

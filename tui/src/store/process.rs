@@ -15,7 +15,7 @@ use crate::conn::TargetId;
 /// The columns that are asked for: those that are shown, and no others.
 pub const COLUMNS: [&str; 23] = [
     "p", "id", "gen", "st", "in", "out", "err", "q", "qcap", "win", "wcap", "wage", "wint", "blk",
-    "run", "retry", "comp", "dl", "lerr", "lat", "since", "p50", "p99",
+    "run", "retry", "comp", "dl", "lerr", "lat", "ent", "p50", "p99",
 ];
 
 /// How things are with a process.

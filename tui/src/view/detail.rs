@@ -84,7 +84,7 @@ pub(super) fn lines(look: &Look<'_>, id: BranchId) -> Vec<Line<'static>> {
     let detail = process.detail.as_ref();
     let detail = detail.filter(|it| (it.p, it.id) == (id.key.0, id.key.1));
     let mut lines = vec![
-        state(look, process, row, detail),
+        state(look, process, row),
         queue(look, row, detail),
         window(look, row),
         flight(look, process, row, detail),
@@ -119,15 +119,14 @@ fn line(look: &Look<'_>, text: String) -> Line<'static> {
     Line::from(look.span(Role::Text, text))
 }
 
-fn state(look: &Look<'_>, process: &Process, row: &Row, detail: Option<&Detail>) -> Line<'static> {
+fn state(look: &Look<'_>, process: &Process, row: &Row) -> Line<'static> {
     let branch = &row.branch;
-    let since = detail.map_or(branch.since, |it| it.since);
     let mut spans = vec![
         look.span(Role::Text, "state "),
         Span::styled(branch.state.to_string(), look.theme.state(branch.state)),
     ];
-    if since > 0 {
-        let since = format::ago(process.clock(look.now), since);
+    if branch.entered > 0 {
+        let since = format::ago(process.clock(look.now), branch.entered);
         spans.push(look.span(Role::Text, format!(" {since}")));
     }
     let tail = match (branch.p50, branch.p99) {

@@ -1,10 +1,11 @@
 //! The lines below the table of branches: sums, the worst of them, and commands.
 
+use anabranch_protocol::message::{Op, Phase};
 use anabranch_protocol::row::State;
 use ratatui::text::Line;
 
 use super::{Look, header, overview};
-use crate::app::act::State as Sent;
+use crate::app::act::{self, State as Sent};
 use crate::app::attention;
 use crate::app::list::RowId;
 use crate::format;
@@ -83,11 +84,15 @@ pub(super) fn worst(look: &Look<'_>, width: u16) -> Line<'static> {
 pub(super) fn commands(look: &Look<'_>, width: u16) -> Line<'static> {
     let model = look.model;
     let own = || model.sent.iter().rev().filter(|it| !it.cmd.dry);
-    let now = own().find(|it| !it.state.is_over());
-    let last = own().find(|it| it.state.is_over());
+    let now = own().find(|it| !it.state.is_over() || left(look, it).is_some());
+    let last = own().find(|it| it.state.is_over() && left(look, it).is_none());
     let mut parts = Vec::new();
     if let Some(sent) = now {
-        parts.push(look.span(Role::Held, sent.line(model.now)));
+        let line = match left(look, sent) {
+            Some(left) => sent.going(left),
+            None => sent.line(model.now),
+        };
+        parts.push(look.span(Role::Held, line));
     }
     if let Some(sent) = last {
         let bad = !matches!(&sent.state, Sent::Done(done) if done.ok);
@@ -103,4 +108,26 @@ pub(super) fn commands(look: &Look<'_>, width: u16) -> Line<'static> {
         only.content = look.fit_at_most(&only.content, most).into();
     }
     look.parts(width, parts)
+}
+
+/// How much is left of what a command that is over has begun: a branch, or a pipeline, that drains.
+fn left(look: &Look<'_>, sent: &act::Sent) -> Option<u64> {
+    if !matches!(&sent.state, Sent::Done(done) if done.ok) {
+        return None;
+    }
+    let on = &sent.cmd.on;
+    let pipeline = look.store.pipeline(sent.process, on.p?)?;
+    match (sent.cmd.op, on.branch) {
+        (Op::BranchDrain, Some(id)) => {
+            let branch = &pipeline.row(id)?.branch;
+            let same = sent.cmd.if_gen == Some(branch.generation);
+            let left = branch.queued + branch.in_flight + branch.compensations;
+            (same && branch.state == State::Draining).then_some(left)
+        }
+        (Op::PipelineDrain, None) => {
+            let totals = &pipeline.totals;
+            (totals.phase == Phase::Drain).then_some(totals.queued + totals.in_flight)
+        }
+        _ => None,
+    }
 }

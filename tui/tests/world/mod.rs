@@ -590,7 +590,7 @@ pub(crate) fn branch(index: usize, second: u64) -> Branch {
         dead_lettered: dead,
         last_error: (state == State::Failed).then(|| Text::new("store.timeout")),
         last_error_at: (state == State::Failed).then_some(NOW - 41_000),
-        since: match state {
+        entered: match state {
             State::Full => NOW - 38_000,
             State::Paused => NOW - 540_000,
             _ => NOW - 41_000,
