@@ -226,7 +226,7 @@ class Office:
         post = self._post(place) if self._terms.connect is None else self._inline(place)
         self._posts[key] = (place, post)
         self._ends[post] = place.outbox._listen(post.heard)  # noqa: SLF001 - the package's
-        say_selected(place.outbox, self._terms.selected)
+        say_selected(place.outbox, self._terms.selected, place.tenant)
         if not self._terms.once:
             # As long as there is room; those that have messages are listened to rather.
             self._ears.warm(post.store, float("-inf"), post.heard)

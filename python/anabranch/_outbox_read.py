@@ -74,7 +74,7 @@ class Reading:
             polled = round(time.time() * 1000)
             try:
                 row = {"store": shown.name, "st": "up", "polled": polled, **_depths(shown.store)}
-                row["selection"] = shown.selection
+                row |= {"selection": shown.selection, "tenant": shown.tenant}
                 # Each comes with its payload: they are not listed again for nothing.
                 if self._reads % _LISTED_EVERY == 0 or row["dead"] != before.get("dead"):
                     listed = _letters(shown, most) if row["dead"] else []

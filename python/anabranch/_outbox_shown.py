@@ -37,6 +37,8 @@ class Shown:
         self.payloads = payloads
         # How the worker that works on it selects its stores; "" if none of this process does.
         self.selection = ""
+        # Whose it is, as that worker was told.
+        self.tenant = ""
         self._store = store
         self._beside: Store | None = None
 
@@ -96,10 +98,11 @@ def name_shown(outbox: object, name: str) -> None:
             reader.begin()
 
 
-def say_selected(outbox: object, selection: str) -> None:
-    """Say how the stores of a worker are selected, of which this is one."""
+def say_selected(outbox: object, selection: str, tenant: object) -> None:
+    """Say how the stores of a worker are selected, of which this is one, and whose it is."""
     if (shown := _shown.get(id(outbox))) is not None:
         shown.selection = selection
+        shown.tenant = "" if tenant is None else str(tenant)
 
 
 def hide(outbox: object) -> None:

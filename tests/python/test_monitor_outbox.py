@@ -406,3 +406,20 @@ def test_dashboard_outbox_is_printed_with_the_rest(directory, store):  # noqa: F
         (shown,) = told["outboxes"]
         assert (shown["store"], shown["dead"]) == (name, 3)
         assert {it["code"] for it in told["pipelines"][0]["errors"]} <= {"OSError"}
+
+
+def test_dashboard_outbox_tells_whose_it_is_and_how_its_worker_selects(directory):  # noqa: F811
+    script = (
+        MEMORY
+        + """
+    worker = ab.OutboxWorker({"acme": outbox}, selection="weighted")
+    worker.on("other")(print)
+    worker.run_once_blocking()
+"""
+    )
+    with running(script + RUN), Clerk(*sockets(directory)) as clerk:
+        told = clerk.until_read("acme")
+        assert (told["tenant"], told["selection"]) == ("acme", "weighted")
+        with Terminal("top", size=(160, 40)) as terminal:
+            terminal.press("5")
+            terminal.until(lambda it: "acme" in (it.line("weighted") or ""), "whose the outbox is")

@@ -12,6 +12,9 @@ use crate::store::{BranchId, Row};
 use crate::symbols::state_word;
 use crate::theme::Role;
 
+/// Cells from which on a pipeline is told with the name of its process, not with its pid alone.
+const LABEL: usize = 24;
+
 /// The screen.
 pub(super) fn page(look: &Look<'_>, body: Rect) -> Vec<Line<'static>> {
     let width = body.width;
@@ -133,7 +136,7 @@ fn head(look: &Look<'_>, column: Column) -> table::Head {
     if look.wide {
         return match column {
             Column::Tenant => table::left("TENANT", 12, 0).grows(20),
-            Column::Pipeline => table::left("PIPELINE", 22, 1).grows(10).spare(6),
+            Column::Pipeline => table::left("PIPELINE", 14, 1).grows(18).spare(1),
             Column::State => table::left("ST", 7, 1),
             Column::In => table::right("IN/s", 5, 1),
             Column::Out => table::right("OUT/s", 6, 2).spare(4),
@@ -215,8 +218,12 @@ fn cell(
             let pipeline = look.store.pipeline(id.process, id.key.0);
             let name = pipeline.map_or("", |it| &*it.pipe.name);
             let host = process.and_then(|it| it.info.as_ref());
-            match host.filter(|_| look.wide && look.store.processes().nth(1).is_some()) {
-                Some(info) => text(Role::Dim, &format!("{}/{name}", info.name)),
+            // Several processes may run the same one.
+            match host.filter(|_| look.store.processes().nth(1).is_some()) {
+                Some(info) if head.width >= LABEL => {
+                    text(Role::Dim, &format!("{}[{}]/{name}", info.name, info.pid))
+                }
+                Some(info) => text(Role::Dim, &format!("{}/{name}", info.pid)),
                 None => text(Role::Dim, name),
             }
         }

@@ -27,7 +27,7 @@ pub(super) fn page(look: &Look<'_>, body: Rect) -> Vec<Line<'static>> {
             table::right("60m", 6, 1),
             table::right("ALL", 7, 1).spare(2),
             table::left("FIRST", 8, 2).spare(3),
-            table::right("LAST", 8, 1),
+            table::right("LAST", 9, 1),
             table::left("STAGE", 12, 2).spare(5).grows(8),
             table::left("PIPELINE", 12, 1).spare(4),
             table::left("TENANTS", 14, 2).spare(1).grows(60),

@@ -82,6 +82,10 @@ pub(super) fn what(line: &LogLine) -> String {
         0 => String::new(),
         lost => format!("... {} lost ... ", format::count(lost)),
     };
+    if let Some(op) = entry.op.as_deref().filter(|_| entry.kind == Kind::Audit) {
+        let verb = op.split_once('.').map_or(op, |(_, verb)| verb);
+        let _ = write!(text, "{verb}: ");
+    }
     text += &entry.msg;
     if entry.kind == Kind::Audit {
         if let Some(peer) = &entry.peer {

@@ -58,6 +58,7 @@ fn stores_heads(look: &Look<'_>, width: u16) -> Vec<(usize, table::Head)> {
     table::arrange(
         vec![
             table::left("STORE", 14, 0).grows(20),
+            table::left("TENANT", 10, 1).spare(5),
             table::left("ST", 5, 1),
             table::right("PEND", 6, 1),
             table::right("CLAIM", 6, 1),
@@ -67,7 +68,7 @@ fn stores_heads(look: &Look<'_>, width: u16) -> Vec<(usize, table::Head)> {
             table::right("LEASE", 6, 1).spare(2),
             table::right("POLLED", 7, 1).spare(3),
             table::left("SELECTION", 12, 2).spare(4),
-            table::left("PROCESS", 18, 1).spare(5),
+            table::left("PROCESS", 18, 1).spare(6),
         ],
         rest,
     )
@@ -98,7 +99,8 @@ fn store_line(
             let text = |role, text: &str| table::cell(look, head, role, text);
             let cell = match index {
                 0 => text(Role::Text, title),
-                1 => text(
+                1 => text(Role::Text, &it.tenant),
+                2 => text(
                     if &*it.state == "down" {
                         Role::Bad
                     } else {
@@ -106,20 +108,20 @@ fn store_line(
                     },
                     &it.state,
                 ),
-                2 => text(Role::Text, &number(it.ready)),
-                3 => text(Role::Text, &number(it.leased)),
-                4 => text(Role::Text, &number(it.retry)),
-                5 => text(if dead > 0 { Role::Warn } else { Role::Dim }, &number(dead)),
-                6 => text(if late { Role::Warn } else { Role::Text }, &span(it.lag_ms)),
-                7 => text(
+                3 => text(Role::Text, &number(it.ready)),
+                4 => text(Role::Text, &number(it.leased)),
+                5 => text(Role::Text, &number(it.retry)),
+                6 => text(if dead > 0 { Role::Warn } else { Role::Dim }, &number(dead)),
+                7 => text(if late { Role::Warn } else { Role::Text }, &span(it.lag_ms)),
+                8 => text(
                     Role::Text,
                     &span(it.expires.map(|at| at.saturating_sub(clock))),
                 ),
-                8 => text(
+                9 => text(
                     Role::Dim,
                     &span(it.polled.map(|at| clock.saturating_sub(at))),
                 ),
-                9 => text(Role::Dim, &it.selection),
+                10 => text(Role::Dim, &it.selection),
                 _ => text(Role::Dim, &process.label()),
             };
             (head.gap, cell)

@@ -23,7 +23,7 @@ pub(super) fn page(look: &Look<'_>, body: Rect) -> Vec<Line<'static>> {
             table::left("ITEMS", bar, 1),
             table::right("n/max", 10, 1),
             table::left("AGE", bar, 2).spare(1),
-            table::left("age/flush", 11, 1),
+            table::left("age/flush", 14, 1),
             table::left("LAST", 5, 1).spare(3),
         ],
         rest,

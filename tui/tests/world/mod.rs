@@ -689,6 +689,7 @@ fn scopes(now: u64) -> Comp {
 fn stores(now: u64) -> Outbox {
     let store = |name: &str, numbers: [u64; 4], lag: u64| Store {
         store: Text::new(name),
+        tenant: Text::new(name.strip_suffix("-db").unwrap_or_default()),
         state: Text::new("up"),
         selection: Text::new("round_robin"),
         ready: numbers[0],

@@ -150,6 +150,8 @@ pub struct Outbox {
 pub struct Store {
     /// Its key.
     pub store: Text,
+    /// Whose it is, if it is one of several that a worker serves.
+    pub tenant: Text,
     /// Whether it can be reached: `up`, `down`, or `new` if that was not tried yet.
     #[serde(rename = "st")]
     pub state: Text,

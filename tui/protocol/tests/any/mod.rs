@@ -470,9 +470,11 @@ fn store() -> impl Strategy<Value = Server> {
         text(),
         text(),
         text(),
+        text(),
     )
-        .prop_map(|((n, maybe), store, state, selection)| Store {
+        .prop_map(|((n, maybe), store, tenant, state, selection)| Store {
             store,
+            tenant,
             state,
             selection,
             ready: n[0],
