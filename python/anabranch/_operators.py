@@ -217,8 +217,8 @@ class Operators(Builder[T]):
                 given a Failure. Or the path of a file: each failure is appended to it as one line
                 of JSON (`Failure.to_dict`), and written before the next one; an item without a JSON
                 form as its text, and where it has none as `<Type without a text>`. Or a Channel
-                of Failures, but none that the pipeline reads: a full one is waited for, and it
-                stays open at the end.
+                of Failures, but none that the pipeline reads: a full one is waited for, unless it
+                drops (what it drops counts as dead-lettered), and it stays open at the end.
             codes: Only failures with this code, or one of these; `types` adds to them.
             types: Only failures whose exception is of this type, or one of these.
             name: The stage's name; by default the callable's, the channel's, or "dead_letter".

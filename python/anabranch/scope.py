@@ -184,6 +184,8 @@ class CompensationScope:
     def absorb(self, other: CompensationScope) -> None:
         """Take over what `other` holds; the order of registration stays, over all scopes.
 
+        A scope that absorbs itself stays as it is.
+
         Raises:
             ConfigError: `other` is no CompensationScope.
             ClosedError: The scope's block has been left.

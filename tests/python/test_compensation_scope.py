@@ -335,6 +335,14 @@ def test_c8_a_deadline_that_is_none_is_refused(deadline):
     assert scope.pending == 1
 
 
+def test_c22_a_scope_that_absorbs_itself_stays_as_it_is():
+    ran = []
+    scope = scope_of(ran, "ab")
+    scope.absorb(scope)
+    assert scope.rollback_blocking().done == 2
+    assert ran == ["b", "a"]
+
+
 def test_c22_only_scopes_can_be_absorbed():
     with pytest.raises(ab.ConfigError, match="absorb: other must be a CompensationScope, got 'x'"):
         ab.CompensationScope().absorb("x")
