@@ -232,7 +232,8 @@ class Grouping(Builder[T]):
                 follow; 0 leaves with whatever is there.
             idle: Leave when nothing has come in for this many seconds.
             max_bytes: Leave with this many bytes or more.
-            size_of: A `def` that returns the bytes of one item; by default `len`.
+            size_of: A `def` that returns the bytes of one item; by default `len`. An item for which
+                it raises, or returns no int >= 0, fails in this stage.
             on_cancel: What becomes of a window still open when the run is cut short: "flush" hands
                 it on, "drop" gives it up and counts its items as dropped. None: "flush" when
                 draining, "drop" when aborting.

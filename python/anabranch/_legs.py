@@ -38,6 +38,7 @@ class Window:
     max_bytes: int | None
     on_cancel: str | None
     size_of: Callable[[Any], int] | None
+    stage: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ class Legs:
     weaves: bool
     legs: list[Leg] = field(default_factory=list[Leg])
     fused: list[tuple[int, Stage]] = field(default_factory=list[tuple[int, Stage]])
-    window: Stage | None = None
+    window: Window | None = None
     throttle: Stage | None = None
     heartbeat: Stage | None = None
     course: int = 0
@@ -112,7 +113,7 @@ class Legs:
         if stage.kind == "window":
             if self.window is not None or self.heartbeat is not None:
                 self.forward(number)
-            self.window = stage
+            self.window = _window(number, stage)
         elif stage.kind in ("throttle", "heartbeat"):
             self.timed(number, stage)
         elif stage.kind in ("for_each", "collect", "to_channel", "tee") or (
@@ -264,7 +265,7 @@ class Legs:
             Leg(
                 generated=generated,
                 woven=woven,
-                window=None if self.window is None else _window(self.window),
+                window=self.window,
                 stage=stage,
                 role=role,
                 runs=runs,
@@ -355,7 +356,7 @@ def _ensuring(stage: Stage) -> Callable[..., Any]:
     return ensured if stage.is_async else ensured_here
 
 
-def _window(stage: Stage) -> Window:
+def _window(number: int, stage: Stage) -> Window:
     options = stage.options
     return Window(
         max_items=options["max_items"],
@@ -364,6 +365,7 @@ def _window(stage: Stage) -> Window:
         max_bytes=options["max_bytes"],
         on_cancel=options["on_cancel"],
         size_of=options["size_of"],
+        stage=number,
     )
 
 

@@ -46,7 +46,7 @@ fn plain(object: &Bound<'_, PyAny>) -> PyResult<Value> {
     } else if let Ok(flag) = object.cast::<PyBool>() {
         Value::Bool(flag.is_true())
     } else if object.is_instance_of::<PyInt>() {
-        Value::Int(whole(object)?)
+        whole(object)?
     } else if object.is_instance_of::<PyFloat>() {
         Value::Float(object.extract()?)
     } else if object.is_instance_of::<PyDelta>() {
@@ -58,13 +58,14 @@ fn plain(object: &Bound<'_, PyAny>) -> PyResult<Value> {
     })
 }
 
-/// The integer, brought to the nearest that fits: no rule allows one that large.
-fn whole(object: &Bound<'_, PyAny>) -> PyResult<i128> {
-    match object.extract() {
-        Ok(number) => Ok(number),
-        Err(_) if object.lt(0)? => Ok(i128::MIN),
-        Err(_) => Ok(i128::MAX),
-    }
+/// The integer; one too large for any rule of integers as a number, infinite if it is beyond all.
+fn whole(object: &Bound<'_, PyAny>) -> PyResult<Value> {
+    Ok(match (object.extract(), object.extract()) {
+        (Ok(number), _) => Value::Int(number),
+        (_, Ok(number)) => Value::Float(number),
+        _ if object.lt(0)? => Value::Float(f64::NEG_INFINITY),
+        _ => Value::Float(f64::INFINITY),
+    })
 }
 
 /// The text; `None` for one with lone surrogates, which no name, label or choice has.
@@ -147,8 +148,10 @@ mod tests {
             (c"None", Value::None),
             (c"True", Value::Bool(true)),
             (c"3", Value::Int(3)),
-            (c"-2**200", Value::Int(i128::MIN)),
-            (c"2**200", Value::Int(i128::MAX)),
+            (c"2**127 - 1", Value::Int(i128::MAX)),
+            (c"-2**200", Value::Float(-2_f64.powi(200))),
+            (c"-10**400", Value::Float(f64::NEG_INFINITY)),
+            (c"10**400", Value::Float(f64::INFINITY)),
             (c"0.5", Value::Float(0.5)),
             (c"timedelta(minutes=1)", Value::Seconds(60.0)),
             (c"'wait'", Value::from("wait")),

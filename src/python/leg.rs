@@ -6,7 +6,7 @@ use anabranch_core::engine::{LegOptions, Operator, Port};
 use anabranch_core::window::{Partial, WindowOptions};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyString};
+use pyo3::types::{PyBytes, PyInt, PyString};
 
 use super::channel::PyChannel;
 use super::convert;
@@ -22,6 +22,8 @@ pub(crate) struct WindowSpec {
     max_bytes: Option<u64>,
     on_cancel: Option<String>,
     size_of: Option<Py<PyAny>>,
+    /// Its own number: the leg's is that of the handler behind it.
+    stage: usize,
 }
 
 /// One form of a generated pass.
@@ -134,6 +136,8 @@ pub(crate) struct Leg {
     pub(crate) timeout: Option<f64>,
     /// How its window counts bytes.
     pub(crate) sizes: Sizes,
+    /// The stage whose failure it is if it cannot.
+    pub(crate) window: usize,
     /// Of an operator: the pass of what it recovers.
     pub(crate) rest: Option<PassSpec>,
     /// Of an operator: which failures it takes; `None`: all.
@@ -171,14 +175,19 @@ impl Sizes {
             Self::Uncounted => 0,
             Self::By(size_of) => {
                 let size = size_of.bind(item.py()).call1((item,))?;
-                size.extract().map_err(|error: PyErr| {
-                    let refused = PyValueError::new_err(format!(
-                        "size_of must return a number of bytes, an int >= 0, got {}",
-                        convert::shown(&size)
-                    ));
-                    refused.set_cause(item.py(), Some(error));
-                    refused
-                })?
+                match size.extract() {
+                    Ok(bytes) => bytes,
+                    Err(_) if size.is_instance_of::<PyInt>() && size.gt(0)? => usize::MAX,
+                    Err(error) => {
+                        let error: PyErr = error;
+                        let refused = PyValueError::new_err(format!(
+                            "size_of must return a number of bytes, an int >= 0, got {}",
+                            convert::shown(&size)
+                        ));
+                        refused.set_cause(item.py(), Some(error));
+                        return Err(refused);
+                    }
+                }
             }
             Self::Own => match item.cast::<PyBytes>() {
                 Ok(bytes) => bytes.as_bytes().len(),
@@ -229,6 +238,7 @@ impl LegSpec<'_> {
             other => return Err(PyValueError::new_err(format!("unknown role {other:?}"))),
         };
         let mut sizes = Sizes::Uncounted;
+        let stage = self.window.as_ref().map_or(self.stage, |it| it.stage);
         let window = self.window.map(|window| {
             if window.max_bytes.is_some() {
                 sizes = window.size_of.map_or(Sizes::Own, Sizes::By);
@@ -276,6 +286,7 @@ impl LegSpec<'_> {
             retry,
             timeout: self.timeout,
             sizes,
+            window: stage,
             rest: self.rest,
             takes: self.takes,
             course: self.course,

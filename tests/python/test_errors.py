@@ -351,6 +351,32 @@ async def same(item):
     return item
 
 
+SIZED = {
+    "at once": lambda p: p,
+    "behind a leg": lambda p: p.map(same),
+    "behind a key": lambda p: p.fan_out(by=str),
+    "behind a leg and a key": lambda p: p.map(same).fan_out(by=str),
+}
+
+
+@pytest.mark.parametrize("front", SIZED)
+@pytest.mark.parametrize("size", [-1, "a", None, float("nan"), 1.5])
+def test_e3_an_item_without_a_size_is_a_failure_of_its_window(front, size):
+    pipeline = SIZED[front](ab.Pipeline("p").source([1]))
+    windows = pipeline.window(max_bytes=10, size_of=lambda item: size, name="packed")
+    (failure,) = balanced(windows.map(same, name="behind").collect().run_blocking()).failures
+    assert (failure.stage, type(failure.error)) == ("packed", ValueError)
+    assert str(failure.error).startswith("size_of must return a number of bytes, an int >= 0, got ")
+    raising = pipeline.window(max_bytes=10, size_of=lambda item: item // 0, name="packed")
+    (failure,) = balanced(raising.collect().run_blocking()).failures
+    assert (failure.stage, type(failure.error)) == ("packed", ZeroDivisionError)
+
+
+def test_e3_a_size_beyond_all_bounds_fills_a_window():
+    pipeline = ab.Pipeline("p").source([1, 2]).window(max_bytes=10, size_of=lambda item: 2**70)
+    assert balanced(pipeline.collect().run_blocking()).items == [[1], [2]]
+
+
 LOOKED_AT = {
     "attribute": lambda p: p.fan_out(by=ab.attr("key")).collect(),
     "entry": lambda p: p.fan_out(by="key").collect(),

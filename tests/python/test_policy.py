@@ -46,6 +46,9 @@ def test_r2_the_default_is_the_documented_one():
         (lambda: ab.Retry.fixed("soon"), "delay", "soon"),
         (lambda: ab.Retry.exponential(base=-0.5), "base", -0.5),
         (lambda: ab.Retry.exponential(factor=0.5), "factor", 0.5),
+        pytest.param(
+            lambda: ab.Retry.exponential(factor=10**400), "factor", 10**400, id="beyond a float"
+        ),
         pytest.param(lambda: ab.Retry.exponential(cap=10**5000), "cap", 10**5000, id="beyond text"),
         (lambda: ab.Retry.exponential(cap=float("inf")), "cap", float("inf")),
         (lambda: ab.Retry.exponential(jitter="some"), "jitter", "some"),
@@ -96,6 +99,7 @@ def test_r2_a_refused_expression_is_explained():
         (0, 1, "rate"),
         ("fast", 1, "rate"),
         (float("inf"), 1, "rate"),
+        pytest.param(10**400, 1, "rate", id="beyond a float"),
         (1, 0, "burst"),
         (1, 0.5, "burst"),
     ],

@@ -73,7 +73,7 @@ def test_w3_no_time_is_set_where_none_was_given(options):
     pipeline = numbers(1, **options)
     stage = pipeline.stages[-1]
     assert (stage.options["max_age"], stage.options["idle"]) == (None, None)
-    window = _legs._window(pipeline._stages[-1])
+    window = _legs._window(1, pipeline._stages[-1])
     assert (window.max_age, window.idle) == (None, None)
 
 

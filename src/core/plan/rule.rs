@@ -96,7 +96,12 @@ impl Rule {
     pub(super) fn allowed(self, value: &Value) -> String {
         match self {
             Self::Int { min, max } => {
-                if max < MANY || matches!(value, Value::Int(number) if *number > max) {
+                let beyond = match value {
+                    Value::Int(number) => *number > max,
+                    // Also an integer too large to be held as one.
+                    _ => value.number() > Value::Int(max).number(),
+                };
+                if max < MANY || beyond {
                     format!("an int from {min} to {max}")
                 } else {
                     format!("an int >= {min}")
@@ -260,6 +265,14 @@ mod tests {
     fn message(rule: Rule, value: &Value) -> String {
         rule.check("it", value)
             .map_or_else(|error| error.to_string(), |value| value.to_string())
+    }
+
+    #[test]
+    fn w8_an_integer_that_is_held_as_a_float_is_told_the_most() {
+        for number in [1e40, f64::INFINITY] {
+            let told = message(Rule::COUNT, &Value::Float(number));
+            assert!(told.contains("an int from 1 to 4294967295, got "), "{told}");
+        }
     }
 
     #[test]

@@ -343,7 +343,7 @@ impl Run {
         let seen = (routed.len() + strays.len()) as u64;
         let sizes = match &leg.sizes {
             Sizes::Uncounted => None,
-            sizes => Some(Self::weigh(py, leg.stage, sizes, &mut routed, &mut strays)),
+            sizes => Some(Self::weigh(py, leg.window, sizes, &mut routed, &mut strays)),
         };
         let now = self.shared.now();
         let branches;

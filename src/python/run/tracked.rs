@@ -348,11 +348,15 @@ impl Run {
             input.outputs += 1;
             let weight = if first { input.item.weight } else { 1 };
             let scope = holders.of_output(position);
-            let (branch, stage) = if way.routes {
-                let branch = self.branch_of(hand, &value, passed.keys.as_ref(), position);
-                (branch, hand.fan_stage)
+            let branch = if way.routes {
+                self.branch_of(hand, &value, passed.keys.as_ref(), position)
             } else {
-                (Ok(input.branch), way.leg.stage)
+                Ok(input.branch)
+            };
+            let stage = if branch.is_ok() {
+                way.leg.window
+            } else {
+                hand.fan_stage
             };
             let sized =
                 branch.and_then(|branch| way.leg.sizes.of(&value).map(|bytes| (branch, bytes)));
