@@ -116,6 +116,8 @@ impl Router {
     pub(crate) fn turn(&mut self, branch: BranchId, refuses: bool) {
         if refuses {
             self.refusing.insert(branch);
+            // It opens again when it is told to, and not for what comes.
+            self.asleep.remove(&branch);
         } else {
             self.refusing.remove(&branch);
         }

@@ -186,6 +186,13 @@ impl<D: Domain> Engine<D> {
         match life.state.obey(command, life.after)? {
             Change::To(State::Failed) => self.fail_branch(branch, Why::Failed, now),
             Change::To(State::Paused) => self.pause(branch),
+            Change::To(State::Removed) => {
+                life.state = State::Removed;
+                life.after = State::Removed;
+                // What has come since it was evicted would have opened it.
+                self.take_wanted(branch);
+                self.refuse_next(branch, Why::Removed);
+            }
             Change::To(state) => {
                 life.state = state;
                 life.after = state;

@@ -177,6 +177,20 @@ fn b4_what_waits_for_the_next_generation_is_refused_if_there_will_be_none() {
 }
 
 #[test]
+fn b4_an_evicted_branch_that_is_removed_opens_for_nothing_that_came() {
+    let mut driver = Driver::fanned(0, [leg()]);
+    let a = driver.open();
+    assert_eq!(driver.obey(a, Command::Drain), Ok(()));
+    driver.poll();
+    driver.news();
+    driver.give_to(a, [1]);
+    assert_eq!(driver.obey(a, Command::Remove), Ok(()));
+    assert_eq!(driver.news(), [], "nobody wants it any more");
+    assert_eq!(driver.refused(), [(a, Why::Removed, vec![1])]);
+    assert_eq!(states(&driver, &[a]), [State::Removed]);
+}
+
+#[test]
 fn b4_items_for_the_next_generation_hold_the_source_back_like_any_others() {
     let mut driver = Driver::fanned(0, [crate::options::narrow(4, false)]);
     let a = driver.open();
