@@ -554,12 +554,7 @@ class Session(Generic[T]):
         self._pipeline._last_report = report  # noqa: SLF001 - the session is the pipeline's
         failures = report.failed and report.outcome != "aborted"
         if (failures or report.outcome == "failed") and not self.forked:
-            codes = ", ".join(
-                f"{code} x{count}" if count else code for code, count in report.codes.items()
-            )
-            _logger.warning(
-                "pipeline %r %s with failures: %s", report.pipeline, report.outcome, codes
-            )
+            _undriven.tell_failed(report)
         if not self.forked:
             _undriven.tell_stuck(report)
         whole = report.outcome in ("completed", "drained")

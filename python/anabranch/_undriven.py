@@ -72,6 +72,15 @@ def _driven(run: _core.Run, seconds: float) -> bool:
     return True
 
 
+def tell_failed(report: Report[Any]) -> None:
+    """Log the codes of what has failed in a run."""
+    if not report.codes:
+        _logger.warning("%s", report.as_error().message)
+        return
+    codes = ", ".join(f"{code} x{count}" if count else code for code, count in report.codes.items())
+    _logger.warning("pipeline %r %s with failures: %s", report.pipeline, report.outcome, codes)
+
+
 def tell_stuck(report: Report[Any]) -> None:
     """Log the undo actions that are stuck at the end of a run."""
     if not report.stuck:

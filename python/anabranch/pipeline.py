@@ -76,9 +76,9 @@ class Pipeline(Transforms[T], Stateful[T], Grouping[T], Courses[T], Operators[T]
         commit: "unit" releases what undoes a unit as soon as the unit has succeeded; "end" keeps
             it to the end of the run, which then commits as a whole if every item was committed,
             filtered or dead-lettered. If one has failed, was dropped or is left, if a branch or the
-            source has failed, or the run is aborted, all is undone, last action first. What is
-            undone earlier, as a failure that was recovered, stays so. Memory grows with the number
-            of undo actions.
+            source has failed, or the run is aborted, all is undone, last action first, and the
+            run has failed (or was aborted). What is undone earlier, as a failure that was
+            recovered, stays so. Memory grows with the number of undo actions.
         rollback: How the undo actions of one rollback follow each other: "sequential" runs them
             one after the other, the last registered first; "parallel" all at once; "none" runs
             none of them. Or a function that is called once per rollback with the actions, the

@@ -39,7 +39,8 @@ class Counts:
         produced: Items that stages made beyond those they took (`flat_map`).
         committed: Items handled to the end. They stay committed if what they registered with
             `level="branch"` or `"pipeline"` is undone later, with their branch or the run: items
-            count as they ended, and `Report.compensations` tells of the undo actions.
+            count as they ended, and `Report.compensations` tells of the undo actions. So do those
+            of a run with `commit="end"` that was undone: its outcome is "failed" or "aborted".
         filtered: Items taken out by a stage on purpose.
         failed: Items failed for good, and taken by no operator.
         dropped: Items given up by policy: a partial window when the pipeline is aborted.
@@ -231,7 +232,7 @@ class Report(Counts, Generic[T]):
         pipeline: The pipeline's name.
         outcome: "completed": the source ended; "drained": it was told to stop, and what was
             inside went on to the end; "aborted": what was inside was undone; "failed": the
-            source failed, or `on_error="stop"` met a failure.
+            source failed, `on_error="stop"` met a failure, or by `commit="end"` all was undone.
         seconds: How long the run took.
         blocked: Seconds the source was held back because a branch, or what is in front of the
             branches, was full.
@@ -367,6 +368,10 @@ class Report(Counts, Generic[T]):
             message += f", {_many(self.failed, 'item')} failed{_more(self.failed, listed)}"
         if self.left:
             message += f", {_many(self.left, 'item')} left"
+        if self.outcome == "failed" and not self.codes:
+            # Whatever else ends a run as failed has a code.
+            lost = f"{_many(self.dropped, 'item')} dropped" if self.dropped else "a branch failed"
+            message += f': {lost}, so by commit="end" all was undone'
         return PipelineFailed(message, errors or [AnabranchError(message)])
 
     async def retry_stuck(self, *, deadline: float | None = 30.0) -> Report[T]:

@@ -445,6 +445,8 @@ impl Run {
             "failed"
         } else if self.aborting() || !locked(&self.engine).finished() {
             "aborted"
+        } else if locked(&self.engine).falls_short() {
+            "failed"
         } else if self.drained.load(Ordering::Acquire) {
             "drained"
         } else {

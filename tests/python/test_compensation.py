@@ -31,6 +31,34 @@ def test_c1_actions_run_in_reverse(driver, kind):
     assert (report.compensated, report.stuck, report.failed) == (3, 0, 1)
 
 
+@pytest.mark.parametrize("registers", [True, False])
+@ab.testing.virtual_time
+async def test_c11_a_run_that_drops_an_item_cannot_commit_at_its_end(clock, registers, caplog):
+    ran, source = [], Live()
+
+    def handler(n, ctx):
+        ctx.compensate(ran.append, n, when=registers)
+
+    pipeline = ab.Pipeline("p", commit="end").source(source)
+    pipeline = pipeline.fan_out(by=lambda n: "acme", capacity=1, on_full="drop_newest")
+    async with pipeline.for_each(handler, inline=True).start() as running:
+        running.add_branch("acme").pause()
+        source.put(1, 2)
+        await clock.advance(0.0)
+        running.branch("acme").resume()
+        source.end()
+        report = balanced(await running.wait())
+    assert ran == ([1] if registers else [])
+    # Items count as they ended; that it is undone, the outcome tells.
+    assert (report.committed, report.dropped, report.failed) == (1, 1, 0)
+    assert (report.outcome, report.ok) == ("failed", False)
+    why = "pipeline 'p' failed: 1 item dropped, so by commit=\"end\" all was undone"
+    assert why in caplog.text
+    with pytest.raises(ab.PipelineFailed) as caught:
+        report.raise_for_failure()
+    assert caught.value.message == why
+
+
 @pytest.mark.parametrize("window", [None, 3])
 @every_way
 def test_c1_reverse_order_holds_through_stages_and_into_a_window(driver, kind, window):

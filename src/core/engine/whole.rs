@@ -167,6 +167,11 @@ impl<D: Domain> Engine<D> {
         scope
     }
 
+    /// Whether a run that commits as one could not, though it came to its end.
+    pub fn falls_short(&self) -> bool {
+        self.config.rollback.commit_at_end && !self.ends_well()
+    }
+
     /// Whether the run is good as a whole.
     fn ends_well(&self) -> bool {
         let broken = self.aborted() || self.stopping || self.whole.failed;
