@@ -21,7 +21,7 @@ from anabranch._patience import Patience
 from anabranch._signals import steering
 from anabranch._stateful import fresh
 from anabranch._tasks import Tasks
-from anabranch._workers import is_stepped
+from anabranch._workers import is_stepped, owned
 from anabranch.errors import BranchError, ClosedError, ConfigError, ForkedProcessError
 from anabranch.report import Report
 
@@ -76,8 +76,9 @@ class Session(Generic[T]):
         # Whether the process ends, and does not wait for this run.
         self._exiting = False
         self._collectors: list[ErrorCollector] = []
-        # The one that drives the run.
+        # The one that drives the run, and the loop it does so in.
         self._thread: int | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def name(self) -> str:
@@ -140,7 +141,7 @@ class Session(Generic[T]):
             ClosedError: The run has not begun, or is over.
             ForkedProcessError: In a fork of the process that runs the pipeline.
         """
-        self.check_process()
+        self.check_reach()
         run = self._run
         if run is None:
             over = self._pipeline.last_report is not None
@@ -189,6 +190,20 @@ class Session(Generic[T]):
                 f"pipeline {self._settings.name!r} was started in process {self._process} and "
                 f"cannot be used in its fork {os.getpid()}: start one after the fork, "
                 "or use the start method 'spawn'"
+            )
+
+    def check_reach(self) -> None:
+        """Raise unless there is a driver, in this process, that can still be told something.
+
+        Raises:
+            ClosedError: Its event loop was closed.
+            ForkedProcessError: In a fork of the process that runs the pipeline.
+        """
+        self.check_process()
+        if self._run is not None and self._loop is not None and self._loop.is_closed():
+            raise ClosedError(
+                f"pipeline {self.name!r} cannot be told anything: its event loop was closed while "
+                "it ran; it is aborted when it is let go of, or the process ends"
             )
 
     # The blocking driver.
@@ -273,7 +288,8 @@ class Session(Generic[T]):
             self._deadline = self._clock.now() + self._settings.grace
         run = self._open()
         name = f"anabranch {self._settings.name}"
-        return loop.create_task(self._drive(loop, run), name=name)
+        self._loop = loop
+        return owned(loop.create_task(self._drive(loop, run), name=name))
 
     async def _drive(self, loop: asyncio.AbstractEventLoop, run: _core.Run) -> Report[T]:
         with _process.driving(self):
@@ -566,7 +582,7 @@ class Session(Generic[T]):
             # In a fork sockets, descriptors and the source are the parent's.
             return
         if self._iterator is not None:
-            _close(self._iterator)
+            _close(self._iterator, self._settings.name, self._stages[0].name)
         letters = self._spec.letters
         _branches.close_all(self._settings.name, self._stages, run.tenants())
         patience = 0.0 if self._leaving or self._exiting else _POOL_CLOSE
@@ -574,9 +590,11 @@ class Session(Generic[T]):
         # The end of the process leaves all threads behind.
         if stuck and not self._exiting:
             _logger.error(
-                "pipeline %r: %d threads are still busy in their handlers and were left behind",
+                "pipeline %r: %s, and left behind",
                 self._settings.name,
-                stuck,
+                "1 thread is still busy in its handler"
+                if stuck == 1
+                else f"{stuck} threads are still busy in their handlers",
             )
         for file in letters:
             file.close()
@@ -601,11 +619,11 @@ def in_a_loop() -> bool:
     return True
 
 
-def _close(iterator: object) -> None:
+def _close(iterator: object, pipeline: str, stage: str) -> None:
     close = getattr(iterator, "close", None)
     if close is None:
         return
     try:
         close()
     except Exception:
-        _logger.exception("closing the source raised")
+        _logger.exception("pipeline %r, stage %r: closing the source raised", pipeline, stage)

@@ -64,9 +64,13 @@ class Pool:
         )
         try:
             thread.start()
-        except RuntimeError:
+        except RuntimeError as error:
             if not self._threads:
-                raise
+                message = (
+                    f"pipeline {self._name!r}: the system gives no thread for its `def` callables "
+                    f"({error}); with inline=True they need none"
+                )
+                raise RuntimeError(message) from error
         else:
             self._threads.append(thread)
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
-from anabranch._workers import is_stepped
+from anabranch._workers import is_stepped, owned
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Callable
@@ -23,6 +23,8 @@ class Pump:
         loop: The running loop.
         run: The run.
         source: The user's async iterable.
+        pipeline: The pipeline's name.
+        stage: The name of the source.
         kick: Tells the driver that there may be something to do.
         interrupted: Told of a KeyboardInterrupt or SystemExit the source raised.
     """
@@ -33,16 +35,20 @@ class Pump:
         run: _core.Run,
         source: AsyncIterable[Any],
         *,
+        pipeline: str,
+        stage: str,
         kick: Callable[[], None],
         interrupted: Callable[[BaseException], None],
     ) -> None:
         self._loop = loop
         self._run = run
+        self._pipeline = pipeline
+        self._stage = stage
         self._kick = kick
         self._interrupted = interrupted
         # What the task waits for while there is no room.
         self._room: asyncio.Future[None] | None = None
-        self.task: asyncio.Task[None] = loop.create_task(self._work(source))
+        self.task: asyncio.Task[None] = owned(loop.create_task(self._work(source)))
         # A task that is cancelled before its first step never comes to its own last lines.
         self.task.add_done_callback(self._ended)
 
@@ -85,7 +91,7 @@ class Pump:
             error = failure
         finally:
             if is_stepped(self.task):
-                await _aclose(iterator)
+                await _aclose(iterator, self._pipeline, self._stage)
             run.source_ended(error)
             self._kick()
 
@@ -102,11 +108,11 @@ class Pump:
         return self._run.stopping
 
 
-async def _aclose(iterator: object) -> None:
+async def _aclose(iterator: object, pipeline: str, stage: str) -> None:
     aclose = getattr(iterator, "aclose", None)
     if aclose is None:
         return
     try:
         await aclose()
     except Exception:
-        _logger.exception("closing the source raised")
+        _logger.exception("pipeline %r, stage %r: closing the source raised", pipeline, stage)

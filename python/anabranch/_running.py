@@ -227,9 +227,11 @@ class Running(Generic[T]):
         May be called from any thread.
 
         Raises:
+            ClosedError: Its event loop was closed while it ran. What it did is undone, as far as
+                that needs no loop, when the pipeline is let go of, or the process ends.
             ForkedProcessError: In a fork of the process that runs the pipeline.
         """
-        self._session.check_process()
+        self._session.check_reach()
         self._session.drain()
 
     def abort(self) -> None:
@@ -238,9 +240,11 @@ class Running(Generic[T]):
         May be called from any thread.
 
         Raises:
+            ClosedError: Its event loop was closed while it ran. What it did is undone, as far as
+                that needs no loop, when the pipeline is let go of, or the process ends.
             ForkedProcessError: In a fork of the process that runs the pipeline.
         """
-        self._session.check_process()
+        self._session.check_reach()
         self._session.abort()
 
     async def wait(self) -> Report[T]:

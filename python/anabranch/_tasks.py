@@ -12,7 +12,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from anabranch._pump import Pump
-from anabranch._workers import Crew, is_stepped
+from anabranch._workers import Crew, is_stepped, owned
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Iterable, Sequence
@@ -89,7 +89,15 @@ class Tasks:
         # Whether the source has been left behind.
         self._source_left = False
         if source is not None:
-            self._pump = Pump(loop, run, source, kick=kick, interrupted=interrupted)
+            self._pump = Pump(
+                loop,
+                run,
+                source,
+                pipeline=pipeline,
+                stage=stages[0],
+                kick=kick,
+                interrupted=interrupted,
+            )
 
     @property
     def at_work(self) -> bool:
@@ -110,7 +118,7 @@ class Tasks:
         run = self._run
         while (job := run.next_job()) is not None:
             tasks = self._undoing if job.undo else self._jobs
-            task = self._loop.create_task(self._await(job))
+            task = owned(self._loop.create_task(self._await(job)))
             if job.undo:
                 # Whoever shuts the loop down cancels what it knows of; the driver ends these.
                 _hide(task)
@@ -301,8 +309,6 @@ class Tasks:
 def _hide(task: asyncio.Task[None]) -> None:
     """Let the loop end without a task, which the driver ends or leaves behind."""
     asyncio._unregister_task(task)  # noqa: SLF001 - documented, in spite of its name
-    # The report tells of it.
-    task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001 - as asyncio.gather does
 
 
 def _forget_generators(loop: asyncio.AbstractEventLoop, task: asyncio.Task[None]) -> None:

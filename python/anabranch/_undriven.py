@@ -89,9 +89,11 @@ def tell_stuck(report: Report[Any]) -> None:
         f"{it.name!r} of stage {it.stage!r}" for it in report.compensations if it.action is not None
     )
     _logger.warning(
-        "pipeline %r: %d undo actions are stuck, `report.retry_stuck()` tries them again: %s",
+        "pipeline %r: %s again: %s",
         report.pipeline,
-        report.stuck,
+        "1 undo action is stuck, `report.retry_stuck()` tries it"
+        if report.stuck == 1
+        else f"{report.stuck} undo actions are stuck, `report.retry_stuck()` tries them",
         _listed(rows),
     )
 
@@ -101,10 +103,11 @@ def tell_owed(run: _core.Run, *, pipeline: str) -> None:
     rows = Counter({f"stage {stage!r}": owed for stage, owed in run.owed()})
     if rows:
         _logger.error(
-            "pipeline %r: the process ends before its run does, and %d undo actions and finalizers "
-            "have not run: %s",
+            "pipeline %r: the process ends before its run does, and %s not run: %s",
             pipeline,
-            rows.total(),
+            "1 undo action or finalizer has"
+            if rows.total() == 1
+            else f"{rows.total()} undo actions and finalizers have",
             _listed(rows),
         )
 

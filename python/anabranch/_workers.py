@@ -8,7 +8,7 @@ when those at work have suspended.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from anabranch import _core
 from anabranch._landing import land
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from anabranch._weave import Woven
+
+T = TypeVar("T")
 
 
 def is_stepped(task: asyncio.Task[None]) -> bool:
@@ -29,6 +31,12 @@ def is_stepped(task: asyncio.Task[None]) -> bool:
         return asyncio.current_task() is task
     except RuntimeError:
         return False
+
+
+def owned(task: asyncio.Task[T]) -> asyncio.Task[T]:
+    """Let asyncio say nothing of a task whose loop was closed under it: its run tells of that."""
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001 - as asyncio.gather does
+    return task
 
 
 # Workers roused at once, at most: enough to fill any crew within a few turns of the loop.
@@ -108,7 +116,7 @@ class Crew:
                     continue
                 future.set_result(None)
             elif len(self._tasks) + len(self._abandoned) < self._most:
-                task = asyncio.get_running_loop().create_task(self._work())
+                task = owned(asyncio.get_running_loop().create_task(self._work()))
                 self._tasks.add(task)
                 task.add_done_callback(self._ended)
             else:

@@ -309,3 +309,17 @@ def test_b4_a_branch_is_idle_from_the_end_of_its_last_handler(driver, concurrenc
     )
     balanced(go(pipeline.for_each(sink, concurrency=concurrency), driver, clock))
     assert closed == [210.0 if concurrency == 1 else 160.0]
+
+
+def test_e3_a_thread_that_the_system_does_not_give_is_told_with_the_pipeline(monkeypatch):
+    def refuse(_thread):
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    pipeline = ab.Pipeline("p").source([1]).for_each(print)
+    with pytest.raises(RuntimeError) as caught:
+        pipeline.run_blocking()
+    assert str(caught.value) == (
+        "pipeline 'p': the system gives no thread for its `def` callables (can't create new thread"
+        " at interpreter shutdown); with inline=True they need none"
+    )

@@ -216,7 +216,18 @@ def test_t8_a_close_that_raises_costs_nothing(driver, caplog):
 
     report = go(ab.Pipeline("p").source(Broken([1, 2])).collect(), driver)
     assert report.items == [1, 2]
-    assert "closing the source raised" in caplog.text
+    assert "pipeline 'p', stage 'Broken': closing the source raised" in caplog.text
+
+
+@every_driver
+def test_t8_an_aclose_that_raises_costs_nothing(driver, caplog):
+    class Broken(TrackedAsync):
+        async def aclose(self):
+            raise OSError("cannot close")
+
+    report = go(ab.Pipeline("p").source(Broken([1, 2])).collect(), driver)
+    assert report.items == [1, 2]
+    assert "pipeline 'p', stage 'Broken': closing the source raised" in caplog.text
 
 
 class TrackedAsync(Tracked):

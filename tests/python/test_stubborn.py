@@ -221,7 +221,7 @@ def test_e5_r8_a_thread_that_is_stuck_at_an_abort_is_left_behind(driver, no_grac
     assert (row.stage, row.tenant, row.attempt, row.seconds) == ("sink", 0, 1, SHORT)
     (message,) = (it.message for it in report.failures if it.code == "cancelled")
     assert message == "it had not ended 0.02 s after the run was aborted, and was left behind"
-    assert "1 threads are still busy in their handlers and were left behind" in caplog.text
+    assert "1 thread is still busy in its handler, and left behind" in caplog.text
     stuck.end()
     assert (len(stuck.refused), stuck.undone) == (1, [0])
 
