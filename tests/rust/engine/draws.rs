@@ -277,7 +277,9 @@ fn courses_of(leg: BoxedStrategy<LegOptions>) -> impl Strategy<Value = Vec<LegOp
             for leg in &mut row {
                 leg.course = number;
             }
-            legs.splice(at + 1..at + 1, row);
+            let behind = legs.split_off(at + 1);
+            legs.extend(row);
+            legs.extend(behind);
         }
         legs
     })
@@ -341,8 +343,8 @@ pub(crate) fn configs() -> impl Strategy<Value = Config> {
             |(legs, fan, max_in_flight, stop_on_error, seed, branches, rollback)| {
                 let fan_leg = fan % (legs.len() + 1);
                 // Only the items themselves part by their keys.
-                let own = |leg: &usize| legs.get(*leg).is_none_or(|leg| leg.course == 0);
-                let fan_leg = (fan_leg..).find(own).unwrap_or(legs.len());
+                let own = |leg: &usize| legs[*leg].course == 0;
+                let fan_leg = (fan_leg..legs.len()).find(own).unwrap_or(legs.len());
                 Config {
                     legs,
                     fan_leg,
