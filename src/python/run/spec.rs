@@ -80,11 +80,12 @@ fn key_of(py: Python<'_>, kind: Option<&str>, key: Option<Py<PyAny>>) -> PyResul
 }
 
 /// How many jobs the pool takes at once.
-const fn places(threads: usize, virtual_time: bool, timed: bool) -> usize {
+fn places(threads: usize, virtual_time: bool, legs: &[LegOptions]) -> usize {
+    let timed = |leg: &LegOptions| leg.port == POOL && leg.timeout.is_some();
     if virtual_time {
         // A test's pool has no threads: it runs a job when it is given one.
         1
-    } else if timed {
+    } else if legs.iter().any(timed) {
         // A job that waits for a thread must not use up its time.
         threads
     } else {
@@ -177,10 +178,7 @@ impl RunSpec<'_> {
             ports,
         } = built(self.legs, &wake)?;
         let flush_on_abort = options.iter().any(flushes);
-        let timed = options
-            .iter()
-            .any(|leg| leg.port == POOL && leg.timeout.is_some());
-        let pooled = places(self.threads, virtual_time, timed);
+        let pooled = places(self.threads, virtual_time, &options);
         let (source, native) = open_source(&self.source_kind, self.source.bind(py), &wake)?;
         let facts = legs.iter().map(facts).collect();
         let watched = self.monitor.and_then(|monitor| {
