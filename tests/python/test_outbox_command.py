@@ -231,8 +231,8 @@ def test_d5_workers_are_listed(side):
         (("work", "nowhere:worker"), "there is no module 'nowhere' here"),
         (("work", "json:loads.x"), "has no 'loads.x'"),
         (("work", "json:decoder"), "json:decoder is a module: it must be an ab.OutboxWorker"),
-        (("purge", "sqlite:///a", "--status", "dead"), "(see anabranch --help)"),
-        (("status",), "(see anabranch --help)"),
+        (("purge", "sqlite:///a", "--status", "dead"), "(see anabranch outbox purge --help)"),
+        (("status",), "(see anabranch outbox status --help)"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_one_line_without_secrets(arguments, says):

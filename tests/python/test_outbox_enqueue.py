@@ -297,5 +297,5 @@ def test_n4_h2_a_topic_is_no_pattern(side, topic):
 def test_enqueue_wants_two_or_three_positional_arguments(side):
     with pytest.raises(TypeError, match=r"\(conn, topic, payload\) or \(topic, payload\)"):
         side.outbox.enqueue("mail")
-    with pytest.raises(ab.ConfigError, match=r"drafts must be of ab\.Draft"):
+    with pytest.raises(ab.ConfigError, match=r"drafts must be an iterable of ab\.Draft"):
         side.outbox.enqueue_many(["mail"])
