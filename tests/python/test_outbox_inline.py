@@ -327,9 +327,9 @@ def test_a8_a_commit_that_fails_is_no_failure_of_the_handler(side):
                     raise OSError("the network is gone")
                 super().commit()
 
+        conn.close()
         if side.kind == "sqlite":
             return sqlite3.connect(side.path, check_same_thread=False, factory=Once)
-        conn.close()
         return Once.connect(side.url)
 
     worker = ab.OutboxWorker(side.outbox, ack="inline", connect=connect)
