@@ -506,7 +506,8 @@ def test_x6_a_few_connections_are_enough_for_many_databases(tmp_path):
                     most = max(most, sum(it._connection is not None for it in stores))
 
         asyncio.run(main())
-        assert 1 <= most <= 3
+        # Two of the six are for listening.
+        assert 1 <= most <= 4
 
 
 def test_x6_a_worker_opens_no_more_connections_than_it_may():
