@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from anabranch._outbox_members import NewJoin
-    from anabranch._outbox_store import Division, Receipt, Row, Settings, Written
+    from anabranch._outbox_store import Division, Keep, Receipt, Row, Settings, Written
 
 
 class MemoryStore:
@@ -43,7 +43,7 @@ class MemoryStore:
     def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
         self._settings = settings
         self._clock = clock
-        self.keep = settings.keep
+        self.keep: Keep = settings.keep
         self._core = _core.OutboxMemory()
         self._listeners: list[Callable[[], object]] = []
         # By owner: what it told, since when, when it was seen, and until when that is believed.

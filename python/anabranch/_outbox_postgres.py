@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from anabranch._outbox_members import NewJoin
     from anabranch._outbox_postgres_over import Steps
-    from anabranch._outbox_store import Division, Receipt, Row, Settings, Written
+    from anabranch._outbox_store import Division, Keep, Receipt, Row, Settings, Written
 
 T = TypeVar("T")
 
@@ -63,7 +63,7 @@ class PostgresStore(PostgresWriting):
         self.costs = True
         self._url = url
         self._settings = settings
-        self.keep = settings.keep
+        self.keep: Keep = settings.keep
         self._migrations, self._sql = _core.outbox_sql("postgres", settings.prefix, settings.schema)
         self._needed = self._migrations[-1][0]
         self._lock = threading.Lock()

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from anabranch._outbox_sqlite_over import Steps
     from anabranch._outbox_store import (
         Division,
+        Keep,
         Receipt,
         Row,
         Settings,
@@ -77,7 +78,7 @@ class SqliteStore(SqliteWriting):
         self.costs = True
         self._path = path
         self._settings = settings
-        self.keep = settings.keep
+        self.keep: Keep = settings.keep
         self._migrations, self._sql = _core.outbox_sql("sqlite", settings.prefix)
         self._needed = self._migrations[-1][0]
         self._lock = threading.Lock()

@@ -93,7 +93,7 @@ class OutboxRouter:
         self._provider = provider_of(stores, tenants)
         # Without this it cannot be told which tenants there are.
         self._discovers = not isinstance(self._provider, ByCallables) or tenants is not None
-        self.refresh_every = (
+        self.refresh_every: float = (
             milliseconds("refresh", refresh, subject="OutboxRouter", positive=True) / 1000
         )
         self._options = options

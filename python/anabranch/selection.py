@@ -37,13 +37,13 @@ class StoreView:
 
     def __init__(self, tenant: object, weight: float = 1.0) -> None:
         self.tenant: Any = tenant
-        self.weight = weight
+        self.weight: float = weight
         self.depth: int | None = None
         self.oldest: float | None = None
-        self.failures = 0
-        self.turns = 0
-        self.served = 0
-        self.share = 0.0
+        self.failures: int = 0
+        self.turns: int = 0
+        self.served: int = 0
+        self.share: float = 0.0
 
     def __repr__(self) -> str:
         return (
