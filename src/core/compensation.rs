@@ -17,9 +17,11 @@
 //! What a unit registered belongs to all that comes of it: [`Scope::fork`] makes another holder.
 //! It ends with the last holder, and badly if any holder did. So nothing is undone under an
 //! output that is still on its way, and what an output registered itself is undone before what it
-//! stands on: along every path the order stays last in, first out. Rejected: to give the scope to
-//! the first output (a failure of the second undoes nothing), and to undo at the first failure
-//! (the other outputs would go on without what they stand on, and undo after it).
+//! stands on: along every path the order stays last in, first out. For that, a holder whose own
+//! actions are to be run lets go when they have: [`Ended::held`] is the driver's until then.
+//! Rejected: to give the scope to the first output (a failure of the second undoes nothing), and to
+//! undo at the first failure (the other outputs would go on without what they stand on, and undo
+//! after it).
 //!
 //! Scopes that meet again, in a window, are merged: a holder that is the last one brings the
 //! steps with it, and they take their place in the order of registration.
@@ -70,7 +72,7 @@ struct Shared<U> {
 }
 
 /// What is to become of the steps of a scope that has ended; in no order.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Ended<U> {
     /// Compensations that are not needed any more.
     pub released: Vec<Step<U>>,
@@ -78,6 +80,40 @@ pub struct Ended<U> {
     pub due: Vec<Step<U>>,
     /// Finalizers to be run after them.
     pub finalizers: Vec<Step<U>>,
+    /// What the compensations stand on, if others hold it, too: to be ended when they have run.
+    pub held: Held<U>,
+}
+
+/// A hold on scopes with several holders, for as long as what was registered upon them is undone.
+#[derive(Debug)]
+pub struct Held<U>(Vec<Arc<Shared<U>>>);
+
+impl<U> Held<U> {
+    /// Whether it holds nothing.
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Lets go, and ends what it was the last holder of.
+    pub fn end(self) -> Ended<U> {
+        settle(Vec::new(), self.0)
+    }
+}
+
+impl<U> Default for Held<U> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<U> From<Held<U>> for Scope<U> {
+    /// A scope without steps of its own, upon what is held.
+    fn from(held: Held<U>) -> Self {
+        Self {
+            steps: Vec::new(),
+            shared: held.0,
+        }
+    }
 }
 
 impl<U> Default for Ended<U> {
@@ -86,6 +122,7 @@ impl<U> Default for Ended<U> {
             released: Vec::new(),
             due: Vec::new(),
             finalizers: Vec::new(),
+            held: Held::default(),
         }
     }
 }
@@ -160,11 +197,30 @@ impl<U> Scope<U> {
         }
     }
 
+    /// Takes out what it holds together with others, which will end badly, whoever ends it.
+    #[must_use]
+    pub fn take_failed(&mut self) -> Self {
+        for shared in &self.shared {
+            shared.failed.store(true, Ordering::Relaxed);
+        }
+        Self {
+            steps: Vec::new(),
+            shared: std::mem::take(&mut self.shared),
+        }
+    }
+
     /// Ends the scope, and with it those it was the last holder of.
     pub fn end(self, well: bool) -> Ended<U> {
-        let mut ended = Ended::default();
+        settle(vec![(self, well)], Vec::new())
+    }
+}
+
+/// Ends scopes, each well or badly, and of those that are held together those that nobody else
+/// holds.
+fn settle<U>(mut ending: Vec<(Scope<U>, bool)>, mut held: Vec<Arc<Shared<U>>>) -> Ended<U> {
+    let mut ended = Ended::default();
+    loop {
         // A loop: a chain of shared scopes may be as long as the pipeline.
-        let mut ending = vec![(self, well)];
         while let Some((scope, well)) = ending.pop() {
             for step in scope.steps {
                 match (step.kind, well) {
@@ -178,13 +234,29 @@ impl<U> Scope<U> {
                     // Relaxed: giving up the reference orders it before the last holder's load.
                     shared.failed.store(true, Ordering::Relaxed);
                 }
-                if let Some(last) = Arc::into_inner(shared) {
-                    let failed = last.failed.into_inner();
-                    ending.push((last.scope, !failed));
-                }
+                held.push(shared);
             }
         }
-        ended
+        // Holders that have met again are one.
+        held.sort_unstable_by_key(Arc::as_ptr);
+        held.dedup_by(|one, other| Arc::ptr_eq(one, other));
+        let lets_go = ended.due.is_empty();
+        for shared in std::mem::take(&mut held) {
+            let last = if lets_go {
+                Arc::into_inner(shared)
+            } else {
+                Arc::try_unwrap(shared)
+                    .map_err(|shared| held.push(shared))
+                    .ok()
+            };
+            if let Some(last) = last {
+                ending.push((last.scope, !last.failed.into_inner()));
+            }
+        }
+        if ending.is_empty() {
+            ended.held = Held(held);
+            return ended;
+        }
     }
 }
 
@@ -246,8 +318,12 @@ mod tests {
             let own = if first { &early.released } else { &early.due };
             assert_eq!(numbers(own), [2], "its own steps end at once");
             let late = one.end(second);
+            // Once its own steps have run.
+            let last = early.held.end();
             let well = first && second;
-            let parts = (numbers(&late.released), numbers(&late.due));
+            let released = [late.released, last.released].concat();
+            let due = [late.due, last.due].concat();
+            let parts = (numbers(&released), numbers(&due));
             let expected = if well {
                 (vec![1], vec![])
             } else {
@@ -255,6 +331,45 @@ mod tests {
             };
             assert_eq!(parts, expected, "{first} {second}");
         }
+    }
+
+    #[test]
+    fn c17_what_an_output_stands_on_waits_until_its_own_actions_have_run() {
+        let mut one = scope([1]);
+        let mut other = one.fork();
+        other.register(2, 2);
+        let early = other.end(false);
+        assert_eq!(numbers(&early.due), [2]);
+        let late = one.end(true);
+        assert!(late.is_quiet(), "2 may be running");
+        assert!(late.held.is_empty());
+        assert_eq!(numbers(&early.held.end().due), [1]);
+    }
+
+    #[test]
+    fn c17_a_chain_of_outputs_is_undone_from_its_end() {
+        let mut root = scope([1]);
+        let mut left = root.fork();
+        left.register(2, 2);
+        let mut leaf = left.fork();
+        leaf.register(3, 3);
+        let third = leaf.end(false);
+        assert!(left.end(true).is_quiet());
+        assert!(root.end(true).is_quiet());
+        let rest = third.held.end();
+        assert_eq!(numbers(&rest.due), [1, 2]);
+        assert!(rest.held.is_empty());
+    }
+
+    #[test]
+    fn c17_what_has_failed_ends_badly_though_its_last_holder_ends_well() {
+        let mut one = scope([1]);
+        let mut other = one.fork();
+        other.register(2, 2);
+        let failed = other.take_failed();
+        assert_eq!(numbers(&other.end(false).due), [2]);
+        assert!(one.end(true).is_quiet());
+        assert_eq!(numbers(&failed.end(true).due), [1]);
     }
 
     #[test]

@@ -25,6 +25,7 @@
 //! - `engine/operators.rs`: where failures go that an operator behind them takes.
 //! - `engine/overdue.rs`: attempts that must end in time.
 //! - `engine/rollback.rs`: what failed units did is undone.
+//! - `engine/undone.rs`: what has become of undo actions, as it is counted and listed.
 //! - `engine/stuck.rs`: undo actions that are stuck, as operators deal with them.
 //! - `engine/traces.rs`: what is remembered of rollbacks, for those who watch.
 //! - `engine/whole.rs`: what is undone with a branch, or with the run as a whole.
@@ -48,6 +49,7 @@ mod streaks;
 mod stuck;
 mod traces;
 mod under_way;
+mod undone;
 mod unit;
 mod ways;
 mod whole;
@@ -340,6 +342,12 @@ impl<D: Domain> Engine<D> {
         arrivals
     }
 
+    /// Whether there is something for [`Engine::take_arrivals`]: [`Engine::poll`] may have let it
+    /// out.
+    pub fn has_arrivals(&self) -> bool {
+        self.arrivals.iter().any(|arrivals| !arrivals.is_empty())
+    }
+
     /// Whether [`Engine::next`] would hand out something for `port`; it may still say no when
     /// all that waits is held back.
     pub fn has_work(&self, port: Port) -> bool {
@@ -363,11 +371,12 @@ impl<D: Domain> Engine<D> {
         }
         self.watch(now);
         self.overrun(now);
+        // First what time does, then what may end by it: nobody polls again because of it.
+        self.give_up_rollbacks(now);
         self.close_legs(now);
         self.end_generations(now);
         self.beat(now);
         self.evict_idle(now);
-        self.give_up_rollbacks(now);
         self.settle_whole(now);
     }
 
@@ -414,8 +423,10 @@ impl<D: Domain> Engine<D> {
         let mut counts = self.branches[id.index()].counts();
         if id != BranchId::TRUNK {
             // Stages of the driver's may end an item before it reaches a leg of its branch: what
-            // came is what came of it.
-            counts.received = counts.accounted().saturating_sub(counts.produced);
+            // came is what came of it. What a branch made that is over may have become the trunk's.
+            let accounted = counts.accounted();
+            counts.produced = counts.produced.min(accounted);
+            counts.received = accounted - counts.produced;
         }
         counts
     }

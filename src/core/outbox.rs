@@ -97,6 +97,8 @@ pub struct Draft {
     pub dedupe_key: Option<String>,
     /// From 0 to 9; higher ones first.
     pub priority: u8,
+    /// Whose it is, where one store holds the messages of many.
+    pub tenant: Option<String>,
     /// When it may be claimed at the earliest.
     pub due: Due,
     /// How many milliseconds after it is enqueued nobody wants it any more.
@@ -116,6 +118,8 @@ pub enum Status {
     Dead,
     /// It is handled.
     Done,
+    /// It would be ready, but for a pause. Only counts tell.
+    Paused,
 }
 
 impl Status {
@@ -127,6 +131,7 @@ impl Status {
             Self::Leased => "leased",
             Self::Dead => "dead",
             Self::Done => "done",
+            Self::Paused => "paused",
         }
     }
 
@@ -175,6 +180,8 @@ pub struct Wanted<'a> {
     pub without: &'a [String],
     /// Its subscribers. A message that waits for none of them is left to others.
     pub by: Option<&'a [String]>,
+    /// The only tenant whose messages they are; `None`: of all.
+    pub tenant: Option<&'a str>,
 }
 
 impl Wanted<'_> {
@@ -185,7 +192,7 @@ impl Wanted<'_> {
             }
             _ => true,
         };
-        waits && !self.without.contains(&message.draft.topic)
+        waits && !self.without.contains(&message.draft.topic) && message.is_of(self.tenant)
     }
 }
 
@@ -279,6 +286,11 @@ impl Message {
             None if self.due_at > now => Status::Scheduled,
             None => Status::Ready,
         }
+    }
+
+    /// Whether it is one of those: of a tenant, or of all.
+    fn is_of(&self, tenant: Option<&str>) -> bool {
+        tenant.is_none() || self.draft.tenant.as_deref() == tenant
     }
 
     fn is_leased(&self, now: Millis) -> bool {

@@ -6,14 +6,18 @@
 
 mod draw;
 mod field;
+mod native;
 mod place;
+mod retrying;
 mod rule;
 mod value;
 
 use crate::error::PlanError;
 use crate::retry::Retry;
 
-pub use field::{budget, channel, policy, retry, tail, tcp_client, tcp_lines, window};
+pub use field::window;
+pub use native::{channel, tail, tcp_client, tcp_lines};
+pub use retrying::{budget, policy, retry};
 pub use rule::{Field, MANY, Rule, check};
 pub use value::{Options, Value};
 

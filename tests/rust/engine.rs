@@ -8,6 +8,8 @@
 //! - `engine/turns.rs`: whose turn it is: the row B12.
 //! - `engine/full.rs`: branches that are full, or throttled: the rows B5, B6, B11.
 //! - `engine/lives.rs`: how branches live and end: the rows B4, B14, C19.
+//! - `engine/between.rs`: what comes between two of their generations.
+//! - `engine/beats.rs`: which of them hear that nothing has come: the row G3.
 //! - `engine/fallen.rs`: those whose units fail for good: the row B7.
 //! - `engine/streaks.rs`: when branches have failed often enough: the row B7.
 //! - `engine/outcomes.rs`: the rows R.
@@ -16,6 +18,7 @@
 //! - `engine/scopes.rs`: more of them: scopes held by several outputs, and finalizers.
 //! - `engine/whole.rs`: those about what is undone with a branch, or with the run as a whole.
 //! - `engine/policies.rs`: those about how a rollback goes about it.
+//! - `engine/unrun.rs`: those about what never has a turn.
 //! - `engine/endings.rs`: the rows of all letters about end, drain and abort.
 //! - `engine/copies.rs`: courses of copies: the rows T7 and B1.
 //! - `engine/failures.rs`: failures and the operators behind them, at random, too.
@@ -27,6 +30,10 @@
 
 #[path = "engine/batches.rs"]
 mod batches;
+#[path = "engine/beats.rs"]
+mod beats;
+#[path = "engine/between.rs"]
+mod between;
 #[path = "engine/branches.rs"]
 mod branches;
 #[path = "engine/conservation.rs"]
@@ -69,6 +76,8 @@ mod scopes;
 mod streaks;
 #[path = "engine/turns.rs"]
 mod turns;
+#[path = "engine/unrun.rs"]
+mod unrun;
 #[path = "engine/watching.rs"]
 mod watching;
 #[path = "engine/whole.rs"]

@@ -217,6 +217,9 @@ pub(crate) struct Life<D: Domain> {
     pub(crate) ending: Ending,
     /// How many rollbacks of what was registered for the branch are under way.
     pub(crate) undoing: u32,
+    /// How often what was registered for the branch has ended in this generation: what was
+    /// registered for it meanwhile ends with it once more.
+    pub(crate) rounds: u8,
     /// Whether somebody will look whether it is idle.
     pub(crate) watched: bool,
     /// Whether what comes to it is refused, as the driver has heard or is about to.
@@ -254,6 +257,7 @@ impl<D: Domain> Life<D> {
             blocked: Duration::ZERO,
             ending: Ending::None,
             undoing: 0,
+            rounds: 0,
             watched: false,
             refuses: false,
             rare: None,
@@ -397,6 +401,8 @@ mod tests {
         assert_eq!(draining(Add, State::Evicted), None);
         assert_eq!(draining(Fail, State::Evicted), to(State::Failed));
         assert_eq!(draining(Pause, State::Evicted), None);
-        assert_eq!(Command::from_name("drain"), Some(Drain));
+        for command in [Pause, Resume, Drain, Remove, Restart, Fail, Add] {
+            assert_eq!(Command::from_name(command.name()), Some(command));
+        }
     }
 }

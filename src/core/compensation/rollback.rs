@@ -1,8 +1,8 @@
 //! The playback of scopes that have ended: which step comes next.
 
-use super::{Ended, Kind, Scope, Step};
+use super::{Ended, Held, Kind, Scope, Step};
 
-/// Passes over compensations registered during playback before a rollback gives up.
+/// Passes over what is registered during playback before a rollback gives up.
 ///
 /// An action that registers another one each time it runs would otherwise never end.
 pub const MAX_PASSES: u8 = 16;
@@ -37,6 +37,8 @@ pub struct Rollback<U> {
     passes: u8,
     /// Steps handed out that have not come back.
     out: usize,
+    /// What the steps stand on, together with others.
+    held: Held<U>,
 }
 
 impl<U> Rollback<U> {
@@ -52,6 +54,7 @@ impl<U> Rollback<U> {
             abandoned: Vec::new(),
             passes: 1,
             out: 0,
+            held: Held::default(),
         };
         if policy == Policy::Skip {
             rollback.abandoned.append(&mut rollback.pending);
@@ -61,7 +64,15 @@ impl<U> Rollback<U> {
 
     /// The playback of a scope that has ended; what it released is not in it.
     pub fn of(ended: Ended<U>, policy: Policy) -> Self {
-        Self::new(ended.due, ended.finalizers, policy)
+        Self {
+            held: ended.held,
+            ..Self::new(ended.due, ended.finalizers, policy)
+        }
+    }
+
+    /// What its steps stood on: once it is over, or given up, that may be undone, too.
+    pub fn let_go(&mut self) -> Held<U> {
+        std::mem::take(&mut self.held)
     }
 
     /// The first pass, for the driver to arrange, the last registered first.
@@ -87,20 +98,32 @@ impl<U> Rollback<U> {
             return None;
         }
         if self.pending.is_empty() && !self.registered.is_empty() {
-            if self.passes < MAX_PASSES && self.policy != Policy::Skip {
-                self.passes += 1;
-                self.pending = std::mem::take(&mut self.registered);
-                self.pending.sort_by_key(|step| step.order);
-            } else {
-                self.abandoned.append(&mut self.registered);
-            }
+            self.begin_pass();
         }
         let next = self.pending.pop().or_else(|| self.finalizers.pop())?;
         self.out += 1;
         Some(next)
     }
 
-    /// A step has run; what it registered runs in the next pass.
+    fn begin_pass(&mut self) {
+        let registered = std::mem::take(&mut self.registered);
+        if self.passes >= MAX_PASSES {
+            self.abandoned.extend(registered);
+            return;
+        }
+        self.passes += 1;
+        for step in registered {
+            let list = match step.kind {
+                Kind::Finalizer => &mut self.finalizers,
+                Kind::Compensation if self.policy == Policy::Skip => &mut self.abandoned,
+                Kind::Compensation => &mut self.pending,
+            };
+            list.push(step);
+        }
+        self.pending.sort_by_key(|step| step.order);
+    }
+
+    /// A step has run; what it registered runs in the next pass, finalizers at its end.
     pub fn ran(&mut self, registered: Option<Scope<U>>) {
         self.out = self.out.saturating_sub(1);
         // A new scope: it ends badly, for what it undoes does.
@@ -108,7 +131,7 @@ impl<U> Rollback<U> {
             return;
         };
         self.registered.extend(ended.due);
-        self.finalizers.extend(ended.finalizers);
+        self.registered.extend(ended.finalizers);
     }
 
     /// Nothing more is handed out: all that has not run is abandoned.
@@ -284,6 +307,36 @@ mod tests {
         );
         assert_eq!(rollback.abandoned()[0].undo, 16);
         assert!(rollback.is_over());
+    }
+
+    #[test]
+    fn c5_finalizers_that_register_further_ones_for_ever_are_stopped_too() {
+        for policy in [Policy::Sequential, Policy::Parallel, Policy::Skip] {
+            let mut rollback =
+                Rollback::new(Vec::new(), vec![finalizer(0, 0), finalizer(1, 100)], policy);
+            let mut ran = Vec::new();
+            while let Some(step) = rollback.next() {
+                ran.push(step.undo);
+                // Each is closed before what was there before it.
+                rollback.ran(Some(Scope::new(vec![finalizer(step.undo, step.undo + 1)])));
+                assert!(ran.len() < 100, "it has no end");
+            }
+            let expected: Vec<_> = (100..115).chain([115, 0]).collect();
+            assert_eq!(ran, expected, "{policy:?}");
+            let left: Vec<_> = rollback.abandoned().iter().map(|it| it.undo).collect();
+            assert_eq!(left, [1, 116]);
+            assert!(rollback.is_over());
+        }
+    }
+
+    #[test]
+    fn c13_what_a_finalizer_registers_is_skipped_by_the_policy_but_for_finalizers() {
+        let mut rollback = Rollback::new(Vec::new(), vec![finalizer(0, "close")], Policy::Skip);
+        assert_eq!(rollback.next().map(|step| step.undo), Some("close"));
+        let more = vec![step(1, "undo"), finalizer(2, "release")];
+        rollback.ran(Some(Scope::new(more)));
+        assert_eq!(rollback.next().map(|step| step.undo), Some("release"));
+        assert_eq!(rollback.abandoned()[0].undo, "undo");
     }
 
     #[test]

@@ -49,7 +49,6 @@ impl<D: Domain> Engine<D> {
     /// Aborts, and gives up the windows that no handler has begun, too, and what units still
     /// under way pass on.
     pub fn discard(&mut self, now: Time) {
-        self.abort(now);
         if self.phase == Phase::Discarding {
             return;
         }

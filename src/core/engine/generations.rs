@@ -172,7 +172,9 @@ impl<D: Domain> Engine<D> {
                 Some(OnFull::DropOldest) => {
                     let next = &mut row.life.rare().next;
                     next.push((leg, item));
-                    let (_, oldest) = next.remove(0);
+                    let (of, oldest) = next.remove(0);
+                    self.load[leg] += 1;
+                    self.load[of] -= 1;
                     self.drop_item(branch, oldest, now);
                 }
                 Some(OnFull::DropNewest) => self.drop_item(branch, item, now),

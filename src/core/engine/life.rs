@@ -112,6 +112,7 @@ impl<D: Domain> Engine<D> {
         life.after = State::Open;
         life.ending = Ending::None;
         life.generation += 1;
+        life.rounds = 0;
         life.touched = now;
         let next = life.take_next();
         self.note_refusal(branch);
@@ -177,6 +178,15 @@ impl<D: Domain> Engine<D> {
         !self.lives.news.is_empty()
     }
 
+    /// Whether something could be asked of a branch now.
+    ///
+    /// # Errors
+    /// [`Misfit`] if it does not fit the branch's state.
+    pub fn would_obey(&self, branch: BranchId, command: Command) -> Result<(), Misfit> {
+        let life = &self.branches[branch.index()].life;
+        life.state.obey(command, life.after).map(|_| ())
+    }
+
     /// Carries out what is asked of a branch.
     ///
     /// # Errors
@@ -184,7 +194,11 @@ impl<D: Domain> Engine<D> {
     pub fn obey(&mut self, branch: BranchId, command: Command, now: Time) -> Result<(), Misfit> {
         let life = &mut self.branches[branch.index()].life;
         match life.state.obey(command, life.after)? {
-            Change::To(State::Failed) => self.fail_branch(branch, Why::Failed, now),
+            Change::To(State::Failed) => {
+                // It fails by this command, whatever has failed in it before.
+                self.branches[branch.index()].last_error = None;
+                self.fail_branch(branch, Why::Failed, now);
+            }
             Change::To(State::Paused) => self.pause(branch),
             Change::To(State::Removed) => {
                 life.state = State::Removed;

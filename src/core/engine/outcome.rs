@@ -7,7 +7,7 @@ use super::streaks::{Place, Spot};
 use super::{
     Again, Domain, Engine, Failed, Item, MAX_SAMPLES, Operator, Origin, Outcome, Payload, Unit,
 };
-use crate::branch::BranchId;
+use crate::branch::{BranchId, State};
 use crate::clock::Time;
 use crate::compensation::Scope;
 use crate::report::Counts;
@@ -333,7 +333,9 @@ impl<D: Domain> Engine<D> {
         let items = u64::from(failed.items);
         let row = &mut self.branches[failed.branch.index()];
         row.counts.failed += items;
-        if row.last_error.as_deref() != Some(D::code(&failed.error)) {
+        // What a branch that has failed refuses follows from that: why it has is what is asked.
+        let follows = row.life.state == State::Failed && row.last_error.is_some();
+        if !follows && row.last_error.as_deref() != Some(D::code(&failed.error)) {
             row.last_error = Some(D::code(&failed.error).into());
         }
         let stage = D::stage(&failed.error);

@@ -7,7 +7,7 @@
 //!      v
 //!    late -----ended-----> over: what it gave is dropped, and counted
 //!      |
-//!      | grace: the driver is told, and replaces whoever runs it
+//!      | grace, or the run is in a hurry: the driver is told, and replaces whoever runs it
 //!      v
 //!  abandoned, listed --ended--> over: the same
 //! ```
@@ -192,6 +192,20 @@ impl<D: Domain> Engine<D> {
                         .attempts
                         .insert((now.after(grace), attempt), watched);
                 }
+            }
+        }
+    }
+
+    /// Nobody waits any longer for operations that are late: their grace is over now.
+    pub fn end_grace(&mut self, now: Time) {
+        let attempts = &mut self.watch.attempts;
+        let late = attempts
+            .iter()
+            .filter(|(_, it)| it.late && it.handler.is_some());
+        let late: Vec<_> = late.map(|(key, _)| *key).collect();
+        for key in late {
+            if let Some(watched) = attempts.remove(&key) {
+                attempts.insert((now, key.1), watched);
             }
         }
     }

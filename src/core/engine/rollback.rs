@@ -8,10 +8,10 @@ use std::time::Duration;
 use super::operators::Failing;
 use super::traces::{Reach, Trace};
 use super::unit::{Alarm, Fate, Timer};
-use super::{Domain, Engine, MAX_SAMPLES, MAX_STUCK, Port, RollbackId, Turn, Undone, Unit};
+use super::{Domain, Engine, Port, RollbackId, Turn, Unit};
 use crate::branch::BranchId;
 use crate::clock::Time;
-use crate::compensation::{Ended, Policy, Rollback, Scope, Step};
+use crate::compensation::{Ended, MAX_PASSES, Policy, Rollback, Scope, Step};
 
 /// What follows a rollback.
 #[derive(Debug)]
@@ -184,59 +184,6 @@ impl<D: Domain> Engine<D> {
         self.advance(id, now);
     }
 
-    pub(super) fn log_undo(
-        &mut self,
-        (rollback, branch): (RollbackId, BranchId),
-        mut step: Step<D::Undo>,
-        fate: Fate<D::Error>,
-        took: Duration,
-    ) {
-        if let Some(undoing) = self.rollbacks.get_mut(&rollback) {
-            undoing.trace.end::<D>(&step, &fate, took);
-        }
-        let counts = &mut self.undone_counts;
-        let (list, most) = match &fate {
-            Fate::Done if step.is_finalizer() => {
-                // Only counted: units that succeed have them, too.
-                counts.finalized += 1;
-                self.graveyard.undos.push(step.undo);
-                return;
-            }
-            Fate::Done => {
-                counts.done += 1;
-                self.branches[branch.index()].undone += 1;
-                self.gauges.undo(D::label(&step.undo).stage);
-                D::settled(&mut step.undo);
-                (&mut self.undone, MAX_SAMPLES)
-            }
-            Fate::Skipped => {
-                counts.skipped += 1;
-                D::settled(&mut step.undo);
-                (&mut self.undone, MAX_SAMPLES)
-            }
-            Fate::Failed(_) | Fate::Unrun => {
-                counts.failed += 1;
-                (&mut self.stuck, MAX_STUCK)
-            }
-        };
-        self.undone_number += 1;
-        if list.len() < most {
-            list.push(Undone {
-                number: self.undone_number,
-                rollback,
-                branch,
-                step,
-                fate,
-                took,
-            });
-        } else {
-            self.graveyard.undos.push(step.undo);
-            if let Fate::Failed(error) = fate {
-                self.graveyard.errors.push(error);
-            }
-        }
-    }
-
     /// A scope ends badly: it is undone, or joins what is undone with the run as a whole.
     pub(super) fn undo(
         &mut self,
@@ -251,7 +198,13 @@ impl<D: Domain> Engine<D> {
                 self.whole.join(*scope);
                 self.proceed(then, now);
             }
-            Some(scope) => self.play(branch, scope.end(false), then, now),
+            Some(mut scope) => {
+                if self.config.rollback.commit_at_end {
+                    // What other outputs did upon it is kept to the end of the run, so it is, too.
+                    self.whole.join(scope.take_failed());
+                }
+                self.play(branch, scope.end(false), then, now);
+            }
         }
     }
 
@@ -267,18 +220,29 @@ impl<D: Domain> Engine<D> {
             self.proceed(then, now);
             return;
         };
-        let mut ended = scope.end(true);
+        self.end_with_others(branch, scope.end(true), then, now);
+    }
+
+    /// What has ended well may have been held together with an output that has failed.
+    fn end_with_others(
+        &mut self,
+        branch: BranchId,
+        mut ended: Ended<D::Undo>,
+        then: Then<D>,
+        now: Time,
+    ) {
         let mut owner = branch;
         if self.config.rollback.commit_at_end {
             let kept = std::mem::take(&mut ended.released);
             self.whole.join(Scope::new(kept));
         }
         if !ended.due.is_empty() {
-            // It was held together with an output that has failed, of whichever branch. That may
-            // have been taken care of, and the run be good as a whole.
+            // That output was of whichever branch. It may have been taken care of, and the run be
+            // good as a whole.
             owner = BranchId::TRUNK;
             if self.is_undone_as_one() {
                 self.whole.join(Scope::new(std::mem::take(&mut ended.due)));
+                self.whole.join(std::mem::take(&mut ended.held).into());
             }
         }
         self.graveyard.bury_steps(ended.released);
@@ -312,6 +276,12 @@ impl<D: Domain> Engine<D> {
             self.proceed(then, now);
             return;
         }
+        if self.rounds_of(branch, &then) > MAX_PASSES {
+            // Actions that register further ones at their level each time they run.
+            self.log_left_out(branch, ended);
+            self.proceed(then, now);
+            return;
+        }
         let policy = self.config.rollback.policy;
         let undoes = !ended.due.is_empty();
         let arranges = policy == Policy::Custom && undoes;
@@ -321,6 +291,17 @@ impl<D: Domain> Engine<D> {
         } else {
             self.advance(id, now);
         }
+    }
+
+    /// How often what is wider than a unit has ended, this time included.
+    fn rounds_of(&mut self, branch: BranchId, then: &Then<D>) -> u8 {
+        let rounds = match then {
+            Then::Branch => &mut self.branches[branch.index()].life.rounds,
+            Then::Run => &mut self.whole.rounds,
+            Then::Retry(..) | Then::Release(_) | Then::Nothing | Then::Fail(_) => return 0,
+        };
+        *rounds = rounds.saturating_add(1);
+        *rounds
     }
 
     pub(super) fn begin_rollback(
@@ -371,23 +352,9 @@ impl<D: Domain> Engine<D> {
             if matches!(undoing.then, Then::Branch) {
                 self.branches[undoing.branch.index()].life.undoing -= 1;
             }
+            let held = undoing.rollback.let_go();
+            self.end_with_others(undoing.branch, held.end(), Then::Nothing, now);
             self.proceed(undoing.then, now);
-        }
-    }
-
-    /// Tells what of a rollback will not run: at its end, after what ran.
-    pub(super) fn log_abandoned(&mut self, id: RollbackId) {
-        let Some(undoing) = self.rollbacks.get_mut(&id) else {
-            return;
-        };
-        let branch = undoing.branch;
-        for step in undoing.rollback.abandoned() {
-            let fate = match self.config.rollback.policy {
-                // A finalizer is not what the policy leaves out: it has had no turn in time.
-                Policy::Skip if !step.is_finalizer() => Fate::Skipped,
-                _ => Fate::Unrun,
-            };
-            self.log_undo((id, branch), step, fate, Duration::ZERO);
         }
     }
 

@@ -251,11 +251,37 @@ impl<D: Domain> Engine<D> {
                 };
                 life.waited = delay;
                 life.state = State::Restarting;
-                life.after = State::Open;
                 life.ending = Ending::Badly;
                 self.lives.ending.push(branch);
                 self.unpark(branch);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn b7_a_streak_is_forgotten_once_it_is_over_and_its_failures_have_ended() {
+        let mut streaks = Streaks::default();
+        let number = streaks.begin(BranchId(1));
+        assert_ne!(number, 0, "that is none");
+        for streak in streaks.rows.values_mut() {
+            streak.open += 2;
+        }
+        streaks.settle(number);
+        streaks.end(number);
+        assert_eq!(streaks.rows.len(), 1, "a failure may yet count");
+        streaks.settle(number);
+        assert!(streaks.rows.is_empty());
+        let next = streaks.begin(BranchId(1));
+        assert_ne!(next, number);
+        streaks.end(next);
+        assert!(
+            streaks.rows.is_empty(),
+            "none of its failures is on its way"
+        );
     }
 }

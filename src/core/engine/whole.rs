@@ -12,13 +12,11 @@
 //! that went in was committed, filtered or dead-lettered, and no branch has failed. One that failed,
 //! was dropped or is left, whether or not something was registered for it, is enough to undo all.
 
-use std::time::Duration;
-
 use super::rollback::Then;
-use super::{Domain, Engine, Fate, RollbackId};
+use super::{Domain, Engine};
 use crate::branch::BranchId;
 use crate::clock::Time;
-use crate::compensation::{MAX_PASSES, Scope, Step};
+use crate::compensation::{Scope, Step};
 
 /// What an action belongs to, if not to a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,8 +36,8 @@ pub(super) struct Whole<D: Domain> {
     /// Whether something that ends no unit has failed: the source has, or, with `commit_at_end`, a
     /// branch.
     failed: bool,
-    /// Rollbacks of the whole so far.
-    rounds: u8,
+    /// How often it has ended: what was registered for it meanwhile ends with it once more.
+    pub(super) rounds: u8,
 }
 
 impl<D: Domain> Default for Whole<D> {
@@ -127,15 +125,7 @@ impl<D: Domain> Engine<D> {
             return;
         }
         let scope = self.take_whole();
-        self.whole.rounds = self.whole.rounds.saturating_add(1);
         let mut ended = scope.end(self.ends_well());
-        if self.whole.rounds > MAX_PASSES {
-            // Undo actions that register further ones at this level each time they run.
-            let nobodys = (RollbackId::NONE, BranchId::TRUNK);
-            for step in ended.due.drain(..) {
-                self.log_undo(nobodys, step, Fate::Unrun, Duration::ZERO);
-            }
-        }
         self.graveyard
             .bury_steps(std::mem::take(&mut ended.released));
         self.play(BranchId::TRUNK, ended, Then::Run, now);
@@ -144,16 +134,16 @@ impl<D: Domain> Engine<D> {
     /// The run is left before all was undone: what has had no turn is stuck. Actions that run now
     /// may still be given back.
     pub fn abandon(&mut self, now: Time) {
+        let mut left = self.take_whole();
+        for undoing in self.rollbacks.values_mut() {
+            left.absorb(undoing.rollback.let_go().into());
+        }
         for id in self.rollbacks.keys().copied().collect::<Vec<_>>() {
             self.give_up_rollback(id, now);
             self.log_abandoned(id);
         }
-        let mut left = self.take_whole().end(false);
-        left.due.append(&mut left.finalizers);
-        let nobodys = (RollbackId::NONE, BranchId::TRUNK);
-        for step in left.due {
-            self.log_undo(nobodys, step, Fate::Unrun, Duration::ZERO);
-        }
+        let left = left.end(false);
+        self.log_left_out(BranchId::TRUNK, left);
     }
 
     fn take_whole(&mut self) -> Scope<D::Undo> {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Field, Kind, Options, Plan, Stage, Value, field};
+use super::{Field, Kind, Options, Plan, Stage, Value, field, retrying};
 use crate::error::quoted;
 
 impl Plan {
@@ -160,7 +160,7 @@ fn option(field: &Field, value: &Value) -> String {
             let rest = rest
                 .map(|(key, value)| (key.to_owned(), value.clone()))
                 .collect();
-            format!("{kind}({})", options(field::retry_fields(policy), &rest))
+            format!("{kind}({})", options(retrying::retry_fields(policy), &rest))
         }
         _ => value.to_string(),
     };

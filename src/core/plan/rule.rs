@@ -163,7 +163,7 @@ impl Rule {
     /// [`PlanError`] naming `argument`, the value and what is allowed.
     pub fn check(self, argument: &str, value: &Value) -> Result<Value, PlanError> {
         if let (Self::Retry, Value::Options(policy)) = (self, value) {
-            let policy = super::field::retry(policy).map_err(|error| error.within(argument))?;
+            let policy = super::retry(policy).map_err(|error| error.within(argument))?;
             return Ok(Value::Options(policy));
         }
         self.accept(value)

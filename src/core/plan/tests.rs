@@ -6,6 +6,11 @@ pub(super) fn given(pairs: &[(&'static str, Value)]) -> Options {
     pairs.iter().cloned().collect()
 }
 
+/// What a refusal says; `None`: nothing was refused.
+pub(super) fn refusal<T>(result: Result<T, PlanError>) -> Option<String> {
+    result.err().map(|error| error.to_string())
+}
+
 pub(super) fn add(
     plan: Plan,
     kind: Kind,

@@ -27,6 +27,11 @@ pub enum Value {
     Other(String),
 }
 
+/// A text for the tables of options.
+pub(super) const fn text(text: &'static str) -> Value {
+    Value::Text(Cow::Borrowed(text))
+}
+
 impl Value {
     /// A whole or other number, as a float; not a duration, nor a truth value.
     #[expect(clippy::cast_precision_loss, reason = "limits are far below 2**53")]

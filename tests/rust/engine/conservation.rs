@@ -6,10 +6,14 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
+use anabranch_core::branch::Command;
+use anabranch_core::engine::{BranchOptions, Config, LegOptions, Operator, Port, RollbackOptions};
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestError, TestRng, TestRunner};
 
 use crate::draws::{Acts, Fate, Finish, Move, acts, configs, courses, fates, finishes};
+use crate::driver::EPOCH;
+use crate::options::leg;
 use crate::world::World;
 
 /// The random numbers of one run.
@@ -82,4 +86,57 @@ fn e8_nothing_is_lost_nothing_happens_twice_and_every_run_ends() {
             panic!("SEED={own} TRIALS=1: {reason}\nat the least: {least:?}");
         }
     }
+}
+
+/// What an operator made of a refused item comes back to its branch, which is declined by then.
+#[test]
+fn e8_b14_the_counts_of_a_branch_add_up_though_what_it_made_has_become_the_trunks() {
+    let recovers = || LegOptions {
+        operator: Some(Operator::Recover),
+        ..leg()
+    };
+    let config = Config {
+        legs: vec![recovers(), recovers(), leg()],
+        fan_leg: 0,
+        ports: 2,
+        max_in_flight: 1,
+        stop_on_error: false,
+        seed: 0,
+        epoch: EPOCH,
+        rollback: RollbackOptions::default(),
+        branches: BranchOptions::default(),
+    };
+    let mut world = World::new(config, false);
+    let branch = 0;
+    let given = Move::Give {
+        events: 1,
+        branch,
+        acted: false,
+    };
+    let ask = |command| Move::Ask { branch, command };
+    let port = Port(0);
+    let made = Move::End {
+        which: 0,
+        fate: Fate::Done { outputs: 3 },
+        acts: Acts::default(),
+    };
+    let removed = [ask(Command::Remove), given, ask(Command::Add)];
+    let recovered = [
+        Move::Tend { decline: false },
+        Move::Forward { branch },
+        Move::Next { port, seal: false },
+        made,
+    ];
+    let declined = [
+        Move::Forward { branch },
+        Move::Poll,
+        Move::Tend { decline: true },
+        Move::Finish(Finish::End),
+    ];
+    for step in removed.into_iter().chain(recovered).chain(declined) {
+        world.step(step);
+    }
+    let calm = std::iter::repeat_with(|| (0, Fate::Done { outputs: 1 }, Acts::default()));
+    world.settle(&mut calm.into_iter());
+    world.check_end();
 }

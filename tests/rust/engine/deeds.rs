@@ -13,7 +13,7 @@ use anabranch_core::engine::{
 };
 
 use crate::driver::Lab;
-use crate::held::Holding;
+use crate::held::{Held, Holding};
 
 /// What an action belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +40,10 @@ struct Deed {
     /// How the generation of its branch has ended.
     ended: Option<bool>,
     seen: Option<Seen>,
+    /// The actions of the unit that it stands on, and that stand under other outputs, too.
+    below: BTreeSet<u64>,
+    /// The rollback that has handed it out.
+    handed: Option<RollbackId>,
 }
 
 /// How far a rollback has come.
@@ -100,8 +104,43 @@ impl Deeds {
             during: during.filter(|_| owner == Owner::Unit),
             ended: None,
             seen: None,
+            below: BTreeSet::new(),
+            handed: None,
         };
         self.by_order.insert(order, deed);
+    }
+
+    /// These were registered for what is `held`.
+    pub(crate) fn stand_on(&mut self, orders: &[u64], held: &Held) {
+        let below = self.holding.below(held);
+        for order in orders {
+            if let Some(deed) = self.by_order.get_mut(order) {
+                deed.below.clone_from(&below);
+            }
+        }
+    }
+
+    /// Along every path the order is last in, first out, across rollbacks too: nothing stands any
+    /// more on what is undone now. `running` are those handed out that have not come back.
+    fn check_paths(&self, order: u64, by: RollbackId, running: &[u64]) {
+        if self.options.deadline.is_some() {
+            // What does not end in time is not waited for.
+            return;
+        }
+        for above in running {
+            let deed = &self.by_order[above];
+            assert!(
+                deed.handed == Some(by) || !deed.below.contains(&order),
+                "C17: {order} is undone under {above}, which runs"
+            );
+        }
+        for below in &self.by_order[&order].below {
+            let handed = self.by_order[below].handed;
+            assert!(
+                handed.is_none_or(|rollback| rollback == by),
+                "C17: {below} was undone before {order}, which stands on it"
+            );
+        }
     }
 
     pub(crate) const fn source_failed(&mut self) {
@@ -245,10 +284,22 @@ impl Deeds {
 
     /// The engine hands an action out, while `busy` others of its rollback run; returns how many
     /// passes lie before what it registers.
-    pub(crate) fn handed(&mut self, turn: &Turn<Lab>, busy: usize, engine: &Engine<Lab>) -> u32 {
+    pub(crate) fn handed(
+        &mut self,
+        turn: &Turn<Lab>,
+        busy: usize,
+        running: &[u64],
+        engine: &Engine<Lab>,
+    ) -> u32 {
         let (id, order) = (turn.rollback, turn.step.undo.0);
         let policy = self.options.policy;
         self.due(order, Seen::Ran, turn.branch, engine);
+        if !self.by_order[&order].finalizer {
+            self.check_paths(order, id, running);
+            if let Some(deed) = self.by_order.get_mut(&order) {
+                deed.handed = Some(id);
+            }
+        }
         let deed = &self.by_order[&order];
         let finalizer = deed.finalizer;
         let during = deed.during.filter(|(rollback, _)| *rollback == id);

@@ -3,13 +3,14 @@
 use anabranch_core::branch::{BranchId, Command, News, State};
 use anabranch_core::channel::OnFull;
 use anabranch_core::engine::{
-    Again, BranchOptions, Config, Failed, Item, LegOptions, OnBranchError, Operator, Outcome,
+    Again, BranchOptions, Failed, Item, LegOptions, OnBranchError, Operator, Outcome,
     RollbackOptions, Spot, Unit, Why,
 };
 use anabranch_core::retry::{Backoff, GaveUp, Retry};
 
-use crate::driver::{Driver, EPOCH, Error, Event, Lab, numbers, scope};
+use crate::driver::{Driver, Error, Event, Lab, numbers, scope};
 use crate::options::{age, leg, ms, narrow, retried, size, wide, windowed};
+use crate::scopes::with_legs;
 
 /// On the way to the first leg.
 const AT_THE_ENTRY: Spot = Spot {
@@ -173,17 +174,7 @@ fn t3_a_unit_is_undone_before_its_failure_goes_on() {
 }
 
 fn with(legs: impl Into<Vec<LegOptions>>, fan_leg: usize, rollback: RollbackOptions) -> Driver {
-    Driver::new(Config {
-        legs: legs.into(),
-        fan_leg,
-        ports: 1,
-        max_in_flight: 256,
-        branches: BranchOptions::default(),
-        stop_on_error: false,
-        seed: 7,
-        epoch: EPOCH,
-        rollback,
-    })
+    with_legs(legs, fan_leg, rollback, false)
 }
 
 #[test]
@@ -409,27 +400,38 @@ fn r1_an_operator_may_be_tried_again() {
 
 #[test]
 fn c11_what_outputs_stand_on_is_undone_though_the_failed_one_is_dead_lettered_and_the_run_good() {
-    let rollback = RollbackOptions {
-        commit_at_end: true,
-        ..RollbackOptions::default()
-    };
-    let mut driver = with([leg(), leg(), dead_letters()], 3, rollback);
-    let both = driver.give_and_take();
-    let outputs = Outcome::Done(vec![Event::new(2), Event::new(3)]);
-    driver.complete(both, outputs, Some(scope([10]).into()));
-    driver.forward(1);
-    let bad = unit(&mut driver);
-    driver.fail(bad, [11]);
-    assert_eq!(driver.undo_all(), [11]);
-    send(&mut driver, 4);
-    let good = unit(&mut driver);
-    driver.complete(good, Outcome::Done(Vec::new()), Some(scope([12]).into()));
-    assert_eq!(driver.undo_all(), [10], "its other output has failed");
-    let letter = unit(&mut driver);
-    driver.done(letter, []);
-    driver.end();
-    assert!(driver.finished());
-    assert_eq!(driver.engine().undone_counts().done, 2, "12 is committed");
+    for good in [true, false] {
+        let rollback = RollbackOptions {
+            commit_at_end: true,
+            ..RollbackOptions::default()
+        };
+        let mut driver = with([leg(), leg(), dead_letters()], 3, rollback);
+        let both = driver.give_and_take();
+        let outputs = Outcome::Done(vec![Event::new(2), Event::new(3)]);
+        driver.complete(both, outputs, Some(scope([10]).into()));
+        driver.forward(1);
+        let bad = unit(&mut driver);
+        driver.fail(bad, [11]);
+        assert_eq!(driver.undo_all(), [11]);
+        send(&mut driver, 4);
+        let other = unit(&mut driver);
+        driver.complete(other, Outcome::Done(Vec::new()), Some(scope([12]).into()));
+        assert_eq!(
+            driver.undo_all(),
+            [],
+            "12 stands on 10, and may be undone yet"
+        );
+        let letter = unit(&mut driver);
+        driver.done(letter, []);
+        if !good {
+            driver.call(|engine, _| engine.fail());
+        }
+        driver.end();
+        driver.poll();
+        let expected = if good { vec![10] } else { vec![12, 10] };
+        assert_eq!(driver.undo_all(), expected, "a good run commits 12");
+        assert!(driver.finished());
+    }
 }
 
 /// One branch, whose failures come to an operator in front of its only handler.

@@ -219,6 +219,11 @@ fn b7_the_driver_hears_which_branches_refuse_what_comes() {
     driver.news();
     assert!(!driver.engine().refuses(1, a));
     assert_eq!(turns(&mut driver), []);
+    // It does, too, when nothing is inside any more.
+    assert_eq!(driver.obey(a, Command::Fail), Ok(()));
+    driver.poll();
+    assert_eq!(driver.news(), [(a, News::Closed { wanted: false })]);
+    assert!(driver.engine().refuses(0, a) && driver.engine().refuses(1, a));
 }
 
 #[test]

@@ -180,7 +180,12 @@ fn b6_a_stall_is_bounded_by_branch_timeout_if_set() {
     driver.give_to(a, [5]);
     driver.give_to(b, [6]);
     assert_eq!(driver.refused(), [(a, Why::Timeout, vec![5])]);
-    assert_eq!(driver.engine().blocked_by(a, driver.now), ms(20));
+    driver.advance(ms(5));
+    let blocked = driver.engine().blocked(driver.now);
+    assert_eq!(
+        (driver.engine().blocked_by(a, driver.now), blocked),
+        (ms(20), ms(20))
+    );
     // With room again, it may hold the source up again.
     let of_a: Vec<_> = all(&mut driver).into_iter().filter(|n| *n != 6).collect();
     assert_eq!(of_a, [1, 2, 3, 4]);
@@ -188,6 +193,35 @@ fn b6_a_stall_is_bounded_by_branch_timeout_if_set() {
     assert_eq!(driver.engine().room(), 0);
     driver.advance(ms(20));
     assert!(driver.engine().room() > 0);
+    all(&mut driver);
+    driver.end();
+    assert!(driver.finished());
+}
+
+#[test]
+fn b6_the_stages_in_front_go_on_once_a_branch_has_held_them_up_for_too_long() {
+    let branches = BranchOptions {
+        timeout: Some(ms(20)),
+        ..BranchOptions::default()
+    };
+    let mut driver = Driver::living(branches, 1, [leg(), narrow(1, false)]);
+    let a = driver.open();
+    driver.call(|engine, now| {
+        engine.received(1);
+        engine.offer(1, a, Item::new(Event::new(1)), now);
+    });
+    driver.give([2]);
+    let of_branch = driver.unit().expect("that of the branch");
+    driver.call(|engine, now| {
+        engine.received(1);
+        engine.offer(1, a, Item::new(Event::new(3)), now);
+    });
+    assert!(driver.unit().is_none(), "the trunk is held back");
+    driver.advance(ms(20));
+    let unit = driver.unit().expect("the trunk goes on");
+    assert_eq!(unit.branch, BranchId::TRUNK);
+    driver.done(unit, []);
+    driver.done(of_branch, []);
     all(&mut driver);
     driver.end();
     assert!(driver.finished());

@@ -55,6 +55,18 @@ impl Holding {
         }
     }
 
+    /// The actions that what is held together with others stands on.
+    pub(crate) fn below(&self, held: &Held) -> BTreeSet<u64> {
+        let mut below = BTreeSet::new();
+        let mut shared = held.shared.clone();
+        while let Some(id) = shared.pop() {
+            let held = &self.shared[id].held;
+            below.extend(&held.orders);
+            shared.extend(&held.shared);
+        }
+        below
+    }
+
     /// What each of `holders` outputs holds.
     pub(crate) fn share(&mut self, held: Held, holders: usize) -> Held {
         if holders < 2 {

@@ -47,7 +47,7 @@ struct LaneFact {
 #[derive(Debug)]
 pub(crate) struct Handed {
     place: u64,
-    scope: Held,
+    pub(crate) scope: Held,
 }
 
 #[expect(clippy::struct_excessive_bools, reason = "what has happened so far")]

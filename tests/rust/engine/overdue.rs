@@ -1,6 +1,7 @@
 //! Attempts that do not end in time: the rows R4 and R8.
 
-use anabranch_core::engine::{Abandoned, LegOptions, MAX_SAMPLES, Outcome, Overdue};
+use anabranch_core::branch::BranchId;
+use anabranch_core::engine::{Abandoned, Engine, LegOptions, MAX_SAMPLES, Outcome, Overdue};
 use anabranch_core::retry::{Backoff, Retry};
 
 use crate::driver::{Driver, Error};
@@ -170,4 +171,44 @@ fn r8_an_aborted_run_waits_for_late_operations_no_longer_than_their_grace() {
     assert!(!driver.finished(), "the driver has not heard of it yet");
     assert_eq!(overdue(&mut driver).len(), 1);
     assert!(driver.finished());
+}
+
+#[test]
+fn e7_r8_what_is_late_is_left_behind_at_once_when_nobody_waits_any_longer() {
+    let mut driver = Driver::of([timed()]);
+    driver.give([1, 2]);
+    let mut units = driver.units();
+    let (timely, late) = (units.pop().expect("two"), units.pop().expect("two"));
+    let (attempt, _) = late.deadline().expect("a deadline");
+    driver.advance(ms(60));
+    // It has begun again, and has its time yet.
+    driver.fail(timely, []);
+    let timely = driver.give_and_take();
+    driver.advance(ms(40));
+    overdue(&mut driver);
+    driver.fail(late, []);
+    driver.end();
+    driver.advance(ms(10));
+    driver.call(Engine::end_grace);
+    driver.poll();
+    let news = Overdue {
+        attempt,
+        leg: Some(0),
+        abandoned: true,
+    };
+    assert_eq!(overdue(&mut driver), [news]);
+    let left = Abandoned {
+        branch: BranchId::TRUNK,
+        leg: 0,
+        attempt: 1,
+        ran: ms(110),
+    };
+    assert_eq!(driver.engine().abandoned(), (&[left][..], 1));
+    driver.advance(ms(1000));
+    driver.done(timely, []);
+    assert_eq!(
+        driver.engine().abandoned().1,
+        1,
+        "that of the other is not over"
+    );
 }

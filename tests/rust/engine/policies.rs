@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
+use anabranch_core::branch::{Command, State};
 use anabranch_core::clock::Time;
 use anabranch_core::compensation::{Kind, Policy};
 use anabranch_core::engine::{
-    Again, AttemptId, Engine, Fate, Level, Outcome, Overdue, RollbackOptions, UNDO_GRACE,
+    Again, AttemptId, Fate, LegOptions, Level, Outcome, Overdue, RollbackOptions, UNDO_GRACE,
 };
 
 use crate::driver::{Error, scope};
-use crate::options::ms;
-use crate::scopes::{in_hand, plain, step, with};
+use crate::options::{leg, ms};
+use crate::scopes::{in_hand, plain, step, with, with_legs};
 
 #[test]
 fn c8_a_rollback_gives_up_at_its_deadline_and_the_rest_is_stuck() {
@@ -79,6 +80,51 @@ fn c8_what_waits_for_its_port_at_the_deadline_is_stuck_too() {
     driver.advance(ms(100));
     assert!(driver.finished());
     assert_eq!(driver.engine().undone_counts().failed, 3);
+}
+
+#[test]
+fn c8_b4_a_branch_whose_rollback_is_given_up_is_over_at_once() {
+    let options = RollbackOptions {
+        deadline: Some(ms(100)),
+        ..RollbackOptions::default()
+    };
+    let mut driver = with(options, false);
+    let branch = driver.open();
+    driver.call(|engine, _| engine.register(Level::Branch(branch), step(Kind::Finalizer, 1)));
+    assert_eq!(driver.obey(branch, Command::Remove), Ok(()));
+    driver.poll();
+    assert_eq!(driver.engine().state(branch).0, State::Draining);
+    driver.advance(ms(100));
+    // Nothing else is to happen, so a driver sleeps until somebody wakes it.
+    assert_eq!(driver.engine().deadline(), None);
+    assert_eq!(driver.engine().state(branch).0, State::Removed);
+}
+
+#[test]
+fn b3_c8_what_an_ordered_lane_lets_out_when_a_rollback_is_given_up_is_told_of() {
+    let options = RollbackOptions {
+        deadline: Some(ms(100)),
+        ..RollbackOptions::default()
+    };
+    let in_order = LegOptions {
+        concurrency: 2,
+        ordered: true,
+        ..leg()
+    };
+    let mut driver = with_legs([in_order, leg()], 2, options, false);
+    driver.give([1, 2]);
+    let [first, second] = [driver.unit(), driver.unit()].map(|it| it.expect("both are in hand"));
+    driver.fail(first, [10]);
+    driver.done(second, [20]);
+    assert!(
+        !driver.engine().has_arrivals(),
+        "it waits for the one before it"
+    );
+    driver.advance(ms(100));
+    // Nothing else is to happen, so a driver that is not told would sleep.
+    assert_eq!(driver.engine().deadline(), None);
+    assert!(driver.engine().has_arrivals());
+    assert_eq!(driver.forward(1), [20]);
 }
 
 #[test]
@@ -228,30 +274,6 @@ fn c8_without_a_deadline_a_rollback_takes_as_long_as_it_takes() {
     driver.advance(Duration::from_secs(1_000_000));
     driver.undone(turn);
     assert_eq!(driver.undo_all(), [1]);
-}
-
-#[test]
-fn e5_what_has_had_no_turn_when_the_run_is_left_is_stuck() {
-    let mut driver = plain();
-    let branch = driver.open();
-    let unit = in_hand(&mut driver, branch);
-    let wide = step(Kind::Compensation, 4);
-    driver.call(|engine, _| engine.register(Level::Branch(branch), wide));
-    driver.fail(unit, [1, 2, 3]);
-    let running = driver.turn();
-    driver.call(Engine::abandon);
-    let stuck: Vec<_> = driver
-        .engine()
-        .stuck()
-        .iter()
-        .map(|it| it.step.order)
-        .collect();
-    assert_eq!(stuck, [2, 1, 4]);
-    driver.undone(running);
-    assert_eq!(driver.undo_all(), []);
-    driver.end();
-    assert!(driver.finished());
-    assert_eq!(driver.engine().undone_counts().done, 1);
 }
 
 #[test]

@@ -2,14 +2,26 @@
 
 use anabranch_core::branch::BranchId;
 use anabranch_core::compensation::{Kind, Scope, Step};
-use anabranch_core::engine::{Again, BranchOptions, Config, Item, Outcome, RollbackOptions};
+use anabranch_core::engine::{
+    Again, BranchOptions, Config, Engine, Item, LegOptions, Outcome, RollbackOptions, Unit,
+};
 
-use crate::driver::{Driver, EPOCH, Error, Event, PORT, Undo, scope};
+use crate::driver::{Driver, EPOCH, Error, Event, Lab, PORT, Undo, scope};
 use crate::options::{leg, ms, retried, size, windowed};
+
 pub(crate) fn with(rollback: RollbackOptions, stop_on_error: bool) -> Driver {
+    with_legs([leg()], 0, rollback, stop_on_error)
+}
+
+pub(crate) fn with_legs(
+    legs: impl Into<Vec<LegOptions>>,
+    fan_leg: usize,
+    rollback: RollbackOptions,
+    stop_on_error: bool,
+) -> Driver {
     Driver::new(Config {
-        legs: vec![leg()],
-        fan_leg: 0,
+        legs: legs.into(),
+        fan_leg,
         ports: 1,
         max_in_flight: 256,
         stop_on_error,
@@ -30,10 +42,7 @@ pub(crate) fn step(kind: Kind, order: u64) -> Step<Undo> {
 }
 
 /// A unit of a branch, in hand.
-pub(crate) fn in_hand(
-    driver: &mut Driver,
-    branch: BranchId,
-) -> anabranch_core::engine::Unit<crate::driver::Lab> {
+pub(crate) fn in_hand(driver: &mut Driver, branch: BranchId) -> Unit<Lab> {
     driver.give_to(branch, [1]);
     let Some(unit) = driver.unit() else {
         panic!("the item given is not handed out")
@@ -73,6 +82,64 @@ fn c17_a_failure_of_any_output_undoes_the_unit_once_all_have_ended() {
         assert_eq!(driver.engine().counts().failed, 1);
         assert_eq!(driver.engine().counts().committed, 2);
     }
+}
+
+/// Two outputs of a unit that has registered 10, both in hand.
+fn two_outputs() -> (Driver, [Unit<Lab>; 2]) {
+    let at_once = LegOptions {
+        concurrency: 2,
+        ..leg()
+    };
+    let mut driver = Driver::of([leg(), at_once]);
+    let unit = driver.give_and_take();
+    let outputs = Outcome::Done((1..=2).map(Event::new).collect());
+    driver.complete(unit, outputs, Some(scope([10]).into()));
+    driver.forward(1);
+    let (Some(first), Some(second)) = (driver.unit(), driver.unit()) else {
+        panic!("both are handed out")
+    };
+    (driver, [first, second])
+}
+
+#[test]
+fn c17_what_an_output_stands_on_is_undone_after_what_it_did_itself_has_been() {
+    for both_fail in [false, true] {
+        let (mut driver, [first, second]) = two_outputs();
+        driver.fail(first, [20]);
+        let slow = driver.turn();
+        assert_eq!(slow.step.order, 20);
+        if both_fail {
+            driver.fail(second, [30]);
+        } else {
+            driver.done(second, []);
+        }
+        let meanwhile = if both_fail { vec![30] } else { vec![] };
+        assert_eq!(driver.undo_all(), meanwhile, "20 runs, and stands on 10");
+        driver.end();
+        assert!(!driver.finished());
+        driver.undone(slow);
+        assert_eq!(driver.undo_all(), [10]);
+        assert!(driver.finished());
+    }
+}
+
+#[test]
+fn c15_c17_what_is_held_up_by_an_action_that_never_ends_is_listed_when_the_run_is_left() {
+    let (mut driver, [first, second]) = two_outputs();
+    driver.fail(first, [20]);
+    let hangs = driver.turn();
+    driver.done(second, []);
+    driver.abort();
+    driver.call(Engine::abandon);
+    let stuck = |driver: &Driver| -> Vec<_> {
+        let stuck = driver.engine().stuck().iter();
+        stuck.map(|it| it.step.order).collect()
+    };
+    assert_eq!(stuck(&driver), [10]);
+    driver.undone(hangs);
+    assert_eq!(driver.undo_all(), []);
+    assert_eq!(stuck(&driver), [10], "once");
+    assert!(driver.finished());
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! When a branch has failed often enough: the row B7, and its streaks.
 
-use anabranch_core::branch::{BranchId, State};
+use anabranch_core::branch::{BranchId, Command, State};
 use anabranch_core::engine::{
     Again, BranchOptions, Item, LegOptions, OnBranchError, Operator, Outcome, Spot,
 };
@@ -84,6 +84,44 @@ fn b7_failures_ahead_of_a_handler_count_though_it_commits_nothing_yet() {
     assert_eq!(state(&driver, a), State::Open);
     ahead(&mut driver, a, 0, true);
     assert_eq!(state(&driver, a), State::Failed);
+}
+
+#[test]
+fn v1_what_a_failed_branch_refuses_does_not_hide_why_it_has_failed() {
+    let (mut driver, a) = living(OnBranchError::Fail { after: 1 }, [leg()]);
+    let refused = |driver: &mut Driver| {
+        driver.call(|engine, now| {
+            engine.received(1);
+            let spot = Spot {
+                ahead_of: 0,
+                behind: 0,
+            };
+            engine.fail_item(spot, a, Error::new("branch.failed", 1), 1, None, now);
+        });
+    };
+    ahead(&mut driver, a, 0, true);
+    assert_eq!(state(&driver, a), State::Failed);
+    refused(&mut driver);
+    assert_eq!(driver.engine().last_error(a), Some("Oops"));
+    // One that an operator has made fail has failed by that.
+    let (mut driver, a) = living(AFTER_THREE, [leg()]);
+    ahead(&mut driver, a, 0, true);
+    assert_eq!(driver.engine().last_error(a), Some("Oops"));
+    assert_eq!(driver.engine().would_obey(a, Command::Fail), Ok(()));
+    driver.obey(a, Command::Fail).expect("it is open");
+    assert_eq!(driver.engine().last_error(a), None);
+    refused(&mut driver);
+    assert_eq!(driver.engine().last_error(a), Some("branch.failed"));
+    let misfit = driver.engine().would_obey(a, Command::Drain).unwrap_err();
+    assert_eq!(
+        (misfit.command, misfit.state),
+        (Command::Drain, State::Failed)
+    );
+    assert_eq!(
+        driver.obey(a, Command::Drain),
+        Err(misfit),
+        "asking has changed nothing"
+    );
 }
 
 #[test]
@@ -235,6 +273,24 @@ fn b7_a_failure_that_nobody_recovers_in_the_end_counts_for_the_streak_it_arose_i
         let failed = heard.filter(|state| *state == State::Failed).count();
         assert_eq!(failed, if good { 0 } else { 3 }, "good: {good}");
     }
+}
+
+#[test]
+fn b7_failures_of_a_streak_that_is_over_still_count_where_they_end() {
+    let (mut driver, a) = living(
+        AFTER_THREE,
+        [wide(9, false), takes(Operator::Recover), leg()],
+    );
+    driver.give_to(a, 1..=4);
+    for fails in [true, true, true, false] {
+        next(&mut driver, fails);
+    }
+    send(&mut driver);
+    for left in [2, 1, 0] {
+        assert_eq!(state(&driver, a), State::Open, "{left} and one more");
+        next(&mut driver, true);
+    }
+    assert_eq!(state(&driver, a), State::Failed);
 }
 
 #[test]

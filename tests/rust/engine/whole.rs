@@ -4,15 +4,15 @@ use anabranch_core::branch::Command;
 use anabranch_core::channel::OnFull;
 use anabranch_core::compensation::Kind;
 use anabranch_core::engine::{
-    BranchOptions, Config, Item, LegOptions, Level, Operator, Outcome, RollbackOptions, Unit, Work,
+    Again, BranchOptions, Config, Item, LegOptions, Level, Operator, Outcome, RollbackOptions, Unit,
 };
 use anabranch_core::window::{Partial, WindowOptions};
 
-use crate::driver::{Driver, EPOCH, Event, Lab, PORT, scope};
-use crate::options::{leg, ms, narrow, size, wide, windowed};
+use crate::driver::{Driver, EPOCH, Error, Event, Lab, scope};
+use crate::options::{leg, ms, narrow, retried, size, wide, windowed};
 use crate::scopes::{in_hand, plain, step, with};
 
-fn register(driver: &mut Driver, level: Level, order: u64) {
+pub(crate) fn register(driver: &mut Driver, level: Level, order: u64) {
     let step = step(Kind::Compensation, order);
     driver.call(|engine, _| engine.register(level, step));
 }
@@ -31,6 +31,10 @@ fn c2_when_the_run_stops_unit_branch_and_pipeline_are_undone_in_one_order() {
     assert!(!driver.finished());
     assert_eq!(driver.undo_all(), [6, 5, 4, 3, 2, 1]);
     assert!(driver.finished());
+    assert!(
+        !driver.engine().falls_short(),
+        "it was not to commit as one"
+    );
 }
 
 #[test]
@@ -46,6 +50,10 @@ fn c19_wide_actions_stay_when_a_unit_fails_and_are_released_at_a_good_end() {
     assert!(driver.finished());
     assert_eq!(driver.undo_all(), []);
     assert_eq!(driver.graveyard().undos.len(), 2);
+    assert!(
+        !driver.engine().falls_short(),
+        "each unit commits by itself"
+    );
 }
 
 #[test]
@@ -72,6 +80,37 @@ fn c19_a_branch_that_fails_is_undone_by_itself() {
     driver.abort();
     assert!(driver.finished());
     assert_eq!(driver.undo_all(), []);
+}
+
+#[test]
+fn c19_once_a_branch_with_wide_actions_has_ended_units_are_undone_by_themselves_again() {
+    for command in [Command::Drain, Command::Fail] {
+        let mut driver = plain();
+        let (over, other) = (driver.open(), driver.open());
+        register(&mut driver, Level::Branch(over), 1);
+        assert_eq!(driver.obey(over, command), Ok(()));
+        driver.poll();
+        driver.undo_all();
+        let unit = in_hand(&mut driver, other);
+        driver.abort();
+        driver.fail(unit, [2]);
+        assert_eq!(driver.undo_all(), [2], "nothing is left to be one with");
+        assert!(driver.finished());
+    }
+}
+
+#[test]
+fn c2_an_attempt_that_fails_in_an_aborted_run_is_undone_with_the_whole() {
+    let mut driver = Driver::of([retried(3, ms(0))]);
+    let unit = driver.give_and_take();
+    register(&mut driver, Level::Pipeline, 2);
+    driver.abort();
+    driver.fail(unit, [1, 3]);
+    assert_eq!(driver.undo_all(), [], "none follows it");
+    driver.poll();
+    assert_eq!(driver.undo_all(), [3, 2, 1]);
+    assert!(driver.finished());
+    assert_eq!(driver.engine().failures()[0].attempts, 1);
 }
 
 #[test]
@@ -186,6 +225,7 @@ fn c11_commit_at_the_end_undoes_all_if_an_item_is_left_or_dropped_or_a_branch_ha
         let expected: &[u64] = if way < 3 { &[1] } else { &[] };
         assert_eq!(driver.undo_all(), expected, "way {way}");
         assert!(driver.finished());
+        assert_eq!(driver.engine().falls_short(), way < 3, "way {way}");
     }
     let dropping = BranchOptions {
         on_full: OnFull::DropNewest,
@@ -249,26 +289,6 @@ fn c11_commit_at_the_end_releases_all_if_nothing_failed() {
     assert!(driver.finished());
     assert_eq!(driver.undo_all(), []);
     assert_eq!(driver.graveyard().undos.len(), 2);
-}
-
-#[test]
-fn c5_actions_that_register_wide_ones_for_ever_are_stopped() {
-    let mut driver = plain();
-    register(&mut driver, Level::Pipeline, 0);
-    driver.abort();
-    let mut ran = 0;
-    loop {
-        driver.poll();
-        let Some(Work::Undo(turn)) = driver.call(|engine, now| engine.next(PORT, now)) else {
-            break;
-        };
-        ran += 1;
-        register(&mut driver, Level::Pipeline, ran);
-        driver.undone(turn);
-    }
-    assert_eq!(ran, 16);
-    assert!(driver.finished());
-    assert_eq!(driver.engine().undone_counts().failed, 1);
 }
 
 /// A run that stops at the first failure, with something registered for it as a whole, and units
@@ -349,5 +369,36 @@ fn c2_once_the_run_stops_what_its_outputs_held_together_is_undone_with_the_whole
         [1, 0],
         "one rollback, last in, first out"
     );
+    assert!(driver.finished());
+}
+
+#[test]
+fn c10_an_attempt_that_fails_while_the_run_stops_is_undone_by_itself() {
+    let mut driver = Driver::new(Config {
+        legs: vec![LegOptions {
+            concurrency: 2,
+            ..retried(2, ms(0))
+        }],
+        fan_leg: 1,
+        ports: 1,
+        max_in_flight: 256,
+        stop_on_error: true,
+        seed: 7,
+        epoch: EPOCH,
+        rollback: RollbackOptions::default(),
+        branches: BranchOptions::default(),
+    });
+    register(&mut driver, Level::Pipeline, 0);
+    driver.give([1, 2]);
+    let mut units = driver.units();
+    let (again, error) = (Again::No, Error::new("Oops", 1));
+    let unit = units.pop().expect("the second");
+    driver.complete(unit, Outcome::Failed { error, again }, None);
+    assert!(driver.engine().stopping());
+    driver.fail(units.pop().expect("the first"), [1]);
+    assert_eq!(driver.undo_all(), [1], "another may follow it yet");
+    driver.abort();
+    assert!(!driver.finished());
+    assert_eq!(driver.undo_all(), [0]);
     assert!(driver.finished());
 }

@@ -34,6 +34,8 @@ pub(crate) struct World {
     hand: Vec<InHand>,
     /// Whether what arrives is offered at once.
     prompt: bool,
+    /// Whether a step has moved more than it was to: a driver that moves something polls once more.
+    stirred: bool,
     made: u64,
     errors: u64,
     orders: u64,
@@ -69,6 +71,7 @@ impl World {
             branches: Vec::new(),
             hand: Vec::new(),
             prompt,
+            stirred: false,
             made: 0,
             errors: 0,
             orders: 0,
@@ -239,7 +242,9 @@ impl World {
                 self.end(work, fate, acts);
             }
             Move::EndEarly { .. } | Move::End { .. } => {}
-            Move::Forward { branch } => self.forward(branch),
+            Move::Forward { branch } => {
+                self.forward(branch);
+            }
             Move::Arrange { every } => {
                 self.arrange(every);
             }
@@ -264,9 +269,9 @@ impl World {
         }
         self.look();
         if self.prompt {
-            self.forward(0);
+            self.stirred |= self.forward(0);
             self.look();
-            self.tend(false);
+            self.stirred |= self.tend(false);
         }
         self.ledger.check(self.driver.engine(), self.prompt);
         if self.driver.engine().finished() {
@@ -421,6 +426,7 @@ impl World {
     /// Hears which attempts are overdue.
     fn overdue(&mut self) {
         for overdue in self.driver.call(|engine, _| engine.take_overdue()) {
+            self.stirred = true;
             let attempt = overdue.attempt;
             if overdue.abandoned {
                 assert!(self.late.contains(&attempt) && !self.ended.contains(&attempt));
@@ -484,7 +490,17 @@ impl World {
                     InHand::Undo { turn: other, .. } => other.rollback == turn.rollback,
                 });
                 let busy = others.count();
-                let passes = self.ledger.deeds.handed(&turn, busy, self.driver.engine());
+                let running = self.hand.iter().filter_map(|work| match work {
+                    InHand::Undo { turn, .. } if !turn.step.is_finalizer() => {
+                        Some(turn.step.undo.0)
+                    }
+                    _ => None,
+                });
+                let running: Vec<_> = running.collect();
+                let passes = self
+                    .ledger
+                    .deeds
+                    .handed(&turn, busy, &running, self.driver.engine());
                 self.hand.push(InHand::Undo { turn, passes });
             }
             Some(Work::Unit(mut unit)) => {
@@ -573,6 +589,7 @@ impl World {
         };
         let (scope, registered) = self.actions(acts, unit.branch, None);
         let handed = self.ledger.came_back(&unit);
+        self.ledger.deeds.stand_on(&registered, &handed.scope);
         let attempt = unit.deadline().map(|(attempt, _)| attempt);
         let outcome = match fate {
             Fate::Done { outputs } => {
@@ -600,11 +617,14 @@ impl World {
         }
     }
 
-    /// Offers what has arrived between the legs, and failures to their operators.
-    fn forward(&mut self, branch: usize) {
+    /// Offers what has arrived between the legs, and failures to their operators; says whether there
+    /// was anything.
+    fn forward(&mut self, branch: usize) -> bool {
+        let mut any = self.driver.engine().has_failures();
         self.forward_failures(branch);
         for leg in 0..self.legs {
             for (from, item) in self.driver.call(|engine, _| engine.take_arrivals(leg)) {
+                any = true;
                 let made_at = self.ledger.arrived(from, leg, item.value.0);
                 let Some(to) = self.ledger.handler(leg) else {
                     panic!("T3: leg {leg} leads nowhere, and something has left it")
@@ -624,6 +644,7 @@ impl World {
                 }
             }
         }
+        any
     }
 
     /// Offers each failure to its operator, to one behind it, or to none.
@@ -672,12 +693,10 @@ impl World {
 
     /// Does whatever can be done until nothing can, as a driver whose handlers all return.
     pub(crate) fn settle(&mut self, choices: &mut impl Iterator<Item = (usize, Fate, Acts)>) {
-        // What a poll has moved is forwarded in the next round.
-        let mut idle = false;
         for _ in 0..20_000 {
             self.step(Move::Forward { branch: 0 });
             self.step(Move::Poll);
-            if self.tend(false) | self.arrange(3) {
+            if self.tend(false) | self.arrange(3) | std::mem::take(&mut self.stirred) {
                 // A generation may end, now that what was not let in has.
                 continue;
             }
@@ -690,14 +709,11 @@ impl World {
             if self.hand.is_empty() {
                 match self.driver.engine().deadline() {
                     Some(at) => self.driver.now = self.driver.now.max(at),
-                    None if self.resume() => {}
-                    None if idle => return,
-                    None => {
-                        idle = true;
-                        continue;
-                    }
+                    None if self.driver.engine().has_failures() => {}
+                    None if self.driver.engine().has_arrivals() || self.resume() => {}
+                    // A driver would sleep now: what another poll could move would never be.
+                    None => return,
                 }
-                idle = false;
             } else if let Some((which, fate, acts)) = choices.next() {
                 self.step(Move::End { which, fate, acts });
             }
