@@ -19,6 +19,8 @@ pub struct JoinDraft {
     pub then: Draft,
     /// What is enqueued when it cannot be complete any more.
     pub otherwise: Option<Draft>,
+    /// Whose it is, where one store holds the joins of many.
+    pub tenant: Option<String>,
 }
 
 /// How a join ended.
@@ -64,6 +66,10 @@ pub struct Join {
 }
 
 impl Join {
+    fn is_of(&self, tenant: Option<&str>) -> bool {
+        tenant.is_none() || self.draft.tenant.as_deref() == tenant
+    }
+
     fn outcome(&self, now: Millis) -> Option<Outcome> {
         let draft = &self.draft;
         let good = self.done + if draft.tolerates { self.failed } else { 0 };
@@ -102,9 +108,9 @@ impl Memory {
         self.joins.insert(id, join);
     }
 
-    /// The join with that id.
-    pub fn join(&self, id: i64) -> Option<&Join> {
-        self.joins.get(&id)
+    /// The join with that id, if it is a tenant's, or whosever it is.
+    pub fn join(&self, id: i64, tenant: Option<&str>) -> Option<&Join> {
+        self.joins.get(&id).filter(|join| join.is_of(tenant))
     }
 
     /// The join that a message is a member of, until it is counted there.
@@ -133,7 +139,10 @@ impl Memory {
     }
 
     /// Nothing follows any more: true if the join was open.
-    pub fn cancel_join(&mut self, id: i64, now: Millis) -> bool {
+    pub fn cancel_join(&mut self, id: i64, tenant: Option<&str>, now: Millis) -> bool {
+        if self.join(id, tenant).is_none() {
+            return false;
+        }
         self.tally(Members::from([(id, (0, 0))]), now);
         let open = self.joins.get_mut(&id).filter(|join| join.ended.is_none());
         open.map(|join| join.ended = Some((Outcome::Cancelled, now)))
@@ -141,8 +150,9 @@ impl Memory {
     }
 
     /// Up to `limit` joins with ids above `after`.
-    pub fn joins(&self, after: i64, limit: usize) -> Vec<(i64, Join)> {
-        let joins = self.joins.range(after.saturating_add(1)..).take(limit);
+    pub fn joins(&self, after: i64, tenant: Option<&str>, limit: usize) -> Vec<(i64, Join)> {
+        let joins = self.joins.range(after.saturating_add(1)..);
+        let joins = joins.filter(|(_, join)| join.is_of(tenant)).take(limit);
         joins.map(|(id, join)| (*id, join.clone())).collect()
     }
 

@@ -1,6 +1,6 @@
 //! All messages of one store, and what is done with them: the specification the other stores follow.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::joins::{Join, Members};
 use super::{Draft, Due, Ended, Message, Millis, Ordering, Receipt, Status, Subscription, Wanted};
@@ -21,6 +21,7 @@ use super::{Draft, Due, Ended, Message, Millis, Ordering, Receipt, Status, Subsc
 ///     ordering_key: None,
 ///     dedupe_key: None,
 ///     priority: 5,
+///     tenant: None,
 ///     due: Due::After(0),
 ///     ttl: None,
 /// };
@@ -38,16 +39,17 @@ pub struct Memory {
     owners: i64,
     // By id: the order in which they were enqueued.
     pub(super) messages: BTreeMap<i64, Message>,
-    dedupes: HashMap<String, Dedupe>,
-    pub(super) inbox: HashMap<String, Millis>,
+    // By whose they are, too: '' is nobody's.
+    dedupes: HashMap<(String, String), Dedupe>,
+    pub(super) inbox: HashMap<(String, String), Millis>,
     pub(super) join_ids: i64,
     pub(super) joins: BTreeMap<i64, Join>,
-    done: BTreeMap<String, u64>,
+    done: BTreeMap<(String, Option<String>), u64>,
     pub(super) subscriptions: Vec<Subscription>,
     // Grows with every change of the subscriptions.
     pub(super) version: i64,
-    // Topics, or beginnings of topics and `*`, and since when.
-    pub(super) pauses: BTreeMap<String, Millis>,
+    // Topics, or beginnings of topics and `*`, whose, or of all tenants; and since when.
+    pub(super) pauses: BTreeMap<(String, Option<String>), Millis>,
 }
 
 /// What a dedupe key stands for.
@@ -68,6 +70,8 @@ pub struct Filter<'a> {
     pub status: Option<Status>,
     /// Those of this topic.
     pub topic: Option<&'a str>,
+    /// Those of this tenant.
+    pub tenant: Option<&'a str>,
     /// Those with these ids.
     pub ids: Option<&'a [i64]>,
     /// Those that ended at this time or before.
@@ -79,6 +83,7 @@ impl Filter<'_> {
         self.status
             .is_none_or(|status| message.status(now) == status)
             && self.topic.is_none_or(|topic| message.draft.topic == topic)
+            && message.is_of(self.tenant)
             && self.ids.is_none_or(|ids| ids.contains(&message.id))
             && self
                 .ended_by
@@ -118,15 +123,18 @@ impl Memory {
         self.owners
     }
 
-    /// What `key` stands for, if it is remembered.
-    pub fn dedupe(&self, key: &str, now: Millis) -> Option<&Dedupe> {
-        self.dedupes.get(key).filter(|dedupe| dedupe.until > now)
+    /// What `key` stands for among a tenant's, if it is remembered.
+    pub fn dedupe(&self, key: &str, tenant: Option<&str>, now: Millis) -> Option<&Dedupe> {
+        self.dedupes
+            .get(&owned(key, tenant))
+            .filter(|dedupe| dedupe.until > now)
     }
 
     /// Write a message; `dedupe` says what its dedupe key stands for from now on.
     pub fn insert(&mut self, id: i64, draft: Draft, dedupe: Option<Dedupe>, now: Millis) {
         if let (Some(key), Some(dedupe)) = (&draft.dedupe_key, dedupe) {
-            self.dedupes.insert(key.clone(), dedupe);
+            let key = owned(key, draft.tenant.as_deref());
+            self.dedupes.insert(key, dedupe);
         }
         let message = Message {
             id,
@@ -151,11 +159,11 @@ impl Memory {
     }
 
     /// Take a message back: true if nobody has claimed it, and it is gone.
-    pub fn retract(&mut self, id: i64, now: Millis) -> bool {
+    pub fn retract(&mut self, id: i64, tenant: Option<&str>, now: Millis) -> bool {
         let open = self
             .messages
             .get(&id)
-            .is_some_and(|message| message.ended.is_none() && !message.is_leased(now));
+            .is_some_and(|it| it.ended.is_none() && !it.is_leased(now) && it.is_of(tenant));
         if open {
             let join = self.join_of(id);
             self.remove(id);
@@ -175,14 +183,12 @@ impl Memory {
     ) -> Vec<Message> {
         // A later one may be held: the first was requeued, or passed over, meanwhile.
         let held = self.messages.values().filter(|it| it.is_leased(now));
-        let mut busy: HashSet<_> = held
-            .filter_map(|it| it.draft.ordering_key.as_ref())
-            .collect();
+        let mut busy: HashSet<_> = held.filter_map(ordered).collect();
         let mut found = Vec::new();
         for message in self.messages.values().filter(|it| it.is_wanted(now)) {
-            let due = message.due_at <= now && !self.is_paused(&message.draft.topic);
+            let due = message.due_at <= now && !self.is_paused(message);
             let counts = due || ordering == Ordering::Block;
-            let key = message.draft.ordering_key.as_ref();
+            let key = ordered(message);
             let first = key.is_none_or(|key| counts && busy.insert(key));
             if first && due && !message.is_leased(now) && wanted.takes(message) {
                 found.push(message);
@@ -224,7 +230,8 @@ impl Memory {
                 if let Some(join) = message.join {
                     members.entry(join).or_default().0 += 1;
                 }
-                *self.done.entry(message.draft.topic.clone()).or_default() += 1;
+                let counted = (message.draft.topic.clone(), message.draft.tenant.clone());
+                *self.done.entry(counted).or_default() += 1;
                 if archive {
                     message.end(Ended::Done, now);
                     self.messages.insert(*id, message);
@@ -265,8 +272,9 @@ impl Memory {
     }
 
     /// When a message may become ready that is not now: one that is due later, or that is held.
-    pub fn next(&self, now: Millis) -> Option<Millis> {
+    pub fn next(&self, tenant: Option<&str>, now: Millis) -> Option<Millis> {
         let messages = self.messages.values().filter(|it| it.is_wanted(now));
+        let messages = messages.filter(|it| it.is_of(tenant));
         let times = messages.map(|it| match it.lease {
             Some((_, until)) if until > now => until,
             _ => it.due_at,
@@ -292,12 +300,13 @@ impl Memory {
         })
     }
 
-    /// End what is over: leases, messages with a time to live, joins, dedupe keys, keys of the inbox.
-    pub fn reap(&mut self, now: Millis) -> Reaped {
+    /// End what is over: leases and messages with a time to live, of a tenant or of all; joins, dedupe
+    /// keys, keys of the inbox.
+    pub fn reap(&mut self, tenant: Option<&str>, now: Millis) -> Reaped {
         let mut reaped = Reaped::default();
         let mut expired = Vec::new();
         for message in self.messages.values_mut().filter(|it| it.ended.is_none()) {
-            if message.is_leased(now) {
+            if message.is_leased(now) || !message.is_of(tenant) {
                 continue;
             }
             reaped.leases += usize::from(message.lease.take().is_some());
@@ -328,13 +337,18 @@ impl Memory {
     }
 
     /// How many messages there are by topic and status. Those that are done are counted for ever.
-    pub fn counts(&self, now: Millis) -> BTreeMap<(String, Status), u64> {
-        let done = self.done.iter();
-        let mut counts: BTreeMap<_, _> = done
-            .map(|(topic, count)| ((topic.clone(), Status::Done), *count))
-            .collect();
-        for message in self.messages.values() {
-            let status = message.status(now);
+    pub fn counts(&self, tenant: Option<&str>, now: Millis) -> BTreeMap<(String, Status), u64> {
+        let mut counts = BTreeMap::new();
+        for ((topic, whose), count) in &self.done {
+            if tenant.is_none() || whose.as_deref() == tenant {
+                *counts.entry((topic.clone(), Status::Done)).or_default() += count;
+            }
+        }
+        for message in self.messages.values().filter(|it| it.is_of(tenant)) {
+            let mut status = message.status(now);
+            if status == Status::Ready && self.is_paused(message) {
+                status = Status::Paused;
+            }
             if status != Status::Done {
                 *counts
                     .entry((message.draft.topic.clone(), status))
@@ -344,10 +358,19 @@ impl Memory {
         counts
     }
 
+    /// Those that have messages, or had.
+    pub fn tenants(&self) -> BTreeSet<String> {
+        let there = self.messages.values().map(|it| &it.draft.tenant);
+        let were = self.done.keys().map(|(_, tenant)| tenant);
+        there.chain(were).flatten().cloned().collect()
+    }
+
     // Its dedupe key goes with it: whoever enqueues it again means it.
     fn remove(&mut self, id: i64) {
-        let message = self.messages.remove(&id);
-        if let Some(key) = message.and_then(|message| message.draft.dedupe_key)
+        let draft = self.messages.remove(&id).map(|message| message.draft);
+        if let Some(draft) = draft
+            && let Some(key) = draft.dedupe_key
+            && let key = owned(&key, draft.tenant.as_deref())
             && self.dedupes.get(&key).is_some_and(|dedupe| dedupe.id == id)
         {
             self.dedupes.remove(&key);
@@ -387,4 +410,15 @@ impl Memory {
         changed.sort_unstable();
         changed
     }
+}
+
+/// What a key is known by: one tenant's are not another's.
+pub(super) fn owned(key: &str, tenant: Option<&str>) -> (String, String) {
+    (key.to_owned(), tenant.unwrap_or_default().to_owned())
+}
+
+/// What a message is ordered by, if it is.
+fn ordered(message: &Message) -> Option<(&str, Option<&str>)> {
+    let key = message.draft.ordering_key.as_deref()?;
+    Some((key, message.draft.tenant.as_deref()))
 }

@@ -117,7 +117,7 @@ impl World {
                 let others: Vec<_> = others.map(topic).collect();
                 let wanted = Wanted {
                     without: &others,
-                    by: None,
+                    ..Wanted::default()
                 };
                 let owner = world.owners[worker];
                 let lease = if flaw == Flaw::EternalLease {
@@ -214,7 +214,7 @@ impl World {
             return Err("A1: a message was ended by one who does not hold it");
         }
         let done: u64 = self.acks.iter().map(|acks| u64::from(*acks)).sum();
-        if self.store.counts(self.now).values().sum::<u64>() != MESSAGES as u64
+        if self.store.counts(None, self.now).values().sum::<u64>() != MESSAGES as u64
             || self.store.messages.len() as u64 + done != MESSAGES as u64
         {
             return Err("Z5: a message is lost");

@@ -14,37 +14,50 @@ pub struct Ages {
 }
 
 impl Memory {
-    /// Nobody claims messages of these topics any more: a topic, or the beginning of topics and `*`.
-    pub fn pause(&mut self, pattern: &str, now: Millis) {
-        self.pauses.entry(pattern.to_owned()).or_insert(now);
+    /// Nobody claims messages of these topics any more: a topic, or the beginning of topics and `*`;
+    /// those of a tenant, or of all.
+    pub fn pause(&mut self, pattern: &str, tenant: Option<&str>, now: Millis) {
+        let what = (pattern.to_owned(), tenant.map(str::to_owned));
+        self.pauses.entry(what).or_insert(now);
     }
 
     /// They may be claimed again: true if they were paused.
-    pub fn resume(&mut self, pattern: &str) -> bool {
-        self.pauses.remove(pattern).is_some()
+    pub fn resume(&mut self, pattern: &str, tenant: Option<&str>) -> bool {
+        let what = (pattern.to_owned(), tenant.map(str::to_owned));
+        self.pauses.remove(&what).is_some()
     }
 
-    /// What is paused, and since when.
-    pub fn pauses(&self) -> &BTreeMap<String, Millis> {
-        &self.pauses
+    /// What is paused for a tenant, or for all, and since when.
+    pub fn pauses(&self, tenant: Option<&str>) -> BTreeMap<String, Millis> {
+        let mut paused = BTreeMap::new();
+        for ((pattern, whose), since) in &self.pauses {
+            if whose.is_none() || whose.as_deref() == tenant {
+                let first = paused.entry(pattern.clone()).or_insert(*since);
+                *first = (*first).min(*since);
+            }
+        }
+        paused
     }
 
-    pub(super) fn is_paused(&self, topic: &str) -> bool {
-        self.pauses
-            .keys()
-            .any(|pattern| match pattern.strip_suffix('*') {
-                Some(beginning) => topic.starts_with(beginning),
-                None => topic == pattern,
-            })
+    pub(super) fn is_paused(&self, message: &Message) -> bool {
+        let (topic, tenant) = (&message.draft.topic, &message.draft.tenant);
+        self.pauses.keys().any(|(pattern, whose)| {
+            (whose.is_none() || whose == tenant)
+                && match pattern.strip_suffix('*') {
+                    Some(beginning) => topic.starts_with(beginning),
+                    None => topic == pattern,
+                }
+        })
     }
 
     /// Since when the first messages wait, and the longest lease lasts.
-    pub fn ages(&self, now: Millis) -> Ages {
+    pub fn ages(&self, tenant: Option<&str>, now: Millis) -> Ages {
         let open = self.messages.values().filter(|it| it.is_wanted(now));
+        let open = open.filter(|it| it.is_of(tenant));
         let (held, free): (Vec<_>, Vec<_>) = open.partition(|it| it.is_leased(now));
         let ready = free
             .iter()
-            .filter(|it| it.due_at <= now && !self.is_paused(&it.draft.topic));
+            .filter(|it| it.due_at <= now && !self.is_paused(it));
         Ages {
             ready: ready.map(|it| it.due_at).min(),
             held: held.iter().filter_map(|it| it.claimed_at).min(),

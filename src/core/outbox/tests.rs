@@ -17,6 +17,7 @@ pub(super) fn draft(key: Option<&str>, priority: u8, delay: Millis) -> Draft {
         ordering_key: key.map(str::to_owned),
         dedupe_key: None,
         priority,
+        tenant: None,
         due: Due::After(delay),
         ttl: None,
     }
@@ -101,13 +102,13 @@ proptest! {
                     store.release(pick(which, &claims).as_slice(), now);
                 }
                 Step::Reap => {
-                    store.reap(now);
+                    store.reap(None, now);
                 }
                 Step::Requeue => {
                     store.requeue(&Filter::default(), usize::MAX, now);
                 }
             }
-            prop_assert_eq!(store.counts(now).values().sum::<u64>(), enqueued);
+            prop_assert_eq!(store.counts(None, now).values().sum::<u64>(), enqueued);
             let leased = Filter { status: Some(Status::Leased), ..Filter::default() };
             let leased = store.list(&leased, 0, 99, now);
             let keys: Vec<_> = leased.iter().filter_map(|it| it.draft.ordering_key.as_ref()).collect();

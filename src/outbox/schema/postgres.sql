@@ -163,3 +163,46 @@ create function {tables}enqueue(
   )
   select written.id from written, pg_notify('{channel}', '')
 $$;
+
+-- version 2
+-- Whose a message is, where one table holds those of many tenants. In keys, '' is nobody's.
+alter table {tables}message add column tenant text;
+
+create index {prefix}message_tenant on {tables}message (tenant, priority, due_at, id)
+  where state = 0 and tenant is not null;
+
+alter table {tables}join add column tenant text;
+
+alter table {tables}follow add column tenant text;
+
+alter table {tables}done add column tenant text not null default '', drop constraint {prefix}done_pkey,
+  add primary key (topic, tenant);
+
+alter table {tables}dedupe add column tenant text not null default '', drop constraint {prefix}dedupe_pkey,
+  add primary key (key, tenant);
+
+alter table {tables}inbox add column tenant text not null default '', drop constraint {prefix}inbox_pkey,
+  add primary key (key, tenant);
+
+alter table {tables}plan add column tenant text not null default '', drop constraint {prefix}plan_pkey,
+  add primary key (name, tenant);
+
+alter table {tables}pause add column tenant text not null default '', drop constraint {prefix}pause_pkey,
+  add primary key (pattern, tenant);
+
+drop function {tables}enqueue(text, jsonb, text, integer, double precision);
+
+-- For those who write from other languages: a message with a JSON payload, in their transaction.
+create function {tables}enqueue(
+  topic text, payload jsonb, ordering_key text default null, priority integer default 5,
+  delay double precision default 0, tenant text default null
+) returns bigint language sql as $$
+  with written as (
+    insert into {tables}message (topic, body, format, ordering_key, priority, tenant, enqueued_at, due_at)
+    select $1, convert_to(cast($2 as text), 'UTF8'), 2, $3, cast($4 as smallint), $6, t.now,
+      t.now + cast($5 * 1000 as bigint)
+    from (select cast(extract(epoch from statement_timestamp()) * 1000 as bigint) as now) t
+    returning id
+  )
+  select written.id from written, pg_notify('{channel}', coalesce($6, ''))
+$$;

@@ -151,3 +151,90 @@ create table {prefix}worker (
   seen_at integer not null,
   until integer not null
 );
+
+-- version 2
+-- Whose a message is, where one table holds those of many tenants. In keys, '' is nobody's.
+alter table {prefix}message add column tenant text;
+
+create index {prefix}message_tenant on {prefix}message (tenant, priority, due_at, id)
+  where state = 0 and tenant is not null;
+
+alter table {prefix}join add column tenant text;
+
+alter table {prefix}follow add column tenant text;
+
+-- A key cannot be altered: these tables are made anew.
+alter table {prefix}done rename to {prefix}done_1;
+
+create table {prefix}done (
+  topic text not null,
+  tenant text not null default '',
+  count integer not null,
+  primary key (topic, tenant)
+) without rowid;
+
+insert into {prefix}done (topic, count) select topic, count from {prefix}done_1;
+
+drop table {prefix}done_1;
+
+alter table {prefix}dedupe rename to {prefix}dedupe_1;
+
+create table {prefix}dedupe (
+  key text not null,
+  tenant text not null default '',
+  digest blob not null,
+  message_id integer not null,
+  until integer not null,
+  primary key (key, tenant)
+) without rowid;
+
+insert into {prefix}dedupe (key, digest, message_id, until) select key, digest, message_id, until from {prefix}dedupe_1;
+
+drop table {prefix}dedupe_1;
+
+alter table {prefix}inbox rename to {prefix}inbox_1;
+
+create table {prefix}inbox (
+  key text not null,
+  tenant text not null default '',
+  until integer not null,
+  primary key (key, tenant)
+) without rowid;
+
+insert into {prefix}inbox (key, until) select key, until from {prefix}inbox_1;
+
+drop table {prefix}inbox_1;
+
+alter table {prefix}plan rename to {prefix}plan_1;
+
+create table {prefix}plan (
+  name text not null,
+  tenant text not null default '',
+  cadence text not null,
+  next_at integer not null,
+  cursor text,
+  owner integer,
+  leased_until integer,
+  primary key (name, tenant)
+) without rowid;
+
+insert into {prefix}plan (name, cadence, next_at, cursor, owner, leased_until) select name, cadence, next_at, cursor, owner, leased_until from {prefix}plan_1;
+
+drop table {prefix}plan_1;
+
+alter table {prefix}pause rename to {prefix}pause_1;
+
+create table {prefix}pause (
+  pattern text not null,
+  tenant text not null default '',
+  since integer not null,
+  primary key (pattern, tenant)
+) without rowid;
+
+insert into {prefix}pause (pattern, since) select pattern, since from {prefix}pause_1;
+
+drop table {prefix}pause_1;
+
+create index {prefix}dedupe_until on {prefix}dedupe (until);
+
+create index {prefix}inbox_until on {prefix}inbox (until);

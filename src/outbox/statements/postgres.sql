@@ -1,6 +1,7 @@
 -- What is done with the tables of an outbox in PostgreSQL, statement by statement. `{tables}` is what
 -- their names begin with, after the schema if one was named; `{now}`, `{row}` and the like are the
--- fragments at the beginning.
+-- fragments at the beginning. An outbox may be that of one tenant of the table: then `{mine}` tells
+-- its rows from those of others, and `{whose}` is what stands in keys, which is '' without a tenant.
 
 -- Not now(), which stands still within a transaction, and may be earlier than the commit that woke
 -- a worker. A query of its own is evaluated once a statement, not for every row.
@@ -12,12 +13,17 @@
 m.id, m.topic, m.body, m.format, m.headers, m.correlation_id, m.traceparent, m.ordering_key,
   m.dedupe_key, m.priority, m.state, m.enqueued_at, mod(m.due_at, {far}), m.expires_at, m.ended_at, m.attempt,
   cast(m.errors as text), m.owner, m.leased_until, {now}, m.claims, cast(m.waiting as text), m.progress,
-  m.join_id, m.claimed_at
+  m.join_id, m.claimed_at, m.tenant
 
--- A message of a topic that is paused. Each array is made once for a statement.
+-- A message of a topic that is paused, for all or for its tenant. Each array is made once for a
+-- statement.
 -- fragment paused
-(m.topic = any (array(select pattern from {tables}pause)) or m.topic ^@ any (array(
-        select left(pattern, -1) from {tables}pause where right(pattern, 1) = '*')))
+(m.topic = any (array(select pattern from {tables}pause where tenant = ''))
+        or m.topic ^@ any (array(
+          select left(pattern, -1) from {tables}pause where tenant = '' and right(pattern, 1) = '*'))
+        or (m.tenant is not null and exists (
+          select from {tables}pause p where p.tenant = m.tenant and (m.topic = p.pattern
+            or (right(p.pattern, 1) = '*' and m.topic ^@ left(p.pattern, -1))))))
 
 -- fragment claimable
 (m.leased_until is null or m.leased_until <= {now})
@@ -26,11 +32,13 @@ m.id, m.topic, m.body, m.format, m.headers, m.correlation_id, m.traceparent, m.o
       and (m.ordering_key is null or not exists (
         select 1 from {tables}message e
         where e.state = 0 and e.ordering_key = m.ordering_key and e.id < m.id
+          and e.tenant is not distinct from m.tenant
           and (e.expires_at is null or e.expires_at > {now})
           and (:skip = 0 or e.due_at <= {now})
       ) and not exists (
         select 1 from {tables}message e
         where e.state = 0 and e.ordering_key = m.ordering_key and e.leased_until > {now}
+          and e.tenant is not distinct from m.tenant
       ))
 
 -- fragment wanted
@@ -50,6 +58,11 @@ m.id, m.topic, m.body, m.format, m.headers, m.correlation_id, m.traceparent, m.o
     from jsonb_array_elements(cast(:given as jsonb)) v
   ) g
 where m.id = g.id and m.owner = g.owner and m.claims = g.claims
+  and m.leased_until > {now}
+
+-- The same of messages that are held alike: no array of arrays is taken apart for them.
+-- fragment held_alike
+m.id = any(cast(cast(:ids as text) as bigint[])) and m.owner = :owner and m.claims = :claims
   and m.leased_until > {now}
 
 -- What members of joins that have ended come to: after `members` (join_id, done, failed). The joins
@@ -75,26 +88,26 @@ touched as (
   returning j.id, j.state, l.state as before
 ), followed as (
   insert into {tables}message (topic, body, format, headers, correlation_id, traceparent,
-    ordering_key, priority, enqueued_at, due_at, expires_at)
+    ordering_key, priority, tenant, enqueued_at, due_at, expires_at)
   select f.topic, f.body, f.format, f.headers, f.correlation_id, f.traceparent, f.ordering_key,
-    f.priority, {now}, coalesce(f.due, {now} + f.delay), {now} + f.ttl
+    f.priority, f.tenant, {now}, coalesce(f.due, {now} + f.delay), {now} + f.ttl
   from tallied t join {tables}follow f on f.join_id = t.id
     and f.outcome = case t.state when 1 then 1 when 2 then 2 when 3 then 2 end
   where t.before = 0
   order by t.id
-  returning id
+  returning id, tenant
 )
 
 -- Who waits for messages is told of those that follow.
 -- fragment told
-(select count(pg_notify('{channel}', '')) from followed)
+(select count(pg_notify('{channel}', coalesce(tenant, ''))) from followed)
 
--- What is done is counted, by topic and for joins: after `gone` (id, topic, join_id).
+-- What is done is counted, by topic and for joins: after `gone` (id, topic, join_id, tenant).
 -- fragment counted
 counted as (
-  insert into {tables}done as d (topic, count)
-  select topic, count(*) from gone group by topic order by topic
-  on conflict (topic) do update set count = d.count + excluded.count
+  insert into {tables}done as d (topic, tenant, count)
+  select topic, coalesce(tenant, ''), count(*) from gone group by 1, 2 order by 1, 2
+  on conflict (topic, tenant) do update set count = d.count + excluded.count
 ), members as (
   select join_id, 1 as done, 0 as failed from gone
 ), {tally}
@@ -120,8 +133,9 @@ select value from {tables}meta where name = 'version'
 -- statement set_version
 update {tables}meta set value = :version where name = 'version'
 
--- statement listen
-listen "{channel}"
+-- What is said of new messages is said here, with the tenant's name.
+-- statement channel
+{channel}
 
 -- statement owner
 update {tables}meta set value = value + 1 where name = 'owner' returning value
@@ -129,69 +143,77 @@ update {tables}meta set value = value + 1 where name = 'owner' returning value
 -- statement enqueue
 with written as (
   insert into {tables}message (topic, body, format, headers, correlation_id, traceparent, ordering_key, dedupe_key, priority,
-    enqueued_at, due_at, expires_at)
+    tenant, enqueued_at, due_at, expires_at)
   values (
     :topic, :body, :format, :headers, :correlation_id, :traceparent, :ordering_key, :dedupe_key,
-    :priority, {now}, coalesce(cast(:due as bigint), {now} + cast(:delay as bigint)),
+    :priority, :tenant, {now}, coalesce(cast(:due as bigint), {now} + cast(:delay as bigint)),
     {now} + cast(:ttl as bigint)
   )
   returning id
 )
-select written.id from written, pg_notify('{channel}', '')
+select written.id from written, pg_notify('{channel}', coalesce(cast(:tenant as text), ''))
 
--- The columns of many messages, each as an array.
+-- The columns of many messages, each as an array: a shorter one goes on with its first value, so that
+-- what is the same in all is said once.
 -- statement enqueue_many
 with written as (
   insert into {tables}message (topic, body, format, headers, correlation_id, traceparent, ordering_key, dedupe_key, priority,
-    enqueued_at, due_at, expires_at)
-  select topic, body, format, headers, correlation_id, traceparent, ordering_key, dedupe_key,
-    priority, {now}, coalesce(due, {now} + delay), {now} + ttl
+    tenant, enqueued_at, due_at, expires_at)
+  select coalesce(topic, (cast(:topic as text[]))[1]), body,
+    coalesce(format, (cast(:format as smallint[]))[1]), headers, correlation_id, traceparent,
+    ordering_key, dedupe_key, coalesce(priority, (cast(:priority as smallint[]))[1]), tenant, {now},
+    coalesce(due, {now} + coalesce(delay, (cast(:delay as bigint[]))[1])), {now} + ttl
   from unnest(
     cast(:topic as text[]), cast(:body as bytea[]), cast(:format as smallint[]),
     cast(:headers as text[]), cast(:correlation_id as text[]), cast(:traceparent as text[]),
     cast(:ordering_key as text[]), cast(:dedupe_key as text[]), cast(:priority as smallint[]),
-    cast(:due as bigint[]), cast(:delay as bigint[]), cast(:ttl as bigint[])
+    cast(:tenant as text[]), cast(:due as bigint[]), cast(:delay as bigint[]), cast(:ttl as bigint[])
   ) with ordinality as d(
     topic, body, format, headers, correlation_id, traceparent, ordering_key, dedupe_key, priority,
-    due, delay, ttl, number
+    tenant, due, delay, ttl, number
   )
   order by number
   returning id
 )
-select written.id from written, pg_notify('{channel}', '') order by 1
+select written.id from written, (
+  select count(pg_notify('{channel}', tenant)) from (
+    select distinct coalesce(v, '') as tenant from unnest(cast(:tenant as text[])) v
+  ) tenants
+) told order by 1
 
 -- Who comes second waits here until the first has committed or rolled back.
 -- statement dedupe_keep
-insert into {tables}dedupe as d (key, digest, message_id, until)
+insert into {tables}dedupe as d (key, tenant, digest, message_id, until)
 values (
-  :dedupe_key, :digest, nextval(pg_get_serial_sequence('{tables}message', 'id')),
+  :dedupe_key, coalesce(cast(:tenant as text), ''), :digest, nextval(pg_get_serial_sequence('{tables}message', 'id')),
   {now} + cast(:dedupe_for as bigint)
 )
-on conflict (key) do update
+on conflict (key, tenant) do update
 set digest = excluded.digest, message_id = excluded.message_id, until = excluded.until
 where d.until <= {now}
 returning message_id
 
 -- statement dedupe_find
-select message_id, digest from {tables}dedupe where key = :dedupe_key
+select message_id, digest from {tables}dedupe
+where key = :dedupe_key and tenant = coalesce(cast(:tenant as text), '')
 
 -- statement enqueue_kept
 with written as (
   insert into {tables}message (id, topic, body, format, headers, correlation_id, traceparent, ordering_key, dedupe_key, priority,
-    enqueued_at, due_at, expires_at)
+    tenant, enqueued_at, due_at, expires_at)
   values (
     :id, :topic, :body, :format, :headers, :correlation_id, :traceparent, :ordering_key,
-    :dedupe_key, :priority, {now}, coalesce(cast(:due as bigint), {now} + cast(:delay as bigint)),
+    :dedupe_key, :priority, :tenant, {now}, coalesce(cast(:due as bigint), {now} + cast(:delay as bigint)),
     {now} + cast(:ttl as bigint)
   )
   returning id
 )
-select written.id from written, pg_notify('{channel}', '')
+select written.id from written, pg_notify('{channel}', coalesce(cast(:tenant as text), ''))
 
 -- statement retract
 with dead as (
-  delete from {tables}message
-  where id = :id and state = 0 and (leased_until is null or leased_until <= {now})
+  delete from {tables}message m
+  where id = :id and state = 0 and (leased_until is null or leased_until <= {now}) and {mine}
   returning id, dedupe_key, join_id
 ), members as (
   select join_id, 0 as done, 1 as failed from dead
@@ -210,7 +232,7 @@ set owner = :owner, leased_until = {now} + cast(:lease as bigint), attempt = m.a
 from (
   select c.place from generate_series(9, 0, -1) p cross join lateral (
     select m.ctid as place from {tables}message m
-    where m.state = 0 and m.priority = p and m.due_at <= {now}
+    where m.state = 0 and m.priority = p and m.due_at <= {now} and {mine}
       and {wanted}
       and {claimable}
     order by m.due_at, m.id limit :limit
@@ -223,16 +245,24 @@ returning {row}
 -- statement peek
 select {row} from generate_series(9, 0, -1) p cross join lateral (
   select m.* from {tables}message m
-  where m.state = 0 and m.priority = p and m.due_at <= {now}
+  where m.state = 0 and m.priority = p and m.due_at <= {now} and {mine}
     and {claimable}
   order by m.due_at, m.id limit :limit
 ) m limit :limit
+
+-- A claim looks expensive, and is compiled where that is on: for half a second, to save nothing. What
+-- else is done in the transaction is the user's, who finds the setting as it was.
+-- statement compile_nothing
+select current_setting('jit'), set_config('jit', 'off', true)
+
+-- statement compile_again
+select set_config('jit', cast(:jit as text), true)
 
 -- The same, held by the transaction alone: nothing is written before it is done.
 -- statement inline_claim
 select {row} from generate_series(9, 0, -1) p cross join lateral (
   select m.* from {tables}message m
-  where m.state = 0 and m.priority = p and m.due_at <= {now}
+  where m.state = 0 and m.priority = p and m.due_at <= {now} and {mine}
     and {wanted}
     and {claimable}
   order by m.due_at, m.id limit :limit
@@ -250,7 +280,7 @@ with gone as (
   delete from {tables}message m
   where id = any(cast(:ids as bigint[])) and state = 0
     and (leased_until is null or leased_until <= {now})
-  returning m.id, m.topic, m.join_id
+  returning m.id, m.topic, m.join_id, m.tenant
 ), {counted}
 
 -- statement inline_archive
@@ -258,7 +288,7 @@ with gone as (
   update {tables}message m set state = 2, ended_at = {now}
   where id = any(cast(:ids as bigint[])) and state = 0
     and (leased_until is null or leased_until <= {now})
-  returning m.id, m.topic, m.join_id
+  returning m.id, m.topic, m.join_id, m.tenant
 ), {counted}
 
 -- One message, if it is as it was.
@@ -277,16 +307,16 @@ returning {row}
 
 -- statement ack_delete
 with gone as (
-  delete from {tables}message m using {held}
-  returning m.id, m.topic, m.join_id
+  delete from {tables}message m where {held_alike}
+  returning m.id, m.topic, m.join_id, m.tenant
 ), {counted}
 
 -- statement ack_archive
 with gone as (
   update {tables}message m
   set state = 2, ended_at = {now}, owner = null, leased_until = null
-  from {held}
-  returning m.id, m.topic, m.join_id
+  where {held_alike}
+  returning m.id, m.topic, m.join_id, m.tenant
 ), {counted}
 
 -- statement abandon
@@ -381,13 +411,14 @@ where state = 0 and waiting is not null and jsonb_exists(waiting, :subscriber)
 select min(at), {now} from (
   select (
     select min(m.due_at) from {tables}message m
-    where m.state = 0 and m.priority = p and m.due_at > {now}
+    where m.state = 0 and m.priority = p and m.due_at > {now} and {mine}
   ) as at
   from generate_series(0, 9) p
   union all
   select min(leased_until) from (
-    select leased_until from {tables}message
+    select leased_until from {tables}message m
     where state = 0 and priority between 0 and 9 and due_at <= {now} and leased_until > {now}
+      and {mine}
     limit 10000
   ) held
   union all
@@ -395,9 +426,10 @@ select min(at), {now} from (
 ) times
 
 -- statement reap_leases
-update {tables}message
+update {tables}message m
 set owner = null, leased_until = null
 where state = 0 and priority between 0 and 9 and due_at <= {now} and leased_until <= {now}
+  and {mine}
 
 -- statement reap_expired
 with dead as (
@@ -407,6 +439,7 @@ with dead as (
         else coalesce(m.errors, '[]') end || jsonb_build_array(
       jsonb_build_array(m.attempt, {now}, 'Expired: nobody handled it in time'))
   where state = 0 and expires_at <= {now} and (leased_until is null or leased_until <= {now})
+    and {mine}
   returning m.id, m.join_id
 ), members as (
   select join_id, 0 as done, 1 as failed from dead
@@ -420,11 +453,11 @@ delete from {tables}dedupe where until <= {now}
 -- that of the transaction, and is let go of when what it wrote can be seen.
 -- statement inbox_see
 with free as materialized (
-  select pg_try_advisory_xact_lock(hashtextextended('{tables}inbox ' || :key, 0)) as is_free
+  select pg_try_advisory_xact_lock(hashtextextended('{tables}inbox ' || {whose} || ' ' || :key, 0)) as is_free
 ), kept as (
-  insert into {tables}inbox as i (key, until)
-  select :key, {now} + cast(:keep as bigint) from free where is_free
-  on conflict (key) do update set until = excluded.until where i.until <= {now}
+  insert into {tables}inbox as i (key, tenant, until)
+  select :key, {whose}, {now} + cast(:keep as bigint) from free where is_free
+  on conflict (key, tenant) do update set until = excluded.until where i.until <= {now}
   returning key
 )
 select is_free, exists (select from kept) from free
@@ -433,20 +466,20 @@ select is_free, exists (select from kept) from free
 delete from {tables}inbox where until <= {now}
 
 -- statement join_create
-insert into {tables}join (expected, quorum, tolerates, deadline)
-values (:expected, :quorum, :tolerates, {now} + cast(:deadline as bigint))
+insert into {tables}join (expected, quorum, tolerates, deadline, tenant)
+values (:expected, :quorum, :tolerates, {now} + cast(:deadline as bigint), nullif({whose}, ''))
 returning id
 
 -- statement join_follow
 insert into {tables}follow (join_id, outcome, topic, body, format, headers, correlation_id, traceparent,
-  ordering_key, priority, due, delay, ttl)
+  ordering_key, priority, tenant, due, delay, ttl)
 values (:join, :outcome, :topic, :body, :format, :headers, :correlation_id, :traceparent,
-  :ordering_key, :priority, :due, :delay, :ttl)
+  :ordering_key, :priority, :tenant, :due, :delay, :ttl)
 
 -- statement join_known
 select expected, (select count(*) from {tables}member where join_id = :join),
   coalesce(pg_sequence_last_value(pg_get_serial_sequence('{tables}message', 'id')), 0)
-from {tables}join where id = :join
+from {tables}join m where id = :join and {mine}
 
 -- statement join_members
 insert into {tables}member (join_id, message_id)
@@ -480,16 +513,16 @@ with members as (
 select id, {told} from tallied
 
 -- statement join_cancel
-update {tables}join set state = 4, ended_at = {now}
-where id = :join and state = 0 and (deadline is null or deadline > {now})
+update {tables}join m set state = 4, ended_at = {now}
+where id = :join and state = 0 and (deadline is null or deadline > {now}) and {mine}
 returning id
 
 -- statement joins
 select id, expected, quorum, tolerates,
-  (select count(*) from {tables}member m where m.join_id = j.id), done, failed,
+  (select count(*) from {tables}member b where b.join_id = m.id), done, failed,
   case when state = 0 and deadline <= {now} then 3 else state end, deadline,
   case when state <> 0 then ended_at end
-from {tables}join j where id > :after order by id limit :limit
+from {tables}join m where id > :after and {mine} order by id limit :limit
 
 -- statement reap_joins
 delete from {tables}join where state <> 0 and ended_at <= {now} - {join_kept}
@@ -498,33 +531,36 @@ delete from {tables}join where state <> 0 and ended_at <= {now} - {join_kept}
 select {now}
 
 -- statement plan_make
-insert into {tables}plan as p (name, cadence, next_at) values (:name, :cadence, :first)
-on conflict (name) do update set cadence = excluded.cadence, next_at = excluded.next_at
+insert into {tables}plan as p (name, tenant, cadence, next_at)
+values (:name, {whose}, :cadence, :first)
+on conflict (name, tenant) do update set cadence = excluded.cadence, next_at = excluded.next_at
 where p.cadence <> excluded.cadence
 returning name
 
 -- statement plan_claim
 update {tables}plan
 set owner = :owner, leased_until = {now} + cast(:lease as bigint)
-where name in (select jsonb_array_elements_text(cast(:names as jsonb))) and next_at <= {now}
+where name in (select jsonb_array_elements_text(cast(:names as jsonb))) and tenant = {whose}
+  and next_at <= {now}
   and (leased_until is null or leased_until <= {now})
 returning name, next_at, cursor, {now}
 
 -- statement plan_next
 select min(greatest(next_at, coalesce(leased_until, 0))) - {now}
-from {tables}plan where name in (select jsonb_array_elements_text(cast(:names as jsonb)))
+from {tables}plan
+where name in (select jsonb_array_elements_text(cast(:names as jsonb))) and tenant = {whose}
 
 -- statement plan_done
 update {tables}plan set next_at = :next, cursor = :cursor, owner = null, leased_until = null
-where name = :name and owner = :owner and leased_until > {now}
+where name = :name and tenant = {whose} and owner = :owner and leased_until > {now}
 returning name
 
 -- statement plan_forget
-delete from {tables}plan where name = :name returning name
+delete from {tables}plan where name = :name and tenant = {whose} returning name
 
 -- statement list
 select {row} from {tables}message m
-where id > :after
+where id > :after and {mine}
   and (cast(:topic as text) is null or topic = :topic)
   and (cast(:status as text) is null or :status = case
     when state = 1 then 'dead'
@@ -537,26 +573,46 @@ order by id limit :limit
 -- How much is ready, and for how long the first of that; no more is looked at than is wanted.
 -- statement backlog
 select count(*), {now} - min(due_at) from (
-  select due_at from {tables}message
+  select due_at from {tables}message m
   where state = 0 and priority between 0 and 9 and due_at <= {now}
-    and (leased_until is null or leased_until <= {now})
+    and (leased_until is null or leased_until <= {now}) and {mine}
   limit :most
 ) ready
 
 -- statement counts
 select topic, case
-    when state = 1 then 'dead'
     when leased_until > {now} then 'leased'
     when due_at > {now} and due_at < {far} then 'scheduled'
+    when {paused} then 'paused'
     else 'ready' end as status, count(*)
-from {tables}message where state <> 2 group by 1, 2
+from {tables}message m where state = 0 and {mine} group by 1, 2
 union all
-select topic, 'done', count from {tables}done
+select topic, 'dead', count(*) from {tables}message m where state = 1 and {mine} group by 1
+union all
+select topic, 'done', cast(sum(count) as bigint) from {tables}done m where {mine} group by 1
 order by 1, 2
+
+-- Those that have messages, or had: from one to the next by the index.
+-- statement tenants
+with recursive has_open (tenant) as (
+  (select m.tenant from {tables}message m where m.state = 0 and m.tenant is not null
+    order by m.tenant limit 1)
+  union all
+  select (
+    select m.tenant from {tables}message m where m.state = 0 and m.tenant > o.tenant
+    order by m.tenant limit 1
+  ) from has_open o where o.tenant is not null
+)
+select tenant from has_open where tenant is not null
+union
+select tenant from {tables}message where state = 1 and tenant is not null
+union
+select tenant from {tables}done where tenant <> ''
+order by 1
 
 -- Those of them that something is done to.
 -- fragment meant
-(cast(:topic as text) is null or m.topic = :topic)
+{mine} and (cast(:topic as text) is null or m.topic = :topic)
     and (cast(:ids as text) is null
       or m.id in (select cast(v as bigint) from jsonb_array_elements_text(cast(:ids as jsonb)) v))
 
@@ -614,10 +670,11 @@ with picked as {some_ended}
 delete from {tables}message m using picked where m.id = picked.id
 
 -- statement pauses
-select pattern, since from {tables}pause order by 1
+select pattern, min(since) from {tables}pause where tenant in ('', {whose}) group by 1 order by 1
 
 -- statement pause
-insert into {tables}pause (pattern, since) values (:pattern, {now}) on conflict do nothing
+insert into {tables}pause (pattern, tenant, since) values (:pattern, {whose}, {now})
+on conflict do nothing
 
 -- Who sets messages aside holds this first, and who resumes waits for it: otherwise one who still knew
 -- of the pause might do so after the last was brought back.
@@ -628,10 +685,10 @@ select pg_advisory_xact_lock_shared(hashtext('anabranch pause {tables}'))
 select pg_advisory_xact_lock(hashtext('anabranch pause {tables}'))
 
 -- statement resume
-delete from {tables}pause where pattern = :pattern
+delete from {tables}pause where pattern = :pattern and tenant = {whose}
 
 -- statement resumed
-select pg_notify('{channel}', '')
+select pg_notify('{channel}', {whose})
 
 -- What is paused is set aside, behind all other times there are: claims would pass over it each time
 -- anew. All of it when its topic is paused, and what comes later when a claim has met it.
@@ -639,7 +696,7 @@ select pg_notify('{channel}', '')
 with picked as (
   select m.id from {tables}message m
   where m.id > :after and m.state = 0 and m.due_at <= {now}
-    and (m.leased_until is null or m.leased_until <= {now}) and {paused}
+    and (m.leased_until is null or m.leased_until <= {now}) and {mine} and {paused}
   order by m.id limit :limit
   for update skip locked
 )
@@ -654,8 +711,8 @@ with picked as materialized (
   where m.ctid = any (array(
     select h.place from generate_series(0, 9) p cross join lateral (
       select m.place from (
-        select m.ctid as place, m.topic, m.leased_until from {tables}message m
-        where m.state = 0 and m.priority = p and m.due_at <= {now}
+        select m.ctid as place, m.topic, m.tenant, m.leased_until from {tables}message m
+        where m.state = 0 and m.priority = p and m.due_at <= {now} and {mine}
         order by m.due_at, m.id limit :limit
       ) m where (m.leased_until is null or m.leased_until <= {now}) and {paused}
     ) h
@@ -672,7 +729,7 @@ with picked as materialized (
   where m.ctid = any (array(
     select h.place from generate_series(0, 9) p cross join lateral (
       select m.ctid as place from {tables}message m
-      where m.state = 0 and m.priority = p and m.due_at >= {far} and not {paused}
+      where m.state = 0 and m.priority = p and m.due_at >= {far} and {mine} and not {paused}
       order by m.due_at, m.id limit :limit
     ) h limit :limit
   )) and m.state = 0 and m.due_at >= {far}
@@ -688,15 +745,16 @@ returning m.id
 select (
   select min(h.due_at) from generate_series(0, 9) p cross join lateral (
     select m.due_at from {tables}message m
-    where m.state = 0 and m.priority = p and m.due_at <= {now}
+    where m.state = 0 and m.priority = p and m.due_at <= {now} and {mine}
       and (m.leased_until is null or m.leased_until <= {now})
       and (m.expires_at is null or m.expires_at > {now}) and not {paused}
     order by m.due_at, m.id limit 1
   ) h
 ), (
   select min(claimed_at) from (
-    select claimed_at from {tables}message
+    select claimed_at from {tables}message m
     where state = 0 and priority between 0 and 9 and due_at <= {now} and leased_until > {now}
+      and {mine}
     limit 10000
   ) held
 ), {now}

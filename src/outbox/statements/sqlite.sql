@@ -1,20 +1,20 @@
 -- What is done with the tables of an outbox in SQLite, statement by statement. `{prefix}` is that of
 -- the tables' names; `{row}`, `{claimable}` and the like are the fragments at the beginning. `:now` is
 -- the time. SQLite has no clock but that of the process it runs in, and to ask it for each row takes
--- as long as to write the row.
+-- as long as to write the row. `{mine}` and `{whose}` are about tenants, as in PostgreSQL.
 
 -- A message as the reader of rows expects it.
 -- fragment row
 id, topic, body, format, headers, correlation_id, traceparent, ordering_key, dedupe_key,
   priority, state, enqueued_at, due_at % {far}, expires_at, ended_at, attempt, errors, owner, leased_until, :now,
-  claims, waiting, progress, join_id, claimed_at
+  claims, waiting, progress, join_id, claimed_at, tenant
 
--- A message of a topic that is paused.
+-- A message of a topic that is paused, for all or for its tenant.
 -- fragment paused
 ((select count(*) from {prefix}pause) > 0 and exists (
           select 1 from {prefix}pause p
-          where p.pattern = m.topic or (substr(p.pattern, -1) = '*'
-            and substr(m.topic, 1, length(p.pattern) - 1) = substr(p.pattern, 1, length(p.pattern) - 1))
+          where p.tenant in ('', m.tenant) and (p.pattern = m.topic or (substr(p.pattern, -1) = '*'
+            and substr(m.topic, 1, length(p.pattern) - 1) = substr(p.pattern, 1, length(p.pattern) - 1)))
         ))
 
 -- Not paused, not held, still wanted, the first of its ordering key, and no later one of it is held: one that
@@ -26,12 +26,13 @@ id, topic, body, format, headers, correlation_id, traceparent, ordering_key, ded
         and (m.ordering_key is null or not exists (
           select 1 from {prefix}message e
           where e.state = 0 and e.ordering_key = m.ordering_key and e.id < m.id
+            and e.tenant is m.tenant
             and (e.expires_at is null or e.expires_at > :now)
             and (:skip = 0 or e.due_at <= :now)
         ) and not exists (
           select 1 from {prefix}message e
           where e.state = 0 and e.ordering_key = m.ordering_key and e.owner is not null
-            and e.leased_until > :now
+            and e.leased_until > :now and e.tenant is m.tenant
         ))
 
 -- `:without` are the topics a worker has no room for, or no handler; `:by` are its subscribers.
@@ -56,28 +57,30 @@ update {prefix}meta set value = value + 1 where name = 'owner' returning value
 -- Without names: to look twelve of them up takes as long as to write the row.
 -- statement enqueue
 insert into {prefix}message (
-  topic, body, format, headers, correlation_id, traceparent, ordering_key, dedupe_key, priority,
+  topic, body, format, headers, correlation_id, traceparent, ordering_key, dedupe_key, priority, tenant,
   enqueued_at, due_at, expires_at
 )
-values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- The writer's lock is taken by the first of these, so nobody comes between it and the second.
 -- statement dedupe_drop_old
-delete from {prefix}dedupe where key = :dedupe_key and until <= :now
+delete from {prefix}dedupe
+where key = :dedupe_key and tenant = coalesce(:tenant, '') and until <= :now
 
 -- statement dedupe_find
-select message_id, digest from {prefix}dedupe where key = :dedupe_key
+select message_id, digest from {prefix}dedupe
+where key = :dedupe_key and tenant = coalesce(:tenant, '')
 
 -- statement dedupe_keep
-insert into {prefix}dedupe (key, digest, message_id, until)
-values (:dedupe_key, :digest, :message_id, :now + :dedupe_for)
+insert into {prefix}dedupe (key, tenant, digest, message_id, until)
+values (:dedupe_key, coalesce(:tenant, ''), :digest, :message_id, :now + :dedupe_for)
 
 -- statement last_id
 select last_insert_rowid()
 
 -- statement retract
-delete from {prefix}message
-where id = :id and state = 0 and (leased_until is null or leased_until <= :now)
+delete from {prefix}message as m
+where id = :id and state = 0 and (leased_until is null or leased_until <= :now) and {mine}
 returning id, dedupe_key, join_id
 
 -- statement dedupe_forget
@@ -92,7 +95,7 @@ where id in (
   select id from (
     select * from (
       select m.id from {prefix}message m
-      where m.state = 0 and m.priority = 9 and m.due_at <= :now
+      where m.state = 0 and m.priority = 9 and m.due_at <= :now and {mine}
         and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
@@ -100,7 +103,7 @@ where id in (
     union all
     select * from (
       select m.id from {prefix}message m
-      where m.state = 0 and m.priority = 8 and m.due_at <= :now
+      where m.state = 0 and m.priority = 8 and m.due_at <= :now and {mine}
         and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
@@ -108,7 +111,7 @@ where id in (
     union all
     select * from (
       select m.id from {prefix}message m
-      where m.state = 0 and m.priority = 7 and m.due_at <= :now
+      where m.state = 0 and m.priority = 7 and m.due_at <= :now and {mine}
         and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
@@ -116,7 +119,7 @@ where id in (
     union all
     select * from (
       select m.id from {prefix}message m
-      where m.state = 0 and m.priority = 6 and m.due_at <= :now
+      where m.state = 0 and m.priority = 6 and m.due_at <= :now and {mine}
         and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
@@ -124,7 +127,7 @@ where id in (
     union all
     select * from (
       select m.id from {prefix}message m
-      where m.state = 0 and m.priority = 5 and m.due_at <= :now
+      where m.state = 0 and m.priority = 5 and m.due_at <= :now and {mine}
         and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
@@ -132,7 +135,7 @@ where id in (
     union all
     select * from (
       select m.id from {prefix}message m
-      where m.state = 0 and m.priority = 4 and m.due_at <= :now
+      where m.state = 0 and m.priority = 4 and m.due_at <= :now and {mine}
         and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
@@ -140,7 +143,7 @@ where id in (
     union all
     select * from (
       select m.id from {prefix}message m
-      where m.state = 0 and m.priority = 3 and m.due_at <= :now
+      where m.state = 0 and m.priority = 3 and m.due_at <= :now and {mine}
         and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
@@ -148,7 +151,7 @@ where id in (
     union all
     select * from (
       select m.id from {prefix}message m
-      where m.state = 0 and m.priority = 2 and m.due_at <= :now
+      where m.state = 0 and m.priority = 2 and m.due_at <= :now and {mine}
         and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
@@ -156,7 +159,7 @@ where id in (
     union all
     select * from (
       select m.id from {prefix}message m
-      where m.state = 0 and m.priority = 1 and m.due_at <= :now
+      where m.state = 0 and m.priority = 1 and m.due_at <= :now and {mine}
         and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
@@ -164,7 +167,7 @@ where id in (
     union all
     select * from (
       select m.id from {prefix}message m
-      where m.state = 0 and m.priority = 0 and m.due_at <= :now
+      where m.state = 0 and m.priority = 0 and m.due_at <= :now and {mine}
         and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
@@ -179,7 +182,7 @@ where id in (
   select id from (
     select * from (
       select m.id from {prefix}message m
-      where m.state = 0 and m.priority = 9 and m.due_at <= :now
+      where m.state = 0 and m.priority = 9 and m.due_at <= :now and {mine}
         and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
@@ -187,7 +190,7 @@ where id in (
     union all
     select * from (
       select m.id from {prefix}message m
-      where m.state = 0 and m.priority = 8 and m.due_at <= :now
+      where m.state = 0 and m.priority = 8 and m.due_at <= :now and {mine}
         and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
@@ -195,7 +198,7 @@ where id in (
     union all
     select * from (
       select m.id from {prefix}message m
-      where m.state = 0 and m.priority = 7 and m.due_at <= :now
+      where m.state = 0 and m.priority = 7 and m.due_at <= :now and {mine}
         and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
@@ -203,7 +206,7 @@ where id in (
     union all
     select * from (
       select m.id from {prefix}message m
-      where m.state = 0 and m.priority = 6 and m.due_at <= :now
+      where m.state = 0 and m.priority = 6 and m.due_at <= :now and {mine}
         and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
@@ -211,7 +214,7 @@ where id in (
     union all
     select * from (
       select m.id from {prefix}message m
-      where m.state = 0 and m.priority = 5 and m.due_at <= :now
+      where m.state = 0 and m.priority = 5 and m.due_at <= :now and {mine}
         and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
@@ -219,7 +222,7 @@ where id in (
     union all
     select * from (
       select m.id from {prefix}message m
-      where m.state = 0 and m.priority = 4 and m.due_at <= :now
+      where m.state = 0 and m.priority = 4 and m.due_at <= :now and {mine}
         and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
@@ -227,7 +230,7 @@ where id in (
     union all
     select * from (
       select m.id from {prefix}message m
-      where m.state = 0 and m.priority = 3 and m.due_at <= :now
+      where m.state = 0 and m.priority = 3 and m.due_at <= :now and {mine}
         and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
@@ -235,7 +238,7 @@ where id in (
     union all
     select * from (
       select m.id from {prefix}message m
-      where m.state = 0 and m.priority = 2 and m.due_at <= :now
+      where m.state = 0 and m.priority = 2 and m.due_at <= :now and {mine}
         and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
@@ -243,7 +246,7 @@ where id in (
     union all
     select * from (
       select m.id from {prefix}message m
-      where m.state = 0 and m.priority = 1 and m.due_at <= :now
+      where m.state = 0 and m.priority = 1 and m.due_at <= :now and {mine}
         and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
@@ -251,7 +254,7 @@ where id in (
     union all
     select * from (
       select m.id from {prefix}message m
-      where m.state = 0 and m.priority = 0 and m.due_at <= :now
+      where m.state = 0 and m.priority = 0 and m.due_at <= :now and {mine}
         and {wanted}
         and {claimable}
       order by m.due_at, m.id limit :limit
@@ -268,13 +271,13 @@ update {prefix}meta set value = value where name = 'version'
 delete from {prefix}message
 where state = 0 and (leased_until is null or leased_until <= :now)
   and id in (select value from json_each(:ids))
-returning id, topic, join_id
+returning id, topic, join_id, tenant
 
 -- statement inline_archive
 update {prefix}message set state = 2, ended_at = :now
 where state = 0 and (leased_until is null or leased_until <= :now)
   and id in (select value from json_each(:ids))
-returning id, topic, join_id
+returning id, topic, join_id, tenant
 
 -- One message, if it is as it was.
 -- statement inline_hold
@@ -284,28 +287,25 @@ where id = :id and claims = :claims and state = 0
   and (leased_until is null or leased_until <= :now)
 returning {row}
 
--- In each of the following `:given` is a JSON array of arrays: id, owner, claims, and what else
--- there is to know. Only what is held so is changed.
+-- In each `:given` is a JSON array of arrays: id, owner, claims, and what else there is to know. Only
+-- what is held so is changed. Acks are of messages that are held alike: to take those arrays apart takes
+-- longer than to delete the rows.
 -- statement ack_delete
 delete from {prefix}message
-where state = 0 and leased_until > :now and (id, owner, claims) in (
-  select json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]')
-  from json_each(:given)
-)
-returning id, topic, join_id
+where id in (select value from json_each(:ids)) and owner = :owner and claims = :claims
+  and state = 0 and leased_until > :now
+returning id, topic, join_id, tenant
 
 -- statement ack_archive
 update {prefix}message
 set state = 2, ended_at = :now, owner = null, leased_until = null
-where state = 0 and leased_until > :now and (id, owner, claims) in (
-  select json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]')
-  from json_each(:given)
-)
-returning id, topic, join_id
+where id in (select value from json_each(:ids)) and owner = :owner and claims = :claims
+  and state = 0 and leased_until > :now
+returning id, topic, join_id, tenant
 
 -- statement count_done
-insert into {prefix}done (topic, count) values (:topic, :count)
-on conflict (topic) do update set count = count + excluded.count
+insert into {prefix}done (topic, tenant, count) values (:topic, :tenant, :count)
+on conflict (topic, tenant) do update set count = count + excluded.count
 
 -- statement abandon
 update {prefix}message as m
@@ -390,29 +390,40 @@ where state = 0 and waiting is not null
 -- When a message may become ready that is not now: one that is due later, or that is held.
 -- statement next
 select min(at) - :now from (
-  select min(due_at) as at from {prefix}message where state = 0 and priority = 0 and due_at > :now
+  select min(due_at) as at from {prefix}message m
+  where state = 0 and priority = 0 and due_at > :now and {mine}
   union all
-  select min(due_at) as at from {prefix}message where state = 0 and priority = 1 and due_at > :now
+  select min(due_at) as at from {prefix}message m
+  where state = 0 and priority = 1 and due_at > :now and {mine}
   union all
-  select min(due_at) as at from {prefix}message where state = 0 and priority = 2 and due_at > :now
+  select min(due_at) as at from {prefix}message m
+  where state = 0 and priority = 2 and due_at > :now and {mine}
   union all
-  select min(due_at) as at from {prefix}message where state = 0 and priority = 3 and due_at > :now
+  select min(due_at) as at from {prefix}message m
+  where state = 0 and priority = 3 and due_at > :now and {mine}
   union all
-  select min(due_at) as at from {prefix}message where state = 0 and priority = 4 and due_at > :now
+  select min(due_at) as at from {prefix}message m
+  where state = 0 and priority = 4 and due_at > :now and {mine}
   union all
-  select min(due_at) as at from {prefix}message where state = 0 and priority = 5 and due_at > :now
+  select min(due_at) as at from {prefix}message m
+  where state = 0 and priority = 5 and due_at > :now and {mine}
   union all
-  select min(due_at) as at from {prefix}message where state = 0 and priority = 6 and due_at > :now
+  select min(due_at) as at from {prefix}message m
+  where state = 0 and priority = 6 and due_at > :now and {mine}
   union all
-  select min(due_at) as at from {prefix}message where state = 0 and priority = 7 and due_at > :now
+  select min(due_at) as at from {prefix}message m
+  where state = 0 and priority = 7 and due_at > :now and {mine}
   union all
-  select min(due_at) as at from {prefix}message where state = 0 and priority = 8 and due_at > :now
+  select min(due_at) as at from {prefix}message m
+  where state = 0 and priority = 8 and due_at > :now and {mine}
   union all
-  select min(due_at) as at from {prefix}message where state = 0 and priority = 9 and due_at > :now
+  select min(due_at) as at from {prefix}message m
+  where state = 0 and priority = 9 and due_at > :now and {mine}
   union all
   select min(leased_until) from (
-    select leased_until from {prefix}message
-    where state = 0 and priority between 0 and 9 and due_at <= :now and leased_until > :now limit 10000
+    select leased_until from {prefix}message m
+    where state = 0 and priority between 0 and 9 and due_at <= :now and leased_until > :now and {mine}
+    limit 10000
   )
   union all
   select min(deadline) from {prefix}join where state = 0 and deadline is not null
@@ -438,19 +449,19 @@ returning id
 
 -- What is leased is due: the rest need not be looked at.
 -- statement reap_leases
-update {prefix}message
+update {prefix}message as m
 set owner = null, leased_until = null
-where state = 0 and priority between 0 and 9 and due_at <= :now and leased_until <= :now
+where state = 0 and priority between 0 and 9 and due_at <= :now and leased_until <= :now and {mine}
 
 -- statement reap_expired
-update {prefix}message
+update {prefix}message as m
 set state = 1, ended_at = :now,
   errors = json_insert(
     case when json_array_length(errors) >= {most_errors} then json_remove(errors, '$[0]')
       else coalesce(errors, '[]') end,
     '$[#]', json_array(attempt, :now, 'Expired: nobody handled it in time')
   )
-where state = 0 and expires_at <= :now and (leased_until is null or leased_until <= :now)
+where state = 0 and expires_at <= :now and (leased_until is null or leased_until <= :now) and {mine}
 returning id, join_id
 
 -- statement reap_dedupes
@@ -458,27 +469,27 @@ delete from {prefix}dedupe where until <= :now
 
 -- One writes at a time: who comes second waits, and finds what the first has written.
 -- statement inbox_see
-insert into {prefix}inbox (key, until) values (:key, :now + :keep)
-on conflict (key) do update set until = excluded.until where until <= :now
+insert into {prefix}inbox (key, tenant, until) values (:key, {whose}, :now + :keep)
+on conflict (key, tenant) do update set until = excluded.until where until <= :now
 returning key
 
 -- statement reap_inbox
 delete from {prefix}inbox where until <= :now
 
 -- statement join_create
-insert into {prefix}join (expected, quorum, tolerates, deadline)
-values (:expected, :quorum, :tolerates, :now + :deadline)
+insert into {prefix}join (expected, quorum, tolerates, deadline, tenant)
+values (:expected, :quorum, :tolerates, :now + :deadline, nullif({whose}, ''))
 returning id
 
 -- statement join_follow
 insert into {prefix}follow (join_id, outcome, topic, body, format, headers, correlation_id, traceparent,
-  ordering_key, priority, due, delay, ttl)
+  ordering_key, priority, tenant, due, delay, ttl)
 values (:join, :outcome, :topic, :body, :format, :headers, :correlation_id, :traceparent,
-  :ordering_key, :priority, :due, :delay, :ttl)
+  :ordering_key, :priority, :tenant, :due, :delay, :ttl)
 
 -- It changes nothing, and takes the writer's lock: nobody comes between it and what is written.
 -- statement join_known
-update {prefix}join set expected = expected where id = :join
+update {prefix}join as m set expected = expected where id = :join and {mine}
 returning expected, (select count(*) from {prefix}member where join_id = :join),
   coalesce((select seq from sqlite_sequence where name = '{prefix}message'), 0)
 
@@ -513,8 +524,8 @@ returning state
 
 -- statement join_followed
 insert into {prefix}message (topic, body, format, headers, correlation_id, traceparent,
-  ordering_key, priority, enqueued_at, due_at, expires_at)
-select topic, body, format, headers, correlation_id, traceparent, ordering_key, priority, :now,
+  ordering_key, priority, tenant, enqueued_at, due_at, expires_at)
+select topic, body, format, headers, correlation_id, traceparent, ordering_key, priority, tenant, :now,
   coalesce(due, :now + delay), :now + ttl
 from {prefix}follow where join_id = :join and outcome = :outcome
 
@@ -522,16 +533,16 @@ from {prefix}follow where join_id = :join and outcome = :outcome
 select id from {prefix}join where state = 0 and deadline <= :now
 
 -- statement join_cancel
-update {prefix}join set state = 4, ended_at = :now
-where id = :join and state = 0 and (deadline is null or deadline > :now)
+update {prefix}join as m set state = 4, ended_at = :now
+where id = :join and state = 0 and (deadline is null or deadline > :now) and {mine}
 returning id
 
 -- statement joins
 select id, expected, quorum, tolerates,
-  (select count(*) from {prefix}member m where m.join_id = j.id), done, failed,
+  (select count(*) from {prefix}member b where b.join_id = m.id), done, failed,
   case when state = 0 and deadline <= :now then 3 else state end, deadline,
   case when state <> 0 then ended_at end
-from {prefix}join j where id > :after order by id limit :limit
+from {prefix}join m where id > :after and {mine} order by id limit :limit
 
 -- statement reap_joins
 delete from {prefix}join where state <> 0 and ended_at <= :now - {join_kept}
@@ -546,33 +557,34 @@ delete from {prefix}follow where join_id not in (select id from {prefix}join)
 select :now
 
 -- statement plan_make
-insert into {prefix}plan as p (name, cadence, next_at) values (:name, :cadence, :first)
-on conflict (name) do update set cadence = excluded.cadence, next_at = excluded.next_at
+insert into {prefix}plan as p (name, tenant, cadence, next_at)
+values (:name, {whose}, :cadence, :first)
+on conflict (name, tenant) do update set cadence = excluded.cadence, next_at = excluded.next_at
 where p.cadence <> excluded.cadence
 returning name
 
 -- statement plan_claim
 update {prefix}plan
 set owner = :owner, leased_until = :now + :lease
-where name in (select value from json_each(:names)) and next_at <= :now
+where name in (select value from json_each(:names)) and tenant = {whose} and next_at <= :now
   and (leased_until is null or leased_until <= :now)
 returning name, next_at, cursor, :now
 
 -- statement plan_next
 select min(max(next_at, coalesce(leased_until, 0))) - :now
-from {prefix}plan where name in (select value from json_each(:names))
+from {prefix}plan where name in (select value from json_each(:names)) and tenant = {whose}
 
 -- statement plan_done
 update {prefix}plan set next_at = :next, cursor = :cursor, owner = null, leased_until = null
-where name = :name and owner = :owner and leased_until > :now
+where name = :name and tenant = {whose} and owner = :owner and leased_until > :now
 returning name
 
 -- statement plan_forget
-delete from {prefix}plan where name = :name returning name
+delete from {prefix}plan where name = :name and tenant = {whose} returning name
 
 -- statement list
-select {row} from {prefix}message
-where id > :after
+select {row} from {prefix}message m
+where id > :after and {mine}
   and (:topic is null or topic = :topic)
   and (:status is null or :status = case
     when state = 1 then 'dead'
@@ -585,26 +597,47 @@ order by id limit :limit
 -- How much is ready, and for how long the first of that; no more is looked at than is wanted.
 -- statement backlog
 select count(*), :now - min(due_at) from (
-  select due_at from {prefix}message
+  select due_at from {prefix}message m
   where state = 0 and priority between 0 and 9 and due_at <= :now
-    and (leased_until is null or leased_until <= :now)
+    and (leased_until is null or leased_until <= :now) and {mine}
   limit :most
 )
 
 -- statement counts
 select topic, case
-    when state = 1 then 'dead'
     when leased_until > :now then 'leased'
     when due_at > :now and due_at < {far} then 'scheduled'
+    when {paused} then 'paused'
     else 'ready' end as status, count(*)
-from {prefix}message where state <> 2 group by 1, 2
+from {prefix}message m where state = 0 and {mine} group by 1, 2
 union all
-select topic, 'done', count from {prefix}done
+select topic, 'dead', count(*) from {prefix}message m where state = 1 and {mine} group by 1
+union all
+select topic, 'done', sum(count) from {prefix}done m where {mine} group by 1
 order by 1, 2
+
+-- Those that have messages, or had: from one to the next by the index.
+-- statement tenants
+with recursive has_open (tenant) as (
+  select * from (
+    select tenant from {prefix}message where state = 0 and tenant is not null order by tenant limit 1
+  )
+  union all
+  select (
+    select m.tenant from {prefix}message m where m.state = 0 and m.tenant > o.tenant
+    order by m.tenant limit 1
+  ) from has_open o where o.tenant is not null
+)
+select tenant from has_open where tenant is not null
+union
+select tenant from {prefix}message where state = 1 and tenant is not null
+union
+select tenant from {prefix}done where tenant <> ''
+order by 1
 
 -- Those of them that something is done to.
 -- fragment meant
-(:topic is null or m.topic = :topic)
+{mine} and (:topic is null or m.topic = :topic)
     and (:ids is null or m.id in (select value from json_each(:ids)))
 
 -- Dead or done ones: by the index on what has ended, whatever else there is.
@@ -653,13 +686,14 @@ returning id, join_id
 delete from {prefix}message where id in {some_ended}
 
 -- statement pauses
-select pattern, since from {prefix}pause order by 1
+select pattern, min(since) from {prefix}pause where tenant in ('', {whose}) group by 1 order by 1
 
 -- statement pause
-insert into {prefix}pause (pattern, since) values (:pattern, :now) on conflict do nothing
+insert into {prefix}pause (pattern, tenant, since) values (:pattern, {whose}, :now)
+on conflict do nothing
 
 -- statement resume
-delete from {prefix}pause where pattern = :pattern
+delete from {prefix}pause where pattern = :pattern and tenant = {whose}
 
 -- What is paused is set aside, behind all other times there are: claims would pass over it each time
 -- anew. All of it when its topic is paused, and what comes later when a claim has met it.
@@ -668,7 +702,7 @@ update {prefix}message set due_at = due_at + {far}, owner = null, leased_until =
 where id in (
   select m.id from {prefix}message m
   where m.id > :after and m.state = 0 and m.due_at <= :now
-    and (m.leased_until is null or m.leased_until <= :now) and {paused}
+    and (m.leased_until is null or m.leased_until <= :now) and {mine} and {paused}
   order by m.id limit :limit
 )
 returning id
@@ -677,9 +711,9 @@ returning id
 update {prefix}message set due_at = due_at + {far}, owner = null, leased_until = null
 where id in (
   select m.id from json_each('[0,1,2,3,4,5,6,7,8,9]') p join {prefix}message m on m.id in (
-    select h.id from {prefix}message h
-    where h.state = 0 and h.priority = p.value and h.due_at <= :now
-    order by h.due_at, h.id limit :limit
+    select m.id from {prefix}message m
+    where m.state = 0 and m.priority = p.value and m.due_at <= :now and {mine}
+    order by m.due_at, m.id limit :limit
   )
   where (m.leased_until is null or m.leased_until <= :now) and {paused}
 )
@@ -689,7 +723,7 @@ returning id
 update {prefix}message set due_at = due_at - {far}
 where id in (
   select m.id from {prefix}message m
-  where m.state = 0 and m.priority between 0 and 9 and m.due_at >= {far} and not {paused}
+  where m.state = 0 and m.priority between 0 and 9 and m.due_at >= {far} and {mine} and not {paused}
   limit :limit
 )
 returning id
@@ -701,7 +735,7 @@ select (
   select min(at) from (
     select (
       select m.due_at from {prefix}message m
-      where m.state = 0 and m.priority = p.value and m.due_at <= :now
+      where m.state = 0 and m.priority = p.value and m.due_at <= :now and {mine}
         and (m.leased_until is null or m.leased_until <= :now)
         and (m.expires_at is null or m.expires_at > :now) and not {paused}
       order by m.due_at, m.id limit 1
@@ -710,8 +744,8 @@ select (
   )
 ), (
   select min(claimed_at) from (
-    select claimed_at from {prefix}message
-    where state = 0 and priority between 0 and 9 and due_at <= :now and leased_until > :now
+    select claimed_at from {prefix}message m
+    where state = 0 and priority between 0 and 9 and due_at <= :now and leased_until > :now and {mine}
     limit 10000
   )
 ), :now
