@@ -8,7 +8,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use anabranch_protocol::Text;
-use anabranch_protocol::message::{Cmd, Code, Done, Failure, Kind, LogEntry, Op, Peer, Severity};
+use anabranch_protocol::message::{
+    Cmd, Code, Done, Failure, Kind, LogEntry, Op, Peer, Prog, Severity,
+};
 
 pub use self::find::no_branch;
 use self::find::{find_branch, find_pipeline, find_store, letter_ids, names_no_branch, rate};
@@ -221,6 +223,7 @@ impl Orders {
             return Err((Code::ReadOnly, what));
         }
         let ids = letter_ids(cmd)?;
+        let rate = rate(cmd)?.map(|(rate, _)| rate);
         let number = self.number()?;
         outboxes.ask(LetterRequest {
             number,
@@ -228,6 +231,7 @@ impl Orders {
             store,
             ids,
             seen: cmd.if_gen,
+            rate,
             dry: cmd.dry,
             who: name(giver.peer),
         })?;
@@ -265,6 +269,16 @@ impl Orders {
             dry: cmd.dry,
             about,
         });
+    }
+
+    /// So much is left of a command: who is to be told, and what.
+    pub(super) fn progress(&self, number: u64, left: u64) -> Vec<(u64, Prog)> {
+        let mut orders = self.orders.iter();
+        let waiting = orders.find(|order| order.number == number && order.done.is_none());
+        let waiting = waiting.into_iter().flat_map(|order| &order.waiting);
+        waiting
+            .map(|(client, id)| (*client, Prog { id: *id, left }))
+            .collect()
     }
 
     /// What became of a command: who is to be told, and what.

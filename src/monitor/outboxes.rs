@@ -4,7 +4,7 @@
 //! thread of Python's own reads the stores while somebody looks at them, and carries out what
 //! operators ask for; it sleeps otherwise. Here the two meet.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
@@ -21,7 +21,7 @@ use crate::wake::Wake;
 const WAITING: usize = 64;
 
 /// What an operator asks about dead letters.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct LetterRequest {
     /// Its number in the process.
     pub number: u64,
@@ -33,6 +33,8 @@ pub struct LetterRequest {
     pub ids: Vec<i64>,
     /// If all are meant, how many there must be: those that its giver saw.
     pub seen: Option<u32>,
+    /// How many a second are to be made ready again, if that was said.
+    pub rate: Option<f64>,
     /// Whether nothing is to be done.
     pub dry: bool,
     /// Who asks, for the log.
@@ -54,6 +56,8 @@ pub struct Outboxes {
     version: AtomicU64,
     requests: Mutex<VecDeque<LetterRequest>>,
     answers: Mutex<Vec<(Answer, Option<Dead>)>>,
+    /// How much is left of requests that take long: of each the last that was told.
+    progress: Mutex<BTreeMap<u64, u64>>,
     /// Whether somebody looks at them.
     wanted: AtomicBool,
     /// Whether operators may do more than look.
@@ -84,6 +88,7 @@ impl Outboxes {
             version: AtomicU64::new(0),
             requests: Mutex::default(),
             answers: Mutex::default(),
+            progress: Mutex::default(),
             wanted: AtomicBool::new(false),
             control: AtomicBool::new(true),
             closed: AtomicBool::new(false),
@@ -149,6 +154,12 @@ impl Outboxes {
         self.monitor.wake();
     }
 
+    /// So much is left of a request.
+    pub fn progress(&self, number: u64, left: u64) {
+        locked(&self.progress).insert(number, left);
+        self.monitor.wake();
+    }
+
     // The monitor's side.
 
     /// Says whether somebody looks.
@@ -210,6 +221,11 @@ impl Outboxes {
         drop(requests);
         self.reader.wake();
         Ok(())
+    }
+
+    /// What is left of requests, by number, where there is something new.
+    pub(super) fn progressed(&self) -> BTreeMap<u64, u64> {
+        std::mem::take(&mut locked(&self.progress))
     }
 
     pub(super) fn answers(&self) -> Vec<(Answer, Option<Dead>)> {

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anabranch_protocol::message::{
-    Ack, Bye, Client, Cmd, Dead, Done, LogEntry, Op, Peer as Who, Refuse, Right, Server, Severity,
-    Sub, Topic, Welcome,
+    Ack, Bye, Client, Cmd, Dead, Done, LogEntry, Op, Peer as Who, Prog, Refuse, Right, Server,
+    Severity, Sub, Topic, Welcome,
 };
 use anabranch_protocol::row::{BranchKey, COLUMNS, Columns};
 use anabranch_protocol::{
@@ -395,6 +395,11 @@ impl Peer {
             self.say(letters, now);
         }
         self.say(done, now);
+    }
+
+    /// So much is left of its command.
+    pub(super) fn progress(&mut self, prog: Prog, now: Duration) {
+        self.say(prog, now);
     }
 
     fn say(&mut self, message: impl Into<Server>, now: Duration) {

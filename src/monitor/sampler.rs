@@ -303,6 +303,7 @@ fn row(pipeline: &Pipeline, branch: usize, values: &Values, now: u64) -> Branch 
         retried: values.retried,
         compensations: values.compensations,
         compensated: values.compensated,
+        stuck: values.stuck,
         dead_lettered: values.dead_lettered,
         windows: values.windows,
         last_error_at: error.is_some().then(|| pipeline.unix_ms(values.error_at)),

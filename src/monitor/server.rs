@@ -257,14 +257,18 @@ impl Server {
             journal.lose(lost);
             answers.extend(pipeline.answers().into_iter().map(|it| (it, None)));
         }
+        for (number, left) in self.shared.outboxes.progressed() {
+            for (client, prog) in self.orders.progress(number, left) {
+                if let Some(connection) = client_of(&mut self.connections, client) {
+                    connection.peer.progress(prog, now);
+                    flush(connection, now);
+                }
+            }
+        }
         for (answer, letters) in answers {
             let mut note = |entry: LogEntry| journal.add(LogEntry { at, ..entry });
             for (client, done) in self.orders.over(answer, &mut note) {
-                let found = self
-                    .connections
-                    .iter_mut()
-                    .find(|it| it.peer.number() == client);
-                if let Some(connection) = found {
+                if let Some(connection) = client_of(&mut self.connections, client) {
                     connection.peer.done(done, letters.clone(), now);
                     flush(connection, now);
                 }
@@ -323,6 +327,11 @@ impl Server {
             flush(connection, now);
         }
     }
+}
+
+/// The connection of a client, if it is still there.
+fn client_of(connections: &mut [Connection], client: u64) -> Option<&mut Connection> {
+    connections.iter_mut().find(|it| it.peer.number() == client)
 }
 
 /// Writes what can be written without waiting.

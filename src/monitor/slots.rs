@@ -103,6 +103,8 @@ slot! {
     compensations,
     /// Undo actions that have run.
     compensated,
+    /// Undo actions that wait for an operator.
+    stuck,
     /// Windows that have left.
     windows,
     /// Why the last of them did: its place among the reasons, from 1.

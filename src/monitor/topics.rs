@@ -10,7 +10,7 @@ use anabranch_protocol::{MAX_LINE, MAX_ROWS, Text};
 
 use super::pipeline::Pipeline;
 use super::sampler::windowed;
-use super::slots::Told;
+use super::slots::{ErrorCount, Told};
 
 /// Codes that are told of, over all pipelines.
 const CODES: usize = 256;
@@ -106,7 +106,7 @@ pub(super) fn errors(pipelines: &[Arc<Pipeline>]) -> Errors {
                 first: pipeline.unix_ms(error.seen.0),
                 last: pipeline.unix_ms(error.seen.1),
                 branches: Vec::new(),
-                stage: stage_of(pipeline, &told, code),
+                stage: stage_of(pipeline, &told, code, error),
                 sample: error.sample.clone(),
             });
         }
@@ -117,13 +117,14 @@ pub(super) fn errors(pipelines: &[Arc<Pipeline>]) -> Errors {
     Errors { r: rows }
 }
 
-/// The stage whose last failure had this code.
-fn stage_of(pipeline: &Pipeline, told: &Told, code: &Text) -> Text {
-    let stages = told.stages.iter().zip(&pipeline.facts.stages);
-    let mut found = stages.filter(|(stage, _)| stage.last_error.as_ref() == Some(code));
-    found
-        .next()
-        .map_or_else(Text::default, |(_, name)| Text::name(name))
+/// The stage whose last failure had this code; if all have had others since, that of its sample.
+fn stage_of(pipeline: &Pipeline, told: &Told, code: &Text, error: &ErrorCount) -> Text {
+    let mut stages = told.stages.iter();
+    let last = stages.position(|stage| stage.last_error.as_ref() == Some(code));
+    let name = last
+        .or(error.stage)
+        .and_then(|it| pipeline.facts.stages.get(it));
+    name.map_or_else(Text::default, |name| Text::name(name))
 }
 
 /// Names the branches whose last error has each code, those it came up in last first.

@@ -150,6 +150,8 @@ pub enum Msg {
     Notice(Result<String, String>),
     /// Time has passed.
     Wake,
+    /// The recording that is told is over: no more comes.
+    Over,
 }
 
 /// What is to be done outside.
@@ -216,6 +218,12 @@ pub fn update(model: &mut Model, msg: Msg, now: u64) -> Vec<Cmd> {
             }
             Vec::new()
         }
+        Msg::Over => {
+            model.over = Some(model.now);
+            model.dirty = true;
+            model.tell("the recording is over");
+            Vec::new()
+        }
         Msg::Wake => {
             model.dirty = true;
             let now = model.now;
@@ -239,7 +247,8 @@ pub fn wake(model: &Model) -> Option<u64> {
     let second = model.now - model.now % 1000 + 1000;
     let notice = model.notice.as_ref().map(|it| it.at + NOTICE_MS);
     let frozen = model.frozen.as_ref().map(|_| second);
-    let processes = model.store.processes().filter_map(|(_, process)| {
+    let heard = model.store.processes().filter(|_| model.over.is_none());
+    let processes = heard.filter_map(|(_, process)| {
         match process.age(model.now) {
             // One that is heard of all the time wakes us by itself; if it is silent, that shows.
             Some(age) if process.is_live() && age < OLD_MS => Some(model.now + OLD_MS - age),

@@ -56,8 +56,8 @@ enum Verb {
         #[arg(value_enum)]
         which: Which,
     },
-    /// Run a gateway for many tenants on loopback, into `SQLite`
     // Python's: it never gets here from the package's own script.
+    #[command(about = "Run a gateway for many tenants on loopback, into SQLite")]
     Demo {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
         _arguments: Vec<OsString>,
@@ -91,11 +91,12 @@ pub fn outbox_arguments(arguments: Vec<OsString>) -> Result<String, Exit> {
 }
 
 fn read(arguments: Vec<OsString>) -> Result<Cli, Exit> {
+    let verbs = verbs(&arguments);
     Cli::try_parse_from(arguments).map_err(|error| {
         if !error.use_stderr() {
             return say(&error.to_string());
         }
-        complain(&mistake(&error));
+        complain(&mistake(&error, &verbs));
         Exit::Usage
     })
 }
@@ -135,20 +136,29 @@ pub fn run(arguments: Vec<OsString>) -> Exit {
     })
 }
 
+/// The command that was begun: `anabranch ctl throttle`.
+fn verbs(arguments: &[OsString]) -> String {
+    let mut command = Cli::command();
+    let mut verbs = command.get_name().to_owned();
+    for word in arguments.iter().skip(1).map(|it| it.to_string_lossy()) {
+        let Some(next) = command.find_subcommand(&*word).cloned() else {
+            break;
+        };
+        verbs = format!("{verbs} {}", next.get_name());
+        command = next;
+    }
+    verbs
+}
+
 /// What is wrong with the arguments, in one line, and where to read on.
-fn mistake(error: &clap::Error) -> String {
+fn mistake(error: &clap::Error, verbs: &str) -> String {
     let message = error.to_string();
     let what = if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         "no command given".to_owned()
     } else {
         joined(&message)
     };
-    let usage = message.lines().find_map(|it| it.strip_prefix("Usage: "));
-    let words = usage.unwrap_or("anabranch").split(' ');
-    let verb: Vec<_> = words
-        .take_while(|it| !it.starts_with(['-', '<', '[']))
-        .collect();
-    format!("{what} (see {} --help)", verb.join(" "))
+    format!("{what} (see {verbs} --help)")
 }
 
 /// The first line of a message, with what is missing, allowed or meant: it stands in lines of its own.
@@ -244,6 +254,30 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn v6_a_mistake_tells_where_its_own_help_is() {
+        let told = |line: &str| {
+            let arguments: Vec<_> = line.split(' ').map(OsString::from).collect();
+            let verbs = verbs(&arguments);
+            let error = Cli::try_parse_from(arguments).err();
+            error.map_or_else(String::new, |it| mistake(&it, &verbs))
+        };
+        let table = [
+            (
+                "anabranch ctl throttle a --rate nan",
+                "anabranch ctl throttle",
+            ),
+            ("anabranch top --filter st:bogus", "anabranch top"),
+            ("anabranch ps --odd", "anabranch ls"),
+            ("anabranch ctl", "anabranch ctl"),
+            ("anabranch odd", "anabranch"),
+        ];
+        for (line, verbs) in table {
+            let told = told(line);
+            assert!(told.ends_with(&format!("(see {verbs} --help)")), "{told}");
+        }
     }
 
     #[test]

@@ -309,12 +309,14 @@ fn ask(
         dry,
     };
     session.send(&Client::from(cmd))?;
-    let until = instant() + order.timeout;
+    let mut until = instant() + order.timeout;
     let mut taken = false;
     loop {
         match session.receive(until)? {
             None => return Err(Stopped::Late(taken)),
             Some(Server::Ack(ack)) if ack.id == id => taken = true,
+            // It goes on: that is an answer, too.
+            Some(Server::Prog(prog)) if prog.id == id => until = instant() + order.timeout,
             Some(Server::Done(done)) if done.id == id => return Ok(done),
             Some(message) => hear(store, aim.process, message),
         }

@@ -103,7 +103,7 @@ impl Filter {
     /// Reads a filter; an empty one shows all.
     ///
     /// # Errors
-    /// [`BadFilter`] if a key or a number is not understood.
+    /// [`BadFilter`] if a key, a state or a number is not understood.
     pub fn parse(source: &str) -> Result<Self, BadFilter> {
         let terms = source.split_whitespace().filter(|word| *word != "!");
         Ok(Self {
@@ -168,7 +168,7 @@ impl Field {
             Self::Fill => share(branch.queued, branch.capacity),
             Self::Age => branch.window_age_ms.map(|ms| real(ms) / 1000.0),
             Self::Retry => Some(real(branch.retried)),
-            Self::Comp => Some(real(branch.compensations)),
+            Self::Comp => Some(real(row.undone())),
             Self::Dead => Some(real(branch.dead_lettered)),
             Self::Failed => Some(real(branch.failed)),
             Self::P99 => branch.p99.map(|us| real(us) / 1000.0),
@@ -209,7 +209,7 @@ fn term(word: &str) -> Result<Term, BadFilter> {
         "tenant" => Test::Tenant(Pattern::new(value)),
         "pipeline" => Test::Pipeline(Pattern::new(value)),
         "process" => Test::Process(Pattern::new(value)),
-        "st" | "state" => Test::State(value.to_lowercase()),
+        "st" | "state" => Test::State(state(value)?),
         "queue" | "q" => number(Field::Queue)?,
         "rate" | "in" => number(Field::Rate)?,
         "fill" => number(Field::Fill)?,
@@ -227,6 +227,20 @@ fn term(word: &str) -> Result<Term, BadFilter> {
         }
     };
     Ok(Term { not, test })
+}
+
+/// A state, or the beginning of one.
+fn state(value: &str) -> Result<String, BadFilter> {
+    let word = value.to_lowercase();
+    let mut known = State::ALL.iter();
+    if word == "ok" || known.any(|it| is_state(*it, &word)) {
+        return Ok(word);
+    }
+    let words: Vec<_> = State::ALL.iter().map(|it| it.word()).collect();
+    Err(BadFilter(format!(
+        "no branch is {value:?}: use ok, {}",
+        words.join(", ")
+    )))
 }
 
 fn number(key: &str, value: &str) -> Result<(Compare, f64), BadFilter> {
@@ -313,6 +327,18 @@ mod tests {
             let filter = Filter::parse(&format!("st:{word}")).unwrap();
             assert!(filter.shows(&row("a", state, 0)), "{word}");
             assert!(!filter.shows(&row("a", State::Run, 0)), "{word}");
+        }
+    }
+
+    #[test]
+    fn v6_a_state_that_no_branch_has_is_told() {
+        let error = Filter::parse("st:bogus").unwrap_err();
+        let told = "no branch is \"bogus\": use ok, run, idle, full, pause, drain, restart, fail, \
+                    evict, remove";
+        assert_eq!(error.to_string(), told);
+        // While it is being written it is the beginning of one.
+        for begun in ["st:", "st:f", "st:gon", "!st:OK"] {
+            assert!(Filter::parse(begun).is_ok(), "{begun}");
         }
     }
 

@@ -164,13 +164,14 @@ pub fn count(number: u64) -> String {
     text
 }
 
-/// A duration, from milliseconds to days: `412ms`, `1.4s`, `38s`, `9m`, `2h13m`, `2d03h`.
+/// A duration, from milliseconds to days: `412ms`, `1.4s`, `38s`, `1m40s`, `9m`, `2h13m`, `2d03h`.
 pub fn span(ms: u64) -> String {
     let (seconds, minutes, hours) = (ms / 1000, ms / 60_000, ms / 3_600_000);
     match ms {
         0..1000 => format!("{ms}ms"),
         1000..9950 => short(real(ms) / 1000.0, 1) + "s",
         9950..100_000 => format!("{}s", seconds.max(10)),
+        100_000..600_000 if seconds % 60 > 0 => format!("{minutes}m{:02}s", seconds % 60),
         100_000..6_000_000 => format!("{minutes}m"),
         6_000_000..172_800_000 => format!("{hours}h{:02}m", minutes % 60),
         _ => format!("{}d{:02}h", hours / 24, hours % 24),
@@ -241,7 +242,11 @@ mod tests {
             (1_400, "1.4s"),
             (9_960, "10s"),
             (38_200, "38s"),
+            (99_000, "99s"),
+            (100_000, "1m40s"),
             (540_000, "9m"),
+            (599_000, "9m59s"),
+            (659_000, "10m"),
             (7_980_000, "2h13m"),
             (183_600_000, "2d03h"),
         ];

@@ -35,7 +35,13 @@ impl Recorder {
     /// # Errors
     /// If the file is there, or cannot be made.
     pub fn create(path: &Path) -> io::Result<Self> {
-        let file = File::create_new(path).map_err(|error| named(path, &error))?;
+        let file = File::create_new(path).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => io::Error::new(
+                error.kind(),
+                format!("{} is there already: name another file", path.display()),
+            ),
+            _ => named(path, &error),
+        })?;
         let mut file = BufWriter::new(file);
         writeln!(file, "{HEAD}")?;
         Ok(Self {
@@ -63,7 +69,14 @@ impl Recorder {
 
 /// What is wrong with a file, and which.
 fn named(path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+    io::Error::new(error.kind(), format!("{}: {}", path.display(), told(error)))
+}
+
+/// What the system says, without its number for it.
+pub(crate) fn told(error: &io::Error) -> String {
+    let text = error.to_string();
+    let end = text.rfind(" (os error ").unwrap_or(text.len());
+    text[..end].to_owned()
 }
 
 /// One thing that was heard.
@@ -160,6 +173,6 @@ pub fn replay(
         }
         bell.ring();
     }
-    let _ = out.send(Msg::Notice(Ok("the recording is over".to_owned())));
+    let _ = out.send(Msg::Over);
     bell.ring();
 }

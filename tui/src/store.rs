@@ -53,7 +53,7 @@ pub struct Store {
     processes: Vec<Process>,
     /// The process each target leads to now.
     targets: HashMap<TargetId, ProcessId>,
-    /// What all of them have logged, in the order in which it came.
+    /// What all of them have logged, by time.
     pub log: VecDeque<LogLine>,
 }
 
@@ -148,6 +148,13 @@ impl Store {
             .fold(before, u64::max);
         let over = (self.log.len() + lines.len()).saturating_sub(LOG);
         self.log.drain(..over.min(self.log.len()));
+        // Each tells its own by pipeline, and what was before it was looked at comes late.
+        let end = self.log.back().map_or(0, |line| line.entry.at);
+        let late = std::iter::once(end).chain(lines.iter().map(|line| line.entry.at));
+        let in_order = late.is_sorted();
         self.log.extend(lines);
+        if !in_order {
+            self.log.make_contiguous().sort_by_key(|line| line.entry.at);
+        }
     }
 }

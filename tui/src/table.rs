@@ -1,6 +1,6 @@
 //! Plain tables: columns as wide as what they hold, numbers to the right.
 
-use std::fmt::Write;
+use crate::format::{Align, fit, width};
 
 /// A table under construction.
 #[derive(Debug)]
@@ -34,22 +34,21 @@ impl Table {
             .map(|(name, _)| (*name).to_owned())
             .collect();
         let lines: Vec<Vec<String>> = std::iter::once(heads).chain(self.rows.clone()).collect();
-        let width = |column: usize| {
+        let widest = |column: usize| {
             let cells = lines.iter().filter_map(|line| line.get(column));
-            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+            cells.map(|cell| width(cell)).max().unwrap_or(0)
         };
-        let widths: Vec<_> = (0..self.heads.len()).map(width).collect();
+        let widths: Vec<_> = (0..self.heads.len()).map(widest).collect();
         let mut text = String::new();
         for line in &lines {
             let mut out = String::new();
             for ((cell, width), (_, right)) in line.iter().zip(&widths).zip(&self.heads) {
-                let gap = if out.is_empty() { "" } else { "  " };
-                // Writing to a string does not fail.
-                let _ = if *right {
-                    write!(out, "{gap}{cell:>width$}")
-                } else {
-                    write!(out, "{gap}{cell:<width$}")
-                };
+                if !out.is_empty() {
+                    out.push_str("  ");
+                }
+                let align = if *right { Align::Right } else { Align::Left };
+                // Each fits: nothing is cut.
+                out.push_str(&fit(cell, *width, align, ' '));
             }
             text.push_str(out.trim_end());
             text.push('\n');
@@ -131,6 +130,18 @@ mod tests {
         assert_eq!(
             table.render(),
             "NAME            N\nacme            7\nZürich-long  1234\n"
+        );
+    }
+
+    #[test]
+    fn v6_names_are_as_wide_as_a_terminal_draws_them() {
+        let mut table = Table::new(&["NAME", "N>"]);
+        for name in ["東京", "acme", "ze\u{200b}ro", "e\u{301}a"] {
+            table.row(vec![name.to_owned(), "7".to_owned()]);
+        }
+        assert_eq!(
+            table.render(),
+            "NAME  N\n東京  7\nacme  7\nze\u{200b}ro  7\ne\u{301}a    7\n"
         );
     }
 

@@ -55,7 +55,9 @@ pub fn render(model: &Model, buffer: &mut Buffer) {
             "terminal too small: {}x{}, need {width}x{height} (q quits)",
             area.width, area.height
         );
-        buffer.set_stringn(0, 0, text, area.width.into(), Style::new());
+        for (y, line) in (area.y..area.bottom()).zip(by_words(&text, area.width.into())) {
+            buffer.set_stringn(area.x, y, line, area.width.into(), Style::new());
+        }
         return;
     }
     // The size of the model is that of the terminal, but for the moment in which it changes.
@@ -77,6 +79,22 @@ pub fn render(model: &Model, buffer: &mut Buffer) {
     }
     put(buffer, footer, &[footer::line(&look, area.width)]);
     dialog::draw(&look, buffer, body);
+}
+
+/// A text in lines of at most so many cells, but for words that are longer.
+fn by_words(text: &str, cells: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) if format::width(line) + 1 + format::width(word) <= cells => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 fn screen(look: &Look<'_>, body: Rect) -> Vec<Line<'static>> {

@@ -57,8 +57,8 @@ fn v9_a_recording_that_is_told_again_shows_the_same() {
         .chain(times)
         .chain(std::iter::repeat(world.now));
     for message in told {
-        over |= matches!(&message, Msg::Notice(_));
-        if !matches!(message, Msg::Notice(_)) {
+        over |= matches!(&message, Msg::Over);
+        if !matches!(message, Msg::Over) {
             app::update(&mut again.model, message, times.next().unwrap());
         }
     }
@@ -87,5 +87,7 @@ fn v9_what_is_no_recording_is_refused_and_what_is_broken_is_left_out() {
         std::io::ErrorKind::AlreadyExists,
         "nothing is overwritten"
     );
+    let told = format!("{} is there already: name another file", path.display());
+    assert_eq!(error.to_string(), told);
     std::fs::remove_file(path).unwrap();
 }

@@ -58,4 +58,6 @@ pub struct ErrorCount {
     pub minutes: [(u64, u64); 60],
     /// One of them, and its causes.
     pub sample: Vec<Text>,
+    /// The stage that one arose in, by number, if it is known.
+    pub stage: Option<usize>,
 }

@@ -329,6 +329,8 @@ columns! {
     p50: maybe = "p50",
     /// 99 of 100 took no longer, in microseconds. Only while somebody looks at the branch.
     p99: maybe = "p99",
+    /// Undo actions that could not be done, and wait for an operator.
+    stuck: count = "stuck",
 }
 
 fn place(column: &str) -> Option<usize> {
@@ -514,6 +516,7 @@ mod tests {
             entered: 23,
             p50: Some(24),
             p99: Some(25),
+            stuck: 26,
         };
         let columns = Columns::default();
         let row = columns.write(&branch);

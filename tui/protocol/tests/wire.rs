@@ -230,6 +230,7 @@ fn the_largest_piece_of_a_table_fits_into_a_line() {
         entered: u64::MAX,
         p50: Some(u64::MAX),
         p99: Some(u64::MAX),
+        stuck: u64::MAX,
     };
     // What is left over is for the code of the last error.
     let row = Columns::default().write(&branch);

@@ -94,9 +94,8 @@ impl Sent {
         match &self.state {
             State::Asked => format!("{what}: asked"),
             State::Accepted => format!("{what}: running, {}", deadline()),
-            State::Left(left) => {
-                format!("{}, {}", self.going(*left), deadline())
-            }
+            // What tells how far it is has no end that is due.
+            State::Left(left) => self.going(*left),
             State::Done(done) => match &done.err {
                 Some(failure) => format!("{what}: {} ({})", failure.msg, failure.code),
                 None if done.msg.is_empty() => format!("{what} OK{}", ended()),

@@ -6,7 +6,7 @@ use anabranch_protocol::row::BranchKey;
 use super::list::RowId;
 use super::order::is_stuck;
 use super::{Model, Screen};
-use crate::store::{BranchId, ProcessId};
+use crate::store::{BranchId, ProcessId, Row};
 
 /// One thing an action is about.
 #[derive(Debug, Clone, PartialEq)]
@@ -126,10 +126,7 @@ fn undo(model: &Model) -> Vec<Aim> {
         });
         // Elsewhere than on their own screen only their number is known.
         let told = !process.scopes.is_empty();
-        let pending = model
-            .shown()
-            .row(id)
-            .map_or(0, |it| it.branch.compensations);
+        let pending = model.shown().row(id).map_or(0, Row::undone);
         (stuck || (!told && pending > 0)).then(|| Aim {
             process: id.process,
             on: Target {

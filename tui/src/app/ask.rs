@@ -123,8 +123,16 @@ impl Ask {
         if waiting > 0 {
             lines.insert(0, "dry run: asking ...".to_owned());
         } else if lines.is_empty() && !self.dry.is_empty() {
+            let what = match self.op {
+                Op::CompRetry | Op::CompSkip => "undo actions",
+                _ => "items inside",
+            };
+            let left = match skipped {
+                0 => String::new(),
+                skipped => format!(", {} skipped", crate::format::count(skipped)),
+            };
             let n = crate::format::count(n);
-            lines.push(format!("dry run: {n} affected, {skipped} skipped"));
+            lines.push(format!("dry run: {n} {what}{left}"));
         }
         lines.truncate(3);
         lines

@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 
-use anabranch_protocol::message::Call;
+use anabranch_protocol::message::{Call, Kind, Op, Phase, Store as Outbox};
 use anabranch_protocol::row::{BranchKey, State};
 
 use super::Model;
 use crate::format;
-use crate::store::{BranchId, Link, Process, Row};
+use crate::store::{BranchId, Link, LogLine, Pipeline, Process, Row};
 
 /// Something to look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +35,8 @@ enum About<'a> {
     Lost(&'a Process),
     Stuck(u64),
     HeldUp(&'a Call, &'a Process),
+    Quiet(&'a Pipeline, &'a Process),
+    Outbox(&'a Outbox),
     Branch(BranchId, &'a Process, &'a Row),
 }
 
@@ -52,7 +54,7 @@ pub fn worst(model: &Model, most: usize) -> (Vec<Attention>, usize) {
         found.truncate(most);
     }
     found.sort_unstable_by(order);
-    let told = found.into_iter().map(|(_, it)| it.told(now));
+    let told = found.into_iter().map(|(_, it)| it.told(model, now));
     (told.collect(), all)
 }
 
@@ -73,18 +75,29 @@ fn find(model: &Model, now: u64) -> Vec<(usize, Found<'_>)> {
                 add(8, name.into(), About::Stuck(totals.stuck));
             }
             if let Some(call) = &totals.call
-                && process.is_live()
+                && process.is_fresh(now)
                 && process.clock(now).saturating_sub(call.since) > 1000
             {
                 add(7, name.into(), About::HeldUp(call, process));
+            } else if is_quiet(pipeline, process, now) {
+                add(7, name.into(), About::Quiet(pipeline, process));
             }
             for row in pipeline.rows.iter().filter(|row| pipeline.shows(row)) {
                 if let Some(rank) = rank(model, row) {
                     let key = BranchKey(*number, row.id);
                     let branch = BranchId { process: id, key };
                     let about = About::Branch(branch, process, row);
-                    add(rank, (&*row.tenant).into(), about);
+                    let who = match &*row.tenant {
+                        "" => pipeline.tenant(row.id).into(),
+                        tenant => tenant.into(),
+                    };
+                    add(rank, who, about);
                 }
+            }
+        }
+        for outbox in &process.stores {
+            if let Some(rank) = of_outbox(model, outbox) {
+                add(rank, (&*outbox.store).into(), About::Outbox(outbox));
             }
         }
     }
@@ -96,6 +109,27 @@ fn is_lost(process: &Process, now: u64) -> bool {
         Link::Lost { .. } => true,
         Link::Live => process.age(now).is_some_and(|age| age >= super::OLD_MS),
         Link::Connecting => false,
+    }
+}
+
+/// Whether the driver of a pipeline tells nothing though its process does: its event loop, or a
+/// callable that is nobody's, holds it up.
+fn is_quiet(pipeline: &Pipeline, process: &Process, now: u64) -> bool {
+    let totals = &pipeline.totals;
+    let silent = process.clock(now).saturating_sub(totals.at);
+    let told = totals.at > 0 && totals.phase != Phase::End;
+    told && process.is_fresh(now) && silent >= super::OLD_MS
+}
+
+/// How bad it is with an outbox, if it is bad at all.
+fn of_outbox(model: &Model, outbox: &Outbox) -> Option<u8> {
+    let late = |ms: u64| ms / 1000 >= model.thresholds.lag;
+    match &*outbox.state {
+        "down" => Some(6),
+        _ if outbox.resting => Some(6),
+        _ if outbox.lag_ms.is_some_and(late) => Some(4),
+        _ if !outbox.paused.is_empty() => Some(3),
+        _ => None,
     }
 }
 
@@ -123,7 +157,7 @@ fn late(row: &Row) -> u64 {
 
 impl Found<'_> {
     /// Puts it into words.
-    fn told(self, now: u64) -> Attention {
+    fn told(self, model: &Model, now: u64) -> Attention {
         let (what, state, branch) = match self.about {
             About::Lost(process) => (lost(process, now), None, None),
             About::Stuck(stuck) => {
@@ -135,8 +169,33 @@ impl Found<'_> {
                 let since = format::ago(process.clock(now), call.since);
                 (format!("held up by {} for {since}", call.stage), None, None)
             }
+            About::Quiet(pipeline, process) => {
+                let since = format::ago(process.clock(now), pipeline.totals.at);
+                let what = format!("has told nothing for {since}: what drives it is held up");
+                (what, None, None)
+            }
+            About::Outbox(outbox) if &*outbox.state == "down" => {
+                ("outbox cannot be reached".to_owned(), None, None)
+            }
+            About::Outbox(outbox) if outbox.resting => {
+                let what = "outbox does not work: its worker leaves it alone for a while";
+                (what.to_owned(), None, None)
+            }
+            About::Outbox(outbox) if !outbox.paused.is_empty() => {
+                let topics: Vec<_> = outbox.paused.iter().map(|it| &**it).collect();
+                (format!("outbox: paused {}", topics.join(", ")), None, None)
+            }
+            About::Outbox(outbox) => {
+                let lag = format::span(outbox.lag_ms.unwrap_or_default());
+                (format!("outbox: a message has waited {lag}"), None, None)
+            }
             About::Branch(id, process, row) => {
-                let what = matter(row, process.clock(now));
+                let mut what = matter(row, process.clock(now));
+                if row.branch.state == State::Paused
+                    && let Some(who) = paused_by(model, id)
+                {
+                    what = format!("{what} by {who}");
+                }
                 (what, Some(row.branch.state), Some(id))
             }
         };
@@ -158,6 +217,21 @@ fn lost(process: &Process, now: u64) -> String {
     format!("says nothing for {}", format::span(age))
 }
 
+/// Who has paused a branch, if that was somebody whose command was logged.
+fn paused_by(model: &Model, id: BranchId) -> Option<String> {
+    let about = |line: &&LogLine| {
+        let entry = &line.entry;
+        (line.process, entry.p, entry.b) == (id.process, Some(id.key.0), Some(id.key.1))
+            && entry.kind == Kind::Audit
+            && entry.op.as_deref() == Some(Op::BranchPause.word())
+            && entry.ok == Some(true)
+            && !entry.msg.starts_with("dry run")
+    };
+    let line = model.shown().log.iter().rev().find(about)?;
+    let uid = line.entry.peer.as_ref()?.uid?;
+    Some(model.user(uid))
+}
+
 /// What is the matter with a branch that has a rank.
 fn matter(row: &Row, clock: u64) -> String {
     let branch = &row.branch;
@@ -166,12 +240,14 @@ fn matter(row: &Row, clock: u64) -> String {
         State::Failed => {
             let code = branch.last_error.as_deref();
             let code = code.unwrap_or("for an unknown reason");
-            match branch.compensations {
-                0 => format!("failed {code}"),
-                n => format!("failed {code}, {} compensations pending", format::count(n)),
+            match (branch.stuck, branch.compensations) {
+                (0, 0) => format!("failed {code}"),
+                (0, n) => format!("failed {code}, {} compensations pending", format::count(n)),
+                (n, _) => format!("failed {code}, {} compensations stuck", format::count(n)),
             }
         }
-        State::Full if branch.capacity > 0 => {
+        // One that drops what comes holds nothing up.
+        State::Full if branch.capacity > 0 && branch.blocked_ms > 0 => {
             format!("queue full {}, holds up what feeds it", since())
         }
         State::Full => format!("queue full {}", since()),

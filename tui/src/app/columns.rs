@@ -110,7 +110,7 @@ impl Column {
             Self::Window => branch.window.unwrap_or(0),
             Self::Age => branch.window_age_ms.unwrap_or(0),
             Self::Retry => branch.retried,
-            Self::Comp => branch.compensations,
+            Self::Comp => row.undone(),
             Self::Dead => branch.dead_lettered,
             Self::Failed => branch.failed,
             Self::P99 => branch.p99.unwrap_or(0),

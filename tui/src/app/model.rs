@@ -1,6 +1,6 @@
 //! What the dashboard knows.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use anabranch_protocol::Text;
 use anabranch_protocol::message::{Severity, Sub};
@@ -53,12 +53,16 @@ pub struct Model {
     pub now: u64,
     /// Where the clock on the wall is.
     pub zone: TimeZone,
+    /// The users of this machine, by number.
+    pub users: BTreeMap<u32, String>,
     /// Columns and lines of the terminal.
     pub size: (u16, u16),
     /// What the processes tell.
     pub store: Store,
     /// What was known when the screen was stopped, if it is.
     pub frozen: Option<Frozen>,
+    /// When the recording was over, if one is told and is.
+    pub over: Option<u64>,
     /// What is shown.
     pub screen: Screen,
     /// The rows of each screen.
@@ -141,6 +145,8 @@ pub struct Begin {
     pub session: String,
     /// Where the clock on the wall is.
     pub zone: TimeZone,
+    /// The users of this machine, by number.
+    pub users: BTreeMap<u32, String>,
 }
 
 impl Default for Begin {
@@ -154,6 +160,7 @@ impl Default for Begin {
             sort: Sort::default(),
             session: String::new(),
             zone: TimeZone::UTC,
+            users: BTreeMap::new(),
         }
     }
 }
@@ -164,9 +171,11 @@ impl Model {
         Self {
             now,
             zone: begin.zone,
+            users: begin.users,
             size,
             store: Store::default(),
             frozen: None,
+            over: None,
             screen: Screen::Pipes,
             lists: std::array::from_fn(|_| List::default()),
             scope: None,
@@ -212,9 +221,20 @@ impl Model {
             .map_or(&self.store, |frozen| &frozen.store)
     }
 
-    /// The time of what is shown.
+    /// The time of what is shown: it stands still with it.
     pub fn shown_at(&self) -> u64 {
-        self.frozen.as_ref().map_or(self.now, |frozen| frozen.since)
+        let now = self.over.unwrap_or(self.now);
+        self.frozen
+            .as_ref()
+            .map_or(now, |frozen| frozen.since.min(now))
+    }
+
+    /// A user, for people: `alice(1000)`, or the number alone.
+    pub fn user(&self, uid: u32) -> String {
+        match self.users.get(&uid) {
+            Some(name) => format!("{name}({uid})"),
+            None => format!("uid {uid}"),
+        }
     }
 
     /// The rows of the screen that is shown.

@@ -1,5 +1,7 @@
 //! Which rows each screen has, and in which order.
 
+use std::collections::BTreeMap;
+
 use anabranch_protocol::message::{ActionState, Scope, ScopeLevel};
 use anabranch_protocol::row::BranchKey;
 
@@ -164,10 +166,24 @@ fn undo(model: &Model, store: &Store) -> Vec<RowId> {
             if folded {
                 continue;
             }
-            // The pipeline's own first, then by branch, what is open before what is done.
+            // The pipeline's own first, then by branch: those that wait for somebody, those where
+            // something is open, the others; and of each what is open before what is done.
+            let mut worst: BTreeMap<BranchKey, u8> = BTreeMap::new();
+            for scope in &scopes {
+                let stuck = scope.actions.iter().any(|it| is_stuck(it.state));
+                let rank = if stuck {
+                    0
+                } else {
+                    1 + u8::from(!is_open(scope))
+                };
+                let of_branch = worst.entry(scope.b).or_insert(rank);
+                *of_branch = rank.min(*of_branch);
+            }
             scopes.sort_by_key(|it| {
                 let own = it.level != ScopeLevel::Pipeline;
-                (own, it.b, !is_open(it), std::cmp::Reverse(it.start), it.id)
+                let rank = worst.get(&it.b).copied();
+                let newest = std::cmp::Reverse(it.start);
+                (own, rank, it.b, !is_open(it), newest, it.id)
             });
             let mut branch = None;
             let mut shut = false;

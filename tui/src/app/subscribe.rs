@@ -64,7 +64,12 @@ fn sub(model: &Model, process: ProcessId) -> Sub {
     let also = [
         (Topic::Windows, Screen::Windows, panes),
         (Topic::Comp, Screen::Comps, panes || open),
-        (Topic::Outbox, Screen::Outbox, panes),
+        // What waits in them is told of on the first screen, too.
+        (
+            Topic::Outbox,
+            Screen::Outbox,
+            panes || model.screen == Screen::Pipes,
+        ),
         (Topic::Errors, Screen::Errors, panes),
     ];
     for (topic, screen, beside) in also {

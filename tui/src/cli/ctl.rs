@@ -43,8 +43,14 @@ enum Verb {
     Retry(Target),
     /// Give stuck undo actions up: what they undo stays done (asks)
     Skip(Target),
-    /// Put the dead letters of an outbox store back: they are ready again at once (asks)
-    Requeue(Letters),
+    /// Put the dead letters of an outbox store back: all of them, some each second (asks)
+    Requeue {
+        #[command(flatten)]
+        letters: Letters,
+        /// Letters per second; those that `--id` names are ready at once [default: 200]
+        #[arg(long, value_name = "RATE", value_parser = per_second, allow_negative_numbers = true)]
+        rate: Option<f64>,
+    },
     /// Throw the dead letters of an outbox store away (asks)
     Discard(Letters),
     /// List the dead letters of an outbox store, or show what one of them holds
@@ -107,10 +113,18 @@ fn rate(text: &str) -> Result<Rate, String> {
     if text == "none" {
         return Ok(Rate(None));
     }
-    let rate = text.parse::<f64>().ok();
-    let rate = rate.filter(|it| it.is_finite() && *it > 0.0);
-    rate.map(|it| Rate(Some(it)))
+    above_zero(text)
+        .map(|it| Rate(Some(it)))
         .ok_or_else(|| format!("must be items per second, above 0, or none, got {text:?}"))
+}
+
+fn per_second(text: &str) -> Result<f64, String> {
+    above_zero(text).ok_or_else(|| format!("must be a number per second, above 0, got {text:?}"))
+}
+
+fn above_zero(text: &str) -> Option<f64> {
+    let number = text.parse::<f64>().ok();
+    number.filter(|it| it.is_finite() && *it > 0.0)
 }
 
 impl Ctl {
@@ -134,7 +148,8 @@ impl Ctl {
             }
             Verb::Retry(target) => (Op::CompRetry, Some(Op::CompRetry), target),
             Verb::Skip(target) => (Op::CompSkip, Some(Op::CompSkip), target),
-            Verb::Requeue(letters) => {
+            Verb::Requeue { letters, rate } => {
+                arguments.rate = rate;
                 ids = letters.id;
                 (Op::DeadRequeue, None, letters.target)
             }

@@ -85,6 +85,9 @@ struct Stores {
     /// The schema of `PostgreSQL` their tables are in
     #[arg(long, value_name = "NAME")]
     schema: Option<String>,
+    /// Only the messages of this tenant, of a table that holds those of many
+    #[arg(long, value_name = "NAME")]
+    tenant: Option<String>,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -207,7 +210,7 @@ mod tests {
             purge,
             serde_json::json!({
                 "verb": "purge", "url": ["sqlite:///a.db"], "prefix": "outbox_", "schema": null,
-                "json": false, "id": [], "topic": "mail", "all": false, "yes": true,
+                "tenant": null, "json": false, "id": [], "topic": "mail", "all": false, "yes": true,
                 "dry_run": false, "status": "dead", "older_than": 0.0,
             })
         );

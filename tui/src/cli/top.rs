@@ -1,9 +1,11 @@
 //! `anabranch top` and `anabranch replay`: the dashboard where there is a terminal, else a print.
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anabranch_protocol::Text;
 use clap::Args;
 use jiff::tz::TimeZone;
 
@@ -128,9 +130,20 @@ impl Looks {
             sort: Sort::default(),
             session: session(),
             zone: TimeZone::system(),
+            users: users(&std::fs::read_to_string("/etc/passwd").unwrap_or_default()),
         };
         (begin, warnings)
     }
+}
+
+/// The users that `/etc/passwd` tells of: those from elsewhere stay numbers.
+fn users(passwd: &str) -> BTreeMap<u32, String> {
+    let user = |line: &str| {
+        let mut fields = line.split(':');
+        let name = fields.next().filter(|it| !it.is_empty())?;
+        Some((fields.nth(1)?.parse().ok()?, Text::name(name).to_string()))
+    };
+    passwd.lines().filter_map(user).collect()
 }
 
 /// Whether there is a terminal that can be drawn on.

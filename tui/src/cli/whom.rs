@@ -26,7 +26,8 @@ impl Places {
         let token = match &self.token_file {
             Some(file) => {
                 let read = std::fs::read_to_string(file).map_err(|error| {
-                    Complaint::new(Exit::Usage, format!("{}: {error}", file.display()))
+                    let why = crate::record::told(&error);
+                    Complaint::new(Exit::Usage, format!("{}: {why}", file.display()))
                 })?;
                 Some(read.trim().to_owned())
             }

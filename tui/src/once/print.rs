@@ -57,35 +57,43 @@ pub(super) fn render(pictures: &[&Picture], options: &Options) -> String {
         }
     }
     let mut text = table.render();
+    text.push('\n');
     text.push_str(&branches(pictures, options));
     text.push_str(&outboxes(pictures));
     text.push_str(&remarks);
+    text.truncate(text.trim_end().len());
+    text.push('\n');
     text
 }
 
 /// The outboxes of all processes, if there are any.
 fn outboxes(pictures: &[&Picture]) -> String {
     let mut table = Table::new(&[
-        "STORE", "PROCESS", "ST", "READY>", "LEASED>", "LATER>", "DEAD>", "LAG>",
+        "STORE", "PROCESS", "ST", "READY>", "LEASED>", "LATER>", "DEAD>", "LAG>", "WORKERS>",
+        "PAUSED",
     ]);
     let mut any = false;
     for picture in pictures {
         for store in &picture.stores {
             any = true;
+            let paused: Vec<_> = store.paused.iter().map(|it| &**it).collect();
+            let state = if store.resting { "rest" } else { &*store.state };
             table.row(vec![
                 store.store.to_string(),
                 picture.label(),
-                store.state.to_string(),
+                state.to_owned(),
                 short(store.ready),
                 short(store.leased),
                 short(store.retry),
                 short(store.dead),
                 maybe(store.lag_ms, span),
+                maybe(store.workers, short),
+                paused.join(","),
             ]);
         }
     }
     if any {
-        format!("\n{}\n", table.render())
+        format!("{}\n", table.render())
     } else {
         String::new()
     }
@@ -122,9 +130,10 @@ fn remark(remarks: &mut String, picture: &Picture, pipe: &Pipe, totals: &Totals)
         (states.pause, "paused"),
     ] {
         if count > 0 {
+            let branches = if count == 1 { "branch" } else { "branches" };
             let _ = writeln!(
                 remarks,
-                "!! {}: {} branches {what}",
+                "!! {}: {} {branches} {what}",
                 pipe.name,
                 short(count)
             );
@@ -169,6 +178,8 @@ fn branches(pictures: &[&Picture], options: &Options) -> String {
     for (picture, row) in all.iter().take(rows) {
         let branch = &row.branch;
         let name = picture.names.get(&branch.key()).map(ToString::to_string);
+        // A name that cannot be seen is none.
+        let name = name.filter(|it| !it.is_empty());
         let pipe = picture
             .pipes
             .get(&branch.pipeline)
@@ -197,7 +208,7 @@ fn branches(pictures: &[&Picture], options: &Options) -> String {
                 .unwrap_or_default(),
         ]);
     }
-    let mut text = format!("\n{}", table.render());
+    let mut text = table.render();
     if count > rows {
         let _ = writeln!(text, "... and {} more", count - rows);
     }

@@ -37,6 +37,13 @@ pub struct Row {
     pub(crate) sampled: Option<(u64, u64)>,
 }
 
+impl Row {
+    /// Undo actions that have not been done: those that are to run, and those that are stuck.
+    pub const fn undone(&self) -> u64 {
+        self.branch.compensations + self.branch.stuck
+    }
+}
+
 /// How fast a pipeline is, per second.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Rates {

@@ -10,12 +10,13 @@ use anabranch_protocol::message::{
 use anabranch_protocol::row::Columns;
 
 use super::pipeline::Pipeline;
+use crate::app::OLD_MS;
 use crate::conn::TargetId;
 
 /// The columns that are asked for: those that are shown, and no others.
-pub const COLUMNS: [&str; 23] = [
+pub const COLUMNS: [&str; 24] = [
     "p", "id", "gen", "st", "in", "out", "err", "q", "qcap", "win", "wcap", "wage", "wint", "blk",
-    "run", "retry", "comp", "dl", "lerr", "lat", "ent", "p50", "p99",
+    "run", "retry", "comp", "dl", "lerr", "lat", "ent", "p50", "p99", "stuck",
 ];
 
 /// How things are with a process.
@@ -121,6 +122,11 @@ impl Process {
     /// Whether it tells what it does.
     pub fn is_live(&self) -> bool {
         self.link == Link::Live
+    }
+
+    /// Whether its numbers are those of now: it tells them, and has just done so.
+    pub fn is_fresh(&self, now: u64) -> bool {
+        self.is_live() && self.age(now).is_none_or(|age| age < OLD_MS)
     }
 
     /// How old its numbers are, in milliseconds; `None` if it never told any.

@@ -178,12 +178,12 @@ fn branch(
     let (Some(row), Some(process)) = (look.store.row(id), look.store.process(id.process)) else {
         return Line::default();
     };
-    let live = process.is_live();
+    let fresh = process.is_fresh(look.now);
     let cells = columns
         .iter()
         .map(|(column, head)| {
             let mut cell = cell(look, id, row, *column, head);
-            if !live {
+            if !fresh {
                 for span in &mut cell {
                     span.style = look.style(Role::Stale);
                 }
@@ -278,7 +278,8 @@ fn cell(
             )
         }
         Column::Retry => count(branch.retried, Role::Text),
-        Column::Comp => count(branch.compensations, Role::Warn),
+        Column::Comp if branch.stuck > 0 => count(row.undone(), Role::Bad),
+        Column::Comp => count(row.undone(), Role::Warn),
         Column::Dead => count(branch.dead_lettered, Role::Warn),
         Column::Failed => count(branch.failed, Role::Bad),
         Column::P99 => match branch.p99 {
@@ -311,7 +312,7 @@ pub(super) fn text(row: &Row) -> String {
         branch.queued,
         branch.capacity,
         branch.retried,
-        branch.compensations,
+        row.undone(),
         branch.dead_lettered,
         format::si(real(branch.failed)),
     )

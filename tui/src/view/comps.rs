@@ -321,7 +321,10 @@ fn short(
     };
     let state = action.state.to_string();
     let name = usize::from(width).saturating_sub(5 + 9 + format::width(&at) + 2);
-    let what = format!("#{} {}", action.n, action.name);
+    let mut what = format!("#{} {}", action.n, action.name);
+    if let Some(error) = &action.error {
+        let _ = write!(what, "  {error}");
+    }
     Line::from(vec![
         look.span(Role::Line, format!("  {tree} ")),
         look.span(Role::Text, look.fit(&what, name)),

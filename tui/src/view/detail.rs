@@ -243,7 +243,8 @@ fn error(look: &Look<'_>, process: &Process, row: &Row, detail: Option<&Detail>)
     if let Some(at) = row.branch.last_error_at {
         let _ = write!(text, ", {} ago", format::ago(process.clock(look.now), at));
     }
-    if let Some(told) = detail.and_then(|it| it.error.as_deref()) {
+    let told = detail.and_then(|it| it.error.as_deref());
+    if let Some(told) = told.filter(|it| *it != &**code) {
         let _ = write!(text, ": {told}");
     }
     Line::from(look.span(Role::Bad, text))

@@ -67,6 +67,16 @@ fn cut(look: &Look<'_>, width: u16, mut parts: Vec<ratatui::text::Span<'static>>
 fn keys(look: &Look<'_>, width: u16) -> Line<'static> {
     let model = look.model;
     let key = |action: Action, what: &str| (model.keymap.first(action), what.to_owned());
+    if let Focus::Help { .. } = model.focus {
+        let down = model.keymap.first(Action::Down);
+        let both = format!("{down}/{}", model.keymap.first(Action::Up));
+        let keys = [
+            (both, "move".to_owned()),
+            key(Action::Filter, "search"),
+            key(Action::Back, "back"),
+        ];
+        return line_of(look, width, &keys);
+    }
     let freeze = match model.frozen {
         Some(_) => "unfreeze",
         None => "freeze",

@@ -88,6 +88,9 @@ fn badge(look: &Look<'_>) -> Span<'static> {
         let since = if since == "0ms" { "0s" } else { &since };
         return look.span(Role::Badge, format!("FROZEN {since}"));
     }
+    if model.over.is_some() {
+        return look.span(Role::Badge, "OVER");
+    }
     let about: Vec<&Process> = match process(look) {
         Some((_, process)) => vec![process],
         None => look.store.processes().map(|(_, process)| process).collect(),
@@ -129,13 +132,13 @@ fn second(look: &Look<'_>, width: u16) -> Line<'static> {
     let (mut fill, mut p50, mut p99) = (None::<u64>, None::<u64>, None::<u64>);
     let mut live = false;
     for (process, pipeline) in pipelines(look) {
-        if process.is_live() {
+        if process.is_fresh(look.now) {
             live = true;
             rates += pipeline.rates;
         }
         let totals = &pipeline.totals;
         queued += totals.queued;
-        comp += totals.compensations;
+        comp += totals.compensations + totals.stuck;
         dead += totals.dead_lettered;
         fill = fill.max(totals.window_fill);
         p50 = p50.max(totals.p50);

@@ -37,15 +37,16 @@ pub(super) fn page(look: &Look<'_>, body: Rect) -> Vec<Line<'static>> {
         format!(" keeps the last {}", format::count(LOG as u64)),
     ));
     let sign = " ".repeat(table::sign_width(look));
-    let head = format!("{sign}{:8}     {:5} {:10} WHAT", "TIME", "LEVEL", "WHO");
+    let cells = usize::from(width) - table::sign_width(look);
+    let who = (cells / 8).clamp(10, 24);
+    let head = format!("{sign}{:8}     {:5} {:who$} WHAT", "TIME", "LEVEL", "WHO");
     let mut page = vec![
         look.parts(width, parts),
         Line::from(look.span(Role::Title, head)),
     ];
-    let cells = usize::from(width) - table::sign_width(look);
     page.extend(table::rows(look, height, |row, here| {
         find(look, row).map_or_else(Line::default, |line| {
-            table::row(look, here, false, vec![(0, spans(look, line, cells, 10))])
+            table::row(look, here, false, vec![(0, spans(look, line, cells, who))])
         })
     }));
     if model.list().rows().is_empty() && height > 0 {
@@ -76,7 +77,7 @@ pub(super) fn who(look: &Look<'_>, line: &LogLine) -> String {
 }
 
 /// What a line says, with who did it and what came of it, if somebody did it.
-pub(super) fn what(line: &LogLine) -> String {
+pub(super) fn what(look: &Look<'_>, line: &LogLine) -> String {
     let entry = &line.entry;
     let mut text = match line.lost {
         0 => String::new(),
@@ -89,8 +90,10 @@ pub(super) fn what(line: &LogLine) -> String {
     text += &entry.msg;
     if entry.kind == Kind::Audit {
         if let Some(peer) = &entry.peer {
-            let uid = peer.uid.map_or_else(String::new, |it| format!("({it})"));
-            let _ = write!(text, ", {}{uid}", peer.client);
+            if let Some(uid) = peer.uid {
+                let _ = write!(text, ", {}", look.model.user(uid));
+            }
+            let _ = write!(text, ", {}", peer.client);
         }
         if entry.ok == Some(false) {
             text += " FAILED";
@@ -112,7 +115,7 @@ fn spans(look: &Look<'_>, line: &LogLine, cells: usize, name: usize) -> Vec<Span
         look.span(Role::Dim, look.time(line.entry.at, true) + " "),
         look.span(role, look.fit(word, 5) + " "),
         look.span(Role::Text, look.fit(&who(look, line), name) + " "),
-        look.span(Role::Text, look.fit_at_most(&what(line), rest)),
+        look.span(Role::Text, look.fit_at_most(&what(look, line), rest)),
     ]
 }
 

@@ -3,7 +3,7 @@
 use anabranch_protocol::Text;
 use anabranch_protocol::message::{DeadLetter, Store};
 use ratatui::layout::Rect;
-use ratatui::text::Line;
+use ratatui::text::{Line, Span};
 
 use super::{Look, table};
 use crate::app::layout;
@@ -65,9 +65,10 @@ fn stores_heads(look: &Look<'_>, width: u16) -> Vec<(usize, table::Head)> {
             table::right("RETRY", 6, 1),
             table::right("DEAD", 6, 1),
             table::right("LAG", 6, 1),
+            table::right("WRK", 4, 1).spare(1),
             table::right("LEASE", 6, 1).spare(2),
             table::right("POLLED", 7, 1).spare(3),
-            table::left("SELECTION", 12, 2).spare(4),
+            table::left("SELECTION", 12, 2).spare(4).grows(3),
             table::left("PROCESS", 18, 1).spare(6),
         ],
         rest,
@@ -100,34 +101,61 @@ fn store_line(
             let cell = match index {
                 0 => text(Role::Text, title),
                 1 => text(Role::Text, &it.tenant),
-                2 => text(
-                    if &*it.state == "down" {
-                        Role::Bad
-                    } else {
-                        Role::Good
-                    },
-                    &it.state,
-                ),
+                2 => {
+                    let (role, word) = state(it);
+                    text(role, word)
+                }
                 3 => text(Role::Text, &number(it.ready)),
                 4 => text(Role::Text, &number(it.leased)),
                 5 => text(Role::Text, &number(it.retry)),
                 6 => text(if dead > 0 { Role::Warn } else { Role::Dim }, &number(dead)),
                 7 => text(if late { Role::Warn } else { Role::Text }, &span(it.lag_ms)),
-                8 => text(
+                8 => match it.workers {
+                    None => text(Role::Dim, "-"),
+                    Some(0) if it.ready + it.retry > 0 => text(Role::Warn, "0"),
+                    Some(workers) => text(Role::Text, &number(workers)),
+                },
+                9 => text(
                     Role::Text,
                     &span(it.expires.map(|at| at.saturating_sub(clock))),
                 ),
-                9 => text(
+                10 => text(
                     Role::Dim,
                     &span(it.polled.map(|at| clock.saturating_sub(at))),
                 ),
-                10 => text(Role::Dim, &it.selection),
+                11 => text(Role::Dim, &it.selection),
                 _ => text(Role::Dim, &process.label()),
             };
             (head.gap, cell)
         })
         .collect();
     table::row(look, here, false, cells)
+}
+
+/// How things are with a store, in a word.
+fn state(store: &Store) -> (Role, &str) {
+    let all = store.paused.iter().any(|topic| &**topic == "*");
+    match &*store.state {
+        "down" => (Role::Bad, "down"),
+        _ if store.resting => (Role::Bad, "rest"),
+        _ if all => (Role::Held, "paus"),
+        _ if !store.paused.is_empty() => (Role::Held, "part"),
+        other => (Role::Good, other),
+    }
+}
+
+/// What a store's state means, if it is not just up.
+fn meaning(look: &Look<'_>, store: &Store) -> Vec<Span<'static>> {
+    let mut parts = Vec::new();
+    if store.resting {
+        let what = "its worker here rests: it does not work";
+        parts.push(look.span(Role::Bad, what));
+    }
+    if !store.paused.is_empty() {
+        let topics: Vec<_> = store.paused.iter().map(|it| &**it).collect();
+        parts.push(look.span(Role::Held, format!("paused: {}", topics.join(", "))));
+    }
+    parts
 }
 
 fn dead<'a>(look: &Look<'a>, process: ProcessId, store: &Text) -> (u64, &'a [DeadLetter]) {
@@ -189,16 +217,15 @@ fn preview(look: &Look<'_>, width: u16, height: u16) -> Vec<Line<'static>> {
         .map_or(look.now, |it| it.clock(look.now));
     let (all, letters) = dead(look, *id, name);
     let heads = letter_heads(look, width);
-    let mut lines = vec![
-        look.parts(
-            width,
-            vec![look.span(
-                Role::Title,
-                format!("dead letters of {} {}", title(name), format::count(all)),
-            )],
-        ),
-        table::head(look, &heads),
-    ];
+    let mut parts = vec![look.span(
+        Role::Title,
+        format!("dead letters of {} {}", title(name), format::count(all)),
+    )];
+    let stores = look.store.process(*id).map_or(&[][..], |it| &it.stores);
+    if let Some(store) = stores.iter().find(|it| it.store == *name) {
+        parts.extend(meaning(look, store));
+    }
+    let mut lines = vec![look.parts(width, parts), table::head(look, &heads)];
     let place = usize::from(height).saturating_sub(lines.len());
     lines.extend(
         letters

@@ -66,7 +66,7 @@ fn pipe(
         found.map(|(_, head)| (head.gap, table::cell(look, head, role, text)))
     };
     let name = pipeline.map_or_else(String::new, |it| it.pipe.name.to_string());
-    let stale = !process.is_live();
+    let stale = !process.is_fresh(look.now);
     let role = |live| if stale { Role::Stale } else { live };
     let mut cells: Vec<_> = [
         cell(0, role(Role::Text), &process.label()),
@@ -76,10 +76,15 @@ fn pipe(
     .flatten()
     .collect();
     if let Some((word, told)) = link(look, process) {
-        let badge = if word == "LOST" { Role::Bad } else { Role::Dim };
+        let badge = match word {
+            "LOST" => Role::Bad,
+            "SILENT" => Role::Warn,
+            _ => Role::Dim,
+        };
         let mut line = table::row(look, here, false, cells);
-        let rest = usize::from(width).saturating_sub(line.width() + 7);
-        line.push_span(look.span(badge, format!(" {}", look.fit(word, 5))));
+        let cells = format::width(word).max(5);
+        let rest = usize::from(width).saturating_sub(line.width() + cells + 2);
+        line.push_span(look.span(badge, format!(" {}", look.fit(word, cells))));
         line.push_span(look.span(Role::Stale, format!(" {}", look.fit_at_most(&told, rest))));
         return line;
     }
@@ -114,7 +119,7 @@ fn pipe(
         cell(5, Role::Text, &format::rate(pipeline.rates.committed)),
         cell(6, Role::Text, &number(totals.queued)),
         cell(7, Role::Text, &p99),
-        cell(8, comps, &number(totals.compensations)),
+        cell(8, comps, &number(totals.compensations + totals.stuck)),
         cell(9, Role::Text, &number(totals.dead_lettered)),
         cell(10, failed, &number(totals.branches.fail)),
         cell(11, Role::Dim, &rss),
@@ -136,7 +141,11 @@ fn phase_role(pipeline: &Pipeline) -> Role {
 /// What is said of a process that tells nothing now.
 fn link(look: &Look<'_>, process: &Process) -> Option<(&'static str, String)> {
     match &process.link {
-        Link::Live => None,
+        Link::Live if process.is_fresh(look.now) => None,
+        Link::Live => {
+            let at = process.heard.map_or(0, |(_, at)| at);
+            Some(("SILENT", format!("last seen {}", look.time(at, false))))
+        }
         Link::Connecting => Some(("...", "connecting".to_owned())),
         Link::Lost { why, again, .. } => {
             let seen = match process.heard {
@@ -247,15 +256,18 @@ pub(super) fn attention_line(
 
 /// Two lines of sums: what waits, and how many branches are in which state.
 fn sums(look: &Look<'_>, width: u16) -> [Line<'static>; 2] {
-    let (mut late, mut comp, mut lag) = (0, None::<u64>, None::<(u64, String)>);
+    let (mut late, mut stuck) = (0, 0);
+    let (mut comp, mut lag) = (None::<u64>, None::<(u64, String)>);
     let mut states: [u64; 8] = [0; 8];
     for (process, pipeline) in header::pipelines(look) {
         let totals = &pipeline.totals;
         late += totals.late;
         comp = comp.max(totals.comp_age_ms);
-        let store = process.stores.iter().max_by_key(|it| it.lag_ms);
-        let name = store.map_or_else(|| pipeline.pipe.name.to_string(), |it| it.store.to_string());
-        lag = lag.max(totals.lag_ms.map(|ms| (ms, name)));
+        stuck += totals.stuck;
+        let own = totals.lag_ms.map(|ms| (ms, pipeline.pipe.name.to_string()));
+        let stores = process.stores.iter();
+        let stores = stores.filter_map(|it| Some((it.lag_ms?, it.store.to_string())));
+        lag = lag.max(stores.max().or(own));
         let it = totals.branches;
         let counts = [
             it.all, it.run, it.idle, it.full, it.pause, it.drain, it.restart, it.fail,
@@ -270,13 +282,18 @@ fn sums(look: &Look<'_>, width: u16) -> [Line<'static>; 2] {
         grade(late > 0),
         format!("windows late {}", format::count(late)),
     )];
-    first.push(match comp {
-        Some(ms) => look.span(
+    if stuck > 0 {
+        let stuck = format!(" compensations stuck {}", format::count(stuck));
+        first.push(look.span(Role::Bad, stuck));
+    }
+    match comp {
+        Some(ms) => first.push(look.span(
             grade(ms / 1000 >= thresholds.compensation),
             format!(" oldest compensation {}", format::span(ms)),
-        ),
-        None => look.span(Role::Dim, " no compensation pending"),
-    });
+        )),
+        None if stuck == 0 => first.push(look.span(Role::Dim, " no compensation pending")),
+        None => {}
+    }
     if let Some((ms, name)) = lag {
         let text = format!(" outbox lag max {} ({name})", format::span(ms));
         first.push(look.span(grade(ms / 1000 >= thresholds.lag), text));
@@ -285,20 +302,28 @@ fn sums(look: &Look<'_>, width: u16) -> [Line<'static>; 2] {
         Some(name) => format!("{name}: {} branches", format::count(states[0])),
         None => format!("{} branches", format::count(states[0])),
     };
-    let mut second = vec![look.span(Role::Text, title)];
     let words = ["run", "idle", "full", "paused", "drain", "restart", "fail"];
-    for (word, count) in words.into_iter().zip(&states[1..]) {
-        let quiet = matches!(word, "restart") && *count == 0;
-        if !quiet {
-            let role = match word {
+    let told = words.into_iter().zip(states[1..].iter().copied());
+    let mut told: Vec<_> = told.filter(|it| it.0 != "restart" || it.1 > 0).collect();
+    let line = |told: &[(&str, u64)]| {
+        let mut parts = vec![look.span(Role::Text, title.clone())];
+        parts.extend(told.iter().map(|(word, count)| {
+            let role = match *word {
                 "fail" if *count > 0 => Role::Bad,
                 "full" if *count > 0 => Role::Warn,
                 _ => Role::Dim,
             };
-            second.push(look.span(role, format!("{word} {}", format::count(*count))));
-        }
+            look.span(role, format!("{word} {}", format::count(*count)))
+        }));
+        parts
+    };
+    let cells: usize = line(&told).iter().map(|part| part.width() + 2).sum();
+    if cells - 2 + look.margin() > usize::from(width) {
+        // No place for all of them: the worst first, and none that no branch is in.
+        told.retain(|(_, count)| *count > 0);
+        told.reverse();
     }
-    [look.parts(width, first), look.parts(width, second)]
+    [look.parts(width, first), look.parts(width, line(&told))]
 }
 
 /// The name of the only pipeline there is.

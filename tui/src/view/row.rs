@@ -64,7 +64,7 @@ pub fn row_text(model: &Model, row: &RowId) -> String {
                 "{time} {} {} {}",
                 line.entry.level,
                 log::who(&look, line),
-                log::what(line)
+                log::what(&look, line)
             )
         }),
     }

@@ -61,10 +61,12 @@ pub(super) fn chart(look: &Look<'_>, ring: &Ring, width: u16, height: u16) -> Ve
         let value = top * real(above as u64) / real(rows as u64);
         let labelled = row == 0 || (rows >= 4 && row == rows / 2);
         let label = if labelled {
-            format::si(value)
+            // Whole items: half of one would be told as one.
+            Some(format::si(value)).filter(|_| row == 0 || value >= 2.0)
         } else {
-            String::new()
+            None
         };
+        let label = label.unwrap_or_default();
         let cells: String = bars
             .iter()
             .map(|bar| cell(look, *bar, top, rows, above))

@@ -17,7 +17,7 @@ pub(super) fn sums(look: &Look<'_>, width: u16) -> Line<'static> {
     let mut lease = None;
     for (_, pipeline) in header::pipelines(look) {
         late += pipeline.totals.late;
-        comp += pipeline.totals.compensations;
+        comp += pipeline.totals.compensations + pipeline.totals.stuck;
         lease = lease.max(pipeline.totals.lease_ms);
         for row in pipeline.rows.iter().filter(|row| pipeline.shows(row)) {
             queued += row.branch.queued;
@@ -63,7 +63,7 @@ pub(super) fn worst(look: &Look<'_>, width: u16) -> Line<'static> {
         let failed = row.branch.state == State::Failed;
         let word = if failed { "FAILED" } else { "last error" };
         let role = if failed { Role::Bad } else { Role::Warn };
-        let comps = match row.branch.compensations {
+        let comps = match row.undone() {
             0 => String::new(),
             n => format!(" {} {} compensations", look.symbols.arrow, format::count(n)),
         };

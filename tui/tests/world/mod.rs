@@ -181,6 +181,7 @@ impl World {
             Begin {
                 ascii,
                 session: "test".to_owned(),
+                users: [(1000, "alice".to_owned())].into(),
                 ..Begin::default()
             },
         )
@@ -585,6 +586,7 @@ pub(crate) fn branch(index: usize, second: u64) -> Branch {
         window_size: Some(500),
         window_age_ms: age,
         window_max_age_ms: Some(1000),
+        blocked_ms: if state == State::Full { 38_000 } else { 0 },
         retried,
         compensations: comp,
         dead_lettered: dead,
@@ -700,6 +702,13 @@ fn stores(now: u64) -> Outbox {
         lease_ms: Some(22_000),
         expires: Some(now + 38_000),
         polled: Some(now - 400),
+        workers: Some(2),
+        paused: if name == "globex-db" {
+            vec![Text::new("mail")]
+        } else {
+            vec![]
+        },
+        resting: false,
     };
     Outbox {
         more: false,
@@ -783,9 +792,24 @@ fn log(now: u64) -> Log {
         msg: Text::new(msg),
         ..LogEntry::default()
     };
+    let audit = |op: &str, entry: LogEntry| LogEntry {
+        kind: Kind::Audit,
+        peer: Some(Peer {
+            uid: Some(1000),
+            pid: Some(77),
+            client: Text::new("anabranch-top/0.1.0"),
+        }),
+        op: Some(Text::new(op)),
+        ok: Some(true),
+        ..entry
+    };
     Log {
         lost: 312,
         r: vec![
+            audit(
+                "branch.pause",
+                entry(312, 540_000, Severity::Info, Some(3), "branch is paused"),
+            ),
             entry(
                 313,
                 40_780,
@@ -800,17 +824,10 @@ fn log(now: u64) -> Log {
                 None,
                 "connection closed by peer",
             ),
-            LogEntry {
-                kind: Kind::Audit,
-                peer: Some(Peer {
-                    uid: Some(1000),
-                    pid: Some(77),
-                    client: Text::new("anabranch-top/0.1.0"),
-                }),
-                op: Some(Text::new("branch.drain")),
-                ok: Some(true),
-                ..entry(315, 5_996, Severity::Info, Some(4), "drain requested")
-            },
+            audit(
+                "branch.drain",
+                entry(315, 5_996, Severity::Info, Some(4), "drain requested"),
+            ),
             entry(
                 316,
                 1_888,

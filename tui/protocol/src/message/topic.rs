@@ -177,6 +177,15 @@ pub struct Store {
     /// When it was last polled, in milliseconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub polled: Option<u64>,
+    /// Workers at work on it, wherever they run; nothing, if that was not told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workers: Option<u64>,
+    /// Topics that are paused, as they were named; `*` is all of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub paused: Vec<Text>,
+    /// Whether the worker of this process leaves it alone for a while, because it does not work.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub resting: bool,
 }
 
 /// Dead letters of one store, or of one pipeline.

@@ -466,26 +466,32 @@ fn comp() -> impl Strategy<Value = Server> {
 
 fn store() -> impl Strategy<Value = Server> {
     let store = (
-        any::<([u64; 4], [Option<u64>; 4])>(),
+        any::<([u64; 4], [Option<u64>; 5])>(),
         text(),
         text(),
         text(),
         text(),
+        (vec(text(), 0..3), any::<bool>()),
     )
-        .prop_map(|((n, maybe), store, tenant, state, selection)| Store {
-            store,
-            tenant,
-            state,
-            selection,
-            ready: n[0],
-            leased: n[1],
-            retry: n[2],
-            dead: n[3],
-            lag_ms: maybe[0],
-            lease_ms: maybe[1],
-            expires: maybe[2],
-            polled: maybe[3],
-        });
+        .prop_map(
+            |((n, maybe), store, tenant, state, selection, (paused, resting))| Store {
+                store,
+                tenant,
+                state,
+                selection,
+                ready: n[0],
+                leased: n[1],
+                retry: n[2],
+                dead: n[3],
+                lag_ms: maybe[0],
+                lease_ms: maybe[1],
+                expires: maybe[2],
+                polled: maybe[3],
+                workers: maybe[4],
+                paused,
+                resting,
+            },
+        );
     let letter = (
         text(),
         text(),
