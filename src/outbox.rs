@@ -15,7 +15,7 @@ use anabranch_core::outbox::{JOIN_KEPT, MOST_ERRORS};
 pub use script::{Migration, Script};
 
 /// The version of the tables this build works on.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// What is added to the due time of messages that are paused: 31 000 years, in milliseconds.
 const FAR: &str = "1000000000000000";
@@ -43,8 +43,9 @@ impl Dialect {
     }
 
     /// Its SQL, for tables whose names begin with `prefix`, in a schema if one is named: `SQLite` has
-    /// none. The caller has checked both.
-    pub fn script(self, prefix: &str, schema: Option<&str>) -> Script {
+    /// none. The caller has checked both. With `of_tenant` they work on the rows of the tenant that is
+    /// given as `:tenant`, and on no others.
+    pub fn script(self, prefix: &str, schema: Option<&str>, of_tenant: bool) -> Script {
         let (tables_of, statements) = match self {
             Self::Postgres => (
                 include_str!("outbox/schema/postgres.sql"),
@@ -63,6 +64,11 @@ impl Dialect {
             ),
             None => (prefix.to_owned(), prefix.to_owned()),
         };
+        let (mine, whose) = match (self, of_tenant) {
+            (Self::Postgres, true) => ("m.tenant = :tenant", "cast(:tenant as text)"),
+            (Self::Sqlite, true) => ("m.tenant = :tenant", ":tenant"),
+            (_, false) => ("true", "''"),
+        };
         // Two that share a channel, because their names begin alike, wake each other for nothing.
         let channel: String = format!("{channel}message")
             .chars()
@@ -76,6 +82,8 @@ impl Dialect {
                 ("schema", schema.unwrap_or_default()),
                 ("tables", &tables),
                 ("channel", &channel),
+                ("mine", mine),
+                ("whose", whose),
                 ("far", FAR),
                 ("most_errors", &most_errors),
                 ("join_kept", &join_kept),
@@ -92,7 +100,7 @@ mod tests {
     #[test]
     fn d1_every_version_has_its_migration() {
         for dialect in [Dialect::Postgres, Dialect::Sqlite] {
-            let script = dialect.script("mail_", None);
+            let script = dialect.script("mail_", None, false);
             let versions: Vec<_> = script.migrations.iter().map(|it| it.version).collect();
             assert_eq!(versions, (1..=VERSION).collect::<Vec<_>>());
         }
@@ -101,7 +109,7 @@ mod tests {
     #[test]
     fn nothing_is_left_to_fill_in() {
         for dialect in [Dialect::Postgres, Dialect::Sqlite] {
-            let script = dialect.script("mail_", None);
+            let script = dialect.script("mail_", None, false);
             let schema = script.migrations.iter().flat_map(|it| &it.statements);
             for text in schema.chain(script.statements.values()) {
                 assert!(!text.contains("{prefix}") && !text.contains("--"), "{text}");
@@ -114,22 +122,45 @@ mod tests {
     /// D1: with a schema no table is looked for where the connection's search path leads.
     #[test]
     fn d1_every_table_is_named_with_its_schema() {
-        let script = Dialect::Postgres.script("mail_", Some("acme"));
+        let script = Dialect::Postgres.script("mail_", Some("acme"), false);
         let schema = script.migrations.iter().flat_map(|it| &it.statements);
         for text in schema.chain(script.statements.values()) {
             let rest = text
                 .replace("\"acme\".mail_", "")
                 .replace("acme.mail_message", "");
             let rest = rest.replace("create index mail_", "");
+            let rest = rest.replace("drop constraint mail_", "");
             assert!(!rest.contains("mail_"), "{text}");
+        }
+    }
+
+    /// X9: a tenant's outbox reads, claims and changes no message without its name; what is held is
+    /// known by its receipt, and upkeep is everybody's.
+    #[test]
+    fn x9_a_tenants_statements_name_it() {
+        let held = "ack_delete ack_archive abandon fail divide release extend \
+            inline_delete inline_archive inline_hold";
+        let of_all = "channel tenants dead_rows subscribe wait_no_more";
+        let of_joins = "join_states join_mark join_tally join_overdue join_followed";
+        let exempt: Vec<_> = [held, of_all, of_joins]
+            .into_iter()
+            .flat_map(str::split_whitespace)
+            .collect();
+        for dialect in [Dialect::Postgres, Dialect::Sqlite] {
+            let script = dialect.script("mail_", None, true);
+            for (name, text) in &script.statements {
+                if text.contains("mail_message") && !exempt.contains(&name.as_str()) {
+                    let inserts = text.contains("?, ?");
+                    assert!(inserts || text.contains(":tenant"), "{name}: {text}");
+                }
+            }
         }
     }
 
     /// D1: what `PostgreSQL` would refuse, or cut, is cut beforehand.
     #[test]
     fn d1_a_channel_is_no_longer_than_a_name() {
-        let script = Dialect::Postgres.script(&"p".repeat(31), Some(&"s".repeat(63)));
-        let channel = script.statements["listen"].trim_start_matches("listen ");
-        assert_eq!(channel, format!("\"{}\"", "s".repeat(63)));
+        let script = Dialect::Postgres.script(&"p".repeat(31), Some(&"s".repeat(63)), false);
+        assert_eq!(script.statements["channel"], "s".repeat(63));
     }
 }

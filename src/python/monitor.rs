@@ -109,8 +109,9 @@ impl PyMonitor {
         control: bool,
     ) -> Option<Arc<Pipeline>> {
         // The monitor outlives the run and is let go of without the interpreter: of what the run
-        // shares, which holds objects, it gets the clock alone.
-        let (clock, wake) = (shared.clock.clone(), wake.clone());
+        // shares, which holds objects, it gets the clock alone. Nor does it keep the descriptors by
+        // which the driver is woken, once there is none.
+        let (clock, wake) = (shared.clock.clone(), Arc::downgrade(wake));
         let facts = Facts {
             name: shared.pipeline.clone(),
             stages: shared.stages.clone(),
@@ -118,7 +119,11 @@ impl PyMonitor {
             legs,
             epoch: shared.clock.epoch(),
             clock: Box::new(move || clock.now()),
-            wake: Box::new(move || wake.wake()),
+            wake: Box::new(move || {
+                if let Some(wake) = wake.upgrade() {
+                    wake.wake();
+                }
+            }),
             control,
         };
         locked(&self.0).as_ref().map(|monitor| monitor.add(facts))

@@ -1,7 +1,7 @@
 //! The outbox at the border: its SQL for Python's drivers, and the store that is nothing but memory.
 //! One class, a little longer than a file should be: each of its methods is a line of the state's.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use anabranch_core::outbox::{
     Dedupe, Division, Draft, Due, Ended, Filter, Format, Join, JoinDraft, Memory, Message, Millis,
@@ -14,19 +14,24 @@ use pyo3::types::{PyBytes, PyTuple};
 use super::run::locked;
 use crate::outbox::Dialect;
 
-/// The SQL of a dialect for tables with that prefix, and in that schema: the migrations by version, the statements by
-/// name.
+/// The SQL of a dialect for tables with that prefix, and in that schema, of one tenant or of all: the
+/// migrations by version, the statements by name.
 type Sql = (
     Vec<(u32, Vec<String>)>,
     std::collections::BTreeMap<String, String>,
 );
 
 #[pyfunction]
-#[pyo3(signature = (dialect, prefix, schema=None))]
-pub(crate) fn outbox_sql(dialect: &str, prefix: &str, schema: Option<&str>) -> PyResult<Sql> {
+#[pyo3(signature = (dialect, prefix, schema=None, of_tenant=false))]
+pub(crate) fn outbox_sql(
+    dialect: &str,
+    prefix: &str,
+    schema: Option<&str>,
+    of_tenant: bool,
+) -> PyResult<Sql> {
     let dialect = Dialect::named(dialect)
         .ok_or_else(|| PyValueError::new_err(format!("there is no dialect {dialect:?}")))?;
-    let script = dialect.script(prefix, schema);
+    let script = dialect.script(prefix, schema, of_tenant);
     let migrations = script.migrations.into_iter();
     Ok((
         migrations.map(|it| (it.version, it.statements)).collect(),
@@ -54,6 +59,7 @@ pub(crate) struct GivenDraft {
     ordering_key: Option<String>,
     dedupe_key: Option<String>,
     priority: u8,
+    tenant: Option<String>,
     due: Option<Millis>,
     delay: Millis,
     ttl: Option<Millis>,
@@ -71,6 +77,7 @@ impl GivenDraft {
             ordering_key: self.ordering_key,
             dedupe_key: self.dedupe_key,
             priority: self.priority,
+            tenant: self.tenant,
             due: self.due.map_or(Due::After(self.delay), Due::At),
             ttl: self.ttl,
         })
@@ -207,7 +214,13 @@ fn row<'py>(py: Python<'py>, message: &Message, now: Millis) -> PyResult<Bound<'
             .map(|it| serde_json::json!(it).to_string()),
     );
     let (head, tail) = (head.into_pyobject(py)?, tail.into_pyobject(py)?);
-    let last = (&message.progress, message.join, message.claimed_at).into_pyobject(py)?;
+    let last = (
+        &message.progress,
+        message.join,
+        message.claimed_at,
+        &draft.tenant,
+    );
+    let last = last.into_pyobject(py)?;
     let both: Vec<_> = head.iter().chain(tail.iter()).chain(last.iter()).collect();
     PyTuple::new(py, both)
 }
@@ -220,11 +233,12 @@ fn table<'py>(
     messages.iter().map(|it| row(py, it, now)).collect()
 }
 
-/// All messages of a store in memory.
+/// All messages of a store in memory, or those of one tenant.
 #[pyclass(frozen, module = "anabranch._core")]
 #[derive(Debug)]
 pub(crate) struct OutboxMemory {
-    memory: Mutex<Memory>,
+    memory: Arc<Mutex<Memory>>,
+    tenant: Option<String>,
 }
 
 #[pymethods]
@@ -232,8 +246,23 @@ impl OutboxMemory {
     #[new]
     fn new() -> Self {
         Self {
-            memory: Mutex::default(),
+            memory: Arc::default(),
+            tenant: None,
         }
+    }
+
+    /// The same messages, as far as they are a tenant's.
+    #[pyo3(signature = (tenant))]
+    fn of(&self, tenant: String) -> Self {
+        Self {
+            memory: Arc::clone(&self.memory),
+            tenant: Some(tenant),
+        }
+    }
+
+    /// Those that have messages, or had.
+    fn tenants(&self) -> Vec<String> {
+        locked(&self.memory).tenants().into_iter().collect()
     }
 
     fn reserve(&self) -> i64 {
@@ -244,10 +273,10 @@ impl OutboxMemory {
         locked(&self.memory).owner()
     }
 
-    #[pyo3(signature = (key, now))]
-    fn dedupe(&self, key: &str, now: Millis) -> Option<(i64, Vec<u8>)> {
+    #[pyo3(signature = (key, tenant, now))]
+    fn dedupe(&self, key: &str, tenant: Option<&str>, now: Millis) -> Option<(i64, Vec<u8>)> {
         let memory = locked(&self.memory);
-        let found = memory.dedupe(key, now)?;
+        let found = memory.dedupe(key, tenant, now)?;
         Some((found.id, found.digest.clone()))
     }
 
@@ -302,6 +331,7 @@ impl OutboxMemory {
             deadline,
             then: then.read()?,
             otherwise: otherwise.map(GivenDraft::read).transpose()?,
+            tenant: self.tenant.clone(),
         };
         locked(&self.memory).insert_join(join, draft, now);
         Ok(())
@@ -318,14 +348,14 @@ impl OutboxMemory {
 
     #[pyo3(signature = (join, now))]
     fn cancel_join(&self, join: i64, now: Millis) -> bool {
-        locked(&self.memory).cancel_join(join, now)
+        locked(&self.memory).cancel_join(join, self.tenant.as_deref(), now)
     }
 
     /// How many members a join expects, and how many it has.
     #[pyo3(signature = (join))]
     fn join_known(&self, join: i64) -> Option<(u32, usize)> {
         let memory = locked(&self.memory);
-        let found = memory.join(join)?;
+        let found = memory.join(join, self.tenant.as_deref())?;
         Some((found.draft.expected, found.members.len()))
     }
 
@@ -341,14 +371,14 @@ impl OutboxMemory {
     #[pyo3(signature = (join, messages))]
     fn join_new(&self, join: i64, messages: Vec<i64>) -> Vec<i64> {
         let memory = locked(&self.memory);
-        let members = memory.join(join).map(|it| &it.members);
+        let members = memory.join(join, None).map(|it| &it.members);
         let is_new = |id: &i64| members.is_none_or(|members| !members.contains(id));
         messages.into_iter().filter(is_new).collect()
     }
 
     #[pyo3(signature = (after, limit, now))]
     fn joins(&self, after: i64, limit: usize, now: Millis) -> Vec<JoinRow> {
-        let joins = locked(&self.memory).joins(after, limit);
+        let joins = locked(&self.memory).joins(after, self.tenant.as_deref(), limit);
         joins
             .into_iter()
             .map(|(id, join)| join_row(id, &join, now))
@@ -357,17 +387,17 @@ impl OutboxMemory {
 
     #[pyo3(signature = (key, now))]
     fn has_seen(&self, key: &str, now: Millis) -> bool {
-        locked(&self.memory).has_seen(key, now)
+        locked(&self.memory).has_seen(key, self.tenant.as_deref(), now)
     }
 
     #[pyo3(signature = (key, until))]
-    fn see(&self, key: String, until: Millis) {
-        locked(&self.memory).see(key, until);
+    fn see(&self, key: &str, until: Millis) {
+        locked(&self.memory).see(key, self.tenant.as_deref(), until);
     }
 
     #[pyo3(signature = (message, now))]
     fn retract(&self, message: i64, now: Millis) -> bool {
-        locked(&self.memory).retract(message, now)
+        locked(&self.memory).retract(message, self.tenant.as_deref(), now)
     }
 
     #[pyo3(signature = (limit, skip, now))]
@@ -378,7 +408,11 @@ impl OutboxMemory {
         skip: bool,
         now: Millis,
     ) -> PyResult<Vec<Bound<'py, PyTuple>>> {
-        let found = locked(&self.memory).peek(limit, ordering(skip), Wanted::default(), now);
+        let wanted = Wanted {
+            tenant: self.tenant.as_deref(),
+            ..Wanted::default()
+        };
+        let found = locked(&self.memory).peek(limit, ordering(skip), wanted, now);
         table(py, &found, now)
     }
 
@@ -402,6 +436,7 @@ impl OutboxMemory {
         let wanted = Wanted {
             without: &without,
             by: by.as_deref(),
+            tenant: self.tenant.as_deref(),
         };
         let mut memory = locked(&self.memory);
         let claimed = memory.claim(owner, limit, lease, ordering(skip), wanted, now);
@@ -452,7 +487,7 @@ impl OutboxMemory {
     /// When a message may become ready that is not now.
     #[pyo3(signature = (now))]
     fn next(&self, now: Millis) -> Option<Millis> {
-        locked(&self.memory).next(now)
+        locked(&self.memory).next(self.tenant.as_deref(), now)
     }
 
     #[pyo3(signature = (given, archive, now))]
@@ -493,7 +528,7 @@ impl OutboxMemory {
     /// How many leases were over, and how many messages nobody wants any more.
     #[pyo3(signature = (now))]
     fn reap(&self, now: Millis) -> (usize, usize) {
-        let reaped = locked(&self.memory).reap(now);
+        let reaped = locked(&self.memory).reap(self.tenant.as_deref(), now);
         (reaped.leases, reaped.expired)
     }
 
@@ -510,6 +545,7 @@ impl OutboxMemory {
         let filter = Filter {
             status: status(name)?,
             topic,
+            tenant: self.tenant.as_deref(),
             ..Filter::default()
         };
         let found = locked(&self.memory).list(&filter, after, limit, now);
@@ -518,7 +554,7 @@ impl OutboxMemory {
 
     #[pyo3(signature = (now))]
     fn counts(&self, now: Millis) -> Vec<(String, &'static str, u64)> {
-        let counts = locked(&self.memory).counts(now);
+        let counts = locked(&self.memory).counts(self.tenant.as_deref(), now);
         let counts = counts.into_iter();
         counts
             .map(|((topic, status), count)| (topic, status.name(), count))
@@ -541,6 +577,7 @@ impl OutboxMemory {
         let filter = Filter {
             ids: ids.as_deref(),
             topic,
+            tenant: self.tenant.as_deref(),
             ended_by,
             ..Filter::default()
         };
@@ -562,6 +599,7 @@ impl OutboxMemory {
         let filter = Filter {
             ids: ids.as_deref(),
             topic,
+            tenant: self.tenant.as_deref(),
             ..Filter::default()
         };
         locked(&self.memory).requeue(&filter, limit, now)
@@ -583,6 +621,7 @@ impl OutboxMemory {
         let filter = Filter {
             ids: ids.as_deref(),
             topic,
+            tenant: self.tenant.as_deref(),
             ..Filter::default()
         };
         locked(&self.memory).cancel(&filter, error, limit, now)
@@ -605,6 +644,7 @@ impl OutboxMemory {
         let filter = Filter {
             ids: ids.as_deref(),
             topic,
+            tenant: self.tenant.as_deref(),
             ended_by: Some(ended_by),
             ..Filter::default()
         };
@@ -614,26 +654,23 @@ impl OutboxMemory {
 
     #[pyo3(signature = (pattern, now))]
     fn pause(&self, pattern: &str, now: Millis) {
-        locked(&self.memory).pause(pattern, now);
+        locked(&self.memory).pause(pattern, self.tenant.as_deref(), now);
     }
 
     #[pyo3(signature = (pattern))]
     fn resume(&self, pattern: &str) -> bool {
-        locked(&self.memory).resume(pattern)
+        locked(&self.memory).resume(pattern, self.tenant.as_deref())
     }
 
     fn pauses(&self) -> Vec<(String, Millis)> {
-        let memory = locked(&self.memory);
-        let pauses = memory.pauses().iter();
-        pauses
-            .map(|(pattern, since)| (pattern.clone(), *since))
-            .collect()
+        let pauses = locked(&self.memory).pauses(self.tenant.as_deref());
+        pauses.into_iter().collect()
     }
 
     /// When the first message was due that could be handled, and the one that is held longest claimed.
     #[pyo3(signature = (now))]
     fn ages(&self, now: Millis) -> (Option<Millis>, Option<Millis>) {
-        let ages = locked(&self.memory).ages(now);
+        let ages = locked(&self.memory).ages(self.tenant.as_deref(), now);
         (ages.ready, ages.held)
     }
 }

@@ -10,13 +10,14 @@ use pyo3::prelude::*;
 use crate::monitor::{Answer, Outboxes};
 
 /// A request: its number, what is asked for, of which store, of which messages (all, if none), how
-/// many there must be then, whether nothing is to be done, and who asks.
+/// many there must be then, how many a second, whether nothing is to be done, and who asks.
 type Asked = (
     u64,
     &'static str,
     String,
     Vec<i64>,
     Option<u32>,
+    Option<f64>,
     bool,
     String,
 );
@@ -76,7 +77,9 @@ impl PyOutboxes {
         asked
             .map(|it| {
                 let about = (it.number, it.op.word(), it.store, it.ids);
-                (about.0, about.1, about.2, about.3, it.seen, it.dry, it.who)
+                (
+                    about.0, about.1, about.2, about.3, it.seen, it.rate, it.dry, it.who,
+                )
             })
             .collect()
     }
@@ -94,6 +97,11 @@ impl PyOutboxes {
         let letters = letters.map(read).transpose()?;
         self.0.answer(Answer { number, result }, letters);
         Ok(())
+    }
+
+    /// So much is left of a request that is being carried out.
+    fn progress(&self, number: u64, left: u64) {
+        self.0.progress(number, left);
     }
 
     /// A request was not carried out.

@@ -412,6 +412,8 @@ impl Run {
         undo: bool,
     ) -> PyResult<()> {
         self.left.fetch_or(undo, Ordering::AcqRel);
+        // What was late before that is not waited for any longer, either.
+        locked(&self.engine).end_grace(self.shared.now());
         match self.hand.try_lock().ok().as_deref_mut() {
             Some(Some(hand)) => Self::forsake_jobs(hand, jobs, error, seconds, undo),
             _ => Ok(()),

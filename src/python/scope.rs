@@ -103,6 +103,8 @@ impl PyScope {
             released,
             due,
             finalizers,
+            // A scope by hand has one holder.
+            held: _,
         } = self.take().end(well);
         let policy = match policy {
             "parallel" => Policy::Parallel,

@@ -116,12 +116,15 @@ impl Run {
                 engine.skip_stuck(chosen);
             }
         }
-        let verb = if request.dry {
-            format!("would be {verb}")
-        } else {
-            format!("{done} {verb}")
+        let done = match (request.dry, stuck, done) {
+            (true, ..) => "would be",
+            (false, 1, "are") => "is",
+            (false, 1, _) => "was",
+            (false, _, done) => done,
         };
-        Ok((stuck as u64, format!("{stuck} stuck undo actions {verb}")))
+        let s = if stuck == 1 { "" } else { "s" };
+        let what = format!("{stuck} stuck undo action{s} {done} {verb}");
+        Ok((stuck as u64, what))
     }
 
     fn obey_on_branch(
@@ -145,11 +148,9 @@ impl Run {
         check_generation(request, generation, state.name())?;
         let inside = look.queued + look.in_flight;
         let shown = super::super::convert::shown(tenant);
-        if request.dry {
-            let what = format!("branch {shown} is {}, with {inside} inside", state.name());
-            return Ok((inside, what));
-        }
         let (command, reason) = match request.op {
+            // Who only asks has cancelled nothing.
+            Op::BranchCancel if request.dry => (Some(Command::Fail), None),
             Op::BranchPause => (Some(Command::Pause), None),
             Op::BranchResume => (Some(Command::Resume), None),
             Op::BranchDrain => (Some(Command::Drain), None),
@@ -160,6 +161,19 @@ impl Run {
             ),
             _ => (None, None),
         };
+        if request.dry {
+            let fits = match command {
+                Some(command) => locked(&self.engine).would_obey(id, command).is_ok(),
+                None => !state.is_over(),
+            };
+            let what = format!("branch {shown} is {}, with {inside} inside", state.name());
+            return if fits {
+                Ok((inside, what))
+            } else {
+                let verb = request.op.word().rsplit('.').next().unwrap_or_default();
+                Err((Code::State, format!("{what}: cannot {verb}")))
+            };
+        }
         let done = match command {
             Some(command) => self.command(py, hand, tenant, id, command, reason.as_ref()),
             None => self.throttle(py, tenant, id, request.rate),

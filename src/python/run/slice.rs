@@ -112,7 +112,8 @@ impl Run {
                     || pool
                     || roomy
                     || engine.has_unarranged()
-                    || engine.has_failures();
+                    || engine.has_failures()
+                    || engine.has_arrivals();
                 (
                     engine.finished(),
                     engine.stopping() && !engine.aborted(),

@@ -40,8 +40,9 @@ pub(super) struct Watch {
     /// The next branch to be told of; `None` between two sweeps.
     next: Option<usize>,
     sums: Sums,
-    /// Undo actions that have not run, by branch.
+    /// Undo actions that have not run, by branch, and those that are stuck.
     left: HashMap<BranchId, u64>,
+    stuck: HashMap<BranchId, u64>,
     /// The place of each code, and how often it had come up.
     codes: HashMap<String, (u64, u64)>,
     /// What those who look want to be told of beyond the numbers.
@@ -85,6 +86,7 @@ impl Watch {
             next: Some(0),
             sums: Sums::default(),
             left: HashMap::new(),
+            stuck: HashMap::new(),
             codes: HashMap::new(),
             looked: Looked::default(),
             raised: HashMap::new(),
@@ -135,6 +137,10 @@ impl Watch {
             for (branch, left) in engine.undos_left() {
                 *self.left.entry(branch).or_default() += left as u64;
             }
+            self.stuck.clear();
+            for undone in engine.stuck() {
+                *self.stuck.entry(undone.branch).or_default() += 1;
+            }
         }
         let count = engine.branch_count();
         let end = count.min(first + PIECE);
@@ -171,7 +177,12 @@ impl Watch {
         let (state, generation) = look.life;
         let (window, opened) = look.window.unwrap_or((0, Time::ZERO));
         let counts = &look.counts;
-        let known = last_error.and_then(|code| self.codes.get(code));
+        let error = match last_error.map(|code| self.codes.get(code)) {
+            None => 0,
+            Some(Some((place, _))) => *place,
+            // There are more codes than are told of.
+            Some(None) => before.error,
+        };
         let mut values = Values {
             generation: u64::from(generation),
             state: place(Shown::ALL, &shown(state, look.full)),
@@ -189,10 +200,11 @@ impl Watch {
             retried: counts.retried,
             compensations: self.left.get(&id).copied().unwrap_or(0),
             compensated: look.undone,
+            stuck: self.stuck.get(&id).copied().unwrap_or(0),
             windows: counts.windows,
             left: look.left.map_or(0, |it| place(REASONS, &it) + 1),
             blocked: u64::try_from(look.blocked.as_millis()).unwrap_or(u64::MAX),
-            error: known.map_or(before.error, |(place, _)| *place),
+            error,
             error_at: before.error_at,
             since: before.since,
             entered: before.entered,
@@ -281,11 +293,13 @@ impl Watch {
         sums.stuck = engine.stuck().len() as u64;
         let before = slots.told(|told| told.sums.stuck);
         if sums.stuck > before {
-            let what = format!(
-                "{} undo actions are stuck: {} more",
-                sums.stuck,
-                sums.stuck - before
-            );
+            let (verb, s) = if sums.stuck == 1 {
+                ("is", "")
+            } else {
+                ("are", "s")
+            };
+            let (stuck, more) = (sums.stuck, sums.stuck - before);
+            let what = format!("{stuck} undo action{s} {verb} stuck: {more} more");
             self.pipeline.report(Severity::Error, None, &what, now);
         }
         slots.retell(|told| {

@@ -31,6 +31,7 @@ pub(super) fn count(
                 seen: (now.as_nanos(), now.as_nanos()),
                 minutes: [(0, 0); 60],
                 sample: Vec::new(),
+                stage: None,
             });
             (told.codes.len() as u64, 0)
         }
@@ -63,22 +64,23 @@ impl Run {
                 .collect()
         });
         for (index, code) in missing {
-            let error = {
+            let found = {
                 let engine = locked(&self.engine);
                 let samples = engine.failures().iter();
                 let found = samples
                     .map(|failed| &failed.error)
                     .find(|it| Text::name(&it.code) == code);
-                found.map(|it| it.error.clone_ref(py))
+                found.map(|it| (it.error.clone_ref(py), it.stage))
             };
-            let sample = match error {
-                Some(error) => told_of(error.bind(py)),
+            let (sample, stage) = match found {
+                Some((error, stage)) => (told_of(error.bind(py)), Some(stage)),
                 // There are more kinds of errors than samples.
-                None => vec![code],
+                None => (vec![code], None),
             };
             pipeline.slots.retell(|told| {
                 if let Some(error) = told.errors.get_mut(index) {
                     error.sample = sample;
+                    error.stage = stage;
                 }
             });
         }
