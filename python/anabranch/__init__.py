@@ -35,6 +35,7 @@ from anabranch.channel import Channel, ChannelStats
 from anabranch.codes import CODES, Code
 from anabranch.compensation import Compensation
 from anabranch.context import Context
+from anabranch.counts import Abandonment, BranchReport, ErrorSummary
 from anabranch.errors import (
     AllFailed,
     AnabranchError,
@@ -77,7 +78,7 @@ from anabranch.local import PerThread, per_thread
 from anabranch.pipeline import Pipeline
 from anabranch.policy import Retry
 from anabranch.priority import PriorityChannel
-from anabranch.report import Abandonment, BranchReport, ErrorSummary, Report
+from anabranch.report import Report
 from anabranch.source import Source
 from anabranch.sources import TcpLines, tcp_lines
 from anabranch.strategy import SourceState, Strategy
@@ -89,7 +90,8 @@ if TYPE_CHECKING:
     from anabranch._all_of import all_of
     from anabranch._broadcast import Balance, Broadcast, balance, broadcast
     from anabranch._fallback import fallback
-    from anabranch._fan_in import FanInReport, fan_in, fan_in_blocking
+    from anabranch._fan_in import FanInReport, fan_in
+    from anabranch._fan_in_blocking import fan_in_blocking
     from anabranch._merge import Merge, merge
     from anabranch._outbox_source import OutboxSource, outbox_source
     from anabranch._race import hedge, race
@@ -297,7 +299,7 @@ _LATER = {
     "delay": "timers",
     "fallback": "_fallback",
     "fan_in": "_fan_in",
-    "fan_in_blocking": "_fan_in",
+    "fan_in_blocking": "_fan_in_blocking",
     "fan_out": "_route",
     "hedge": "_race",
     "merge": "_merge",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from anabranch._calls import check_context
+from anabranch._group import check_most
 from anabranch._race import parts_of
 from anabranch.errors import refused
 from anabranch.group import ErrGroup, WaitGroup
@@ -94,6 +95,7 @@ async def all_of(
     parts = parts_of(fns, "all_of") if fns else []
     if on_error not in ("fail_fast", "collect"):
         raise refused("on_error", on_error, "'fail_fast' or 'collect'", subject="all_of")
+    check_most(max_concurrency, "all_of")
     check_context(ctx, "all_of")
     kind = ErrGroup if on_error == "fail_fast" else _Collecting
     group = kind("all_of", max_concurrency=max_concurrency, commit="group", ctx=ctx)

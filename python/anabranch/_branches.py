@@ -6,11 +6,12 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from anabranch._landing import plain
 from anabranch.branch import OVERFLOW, BranchPolicy
 from anabranch.errors import refused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from anabranch._legs import Policy
     from anabranch._stages import Stage
@@ -101,7 +102,7 @@ def _opening(pipeline: str, stage: Stage, modes: Sequence[str]) -> Opening | Non
             mode = answer.mode(mode_of(tenant))
             (lettered.add if mode == "dead_letter" else lettered.discard)(tenant)
         if told is not None:
-            told(tenant)
+            plain(told(tenant))
         return capacity, mode, weight
 
     return opens
@@ -138,7 +139,7 @@ class _Answer:
 def closing(pipeline: str, stage: Stage) -> Callable[[Any], None] | None:
     """Return what is called with the tenant when its branch has closed; None if nobody asks.
 
-    What the user's callable raises is logged.
+    What the user's callable raises is logged, unless it ends the process.
     """
     told = stage.options["closed"]
     if told is None:
@@ -146,8 +147,10 @@ def closing(pipeline: str, stage: Stage) -> Callable[[Any], None] | None:
 
     def closed(tenant: object) -> None:
         try:
-            told(tenant)
-        except Exception:
+            plain(told(tenant))
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:
             _logger.exception(
                 "pipeline %r, stage %r, tenant %r: on_branch_closed raised",
                 pipeline,
@@ -158,8 +161,11 @@ def closing(pipeline: str, stage: Stage) -> Callable[[Any], None] | None:
     return closed
 
 
-def close_all(pipeline: str, stages: Iterable[Stage], tenants: Iterable[object]) -> None:
-    """Tell that the branches of `tenants` have closed, with the run."""
+def close_all(pipeline: str, stages: Iterable[Stage], tenants: Iterator[object]) -> None:
+    """Tell that the branches of `tenants` have closed, with the run.
+
+    An iterator: called again, this goes on behind the one that has ended the process.
+    """
     for stage in stages:
         told = closing(pipeline, stage) if stage.kind == "fan_out" else None
         if told is not None:

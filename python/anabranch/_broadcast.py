@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast
 
-from anabranch._relay import MOST, NobodyLeft, Relay
+from anabranch._relay import MOST, NobodyLeft, Relay, check_branch
 from anabranch._room import Room
 from anabranch._waiting import TaskWaiter
 from anabranch.channel import Channel
@@ -232,4 +232,5 @@ def _branches(
     else:
         allowed = f"an int from 1 to {MOST}, or a list of names"
         raise refused("branches", branches, allowed, subject=subject)
+    check_branch(capacity, on_full, subject)
     return [Channel(capacity, on_full=on_full, name=name) for name in names]

@@ -6,7 +6,7 @@ import inspect
 import secrets
 import threading
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from anabranch import _branches, _failures, _observe, _pass
 from anabranch._collecting import ErrorCollector
@@ -181,16 +181,25 @@ def build(
 def open_source(stage: Stage) -> tuple[object, Iterator[Any] | None]:
     """Return what the extension takes items from, and the iterator to be closed at the end.
 
-    Raises:
-        Exception: What the source's `__iter__` raises.
+    A source whose `__iter__` raises fails as one whose `__next__` does.
     """
     source = stage.options["source"]
     if isinstance(source, Channel):
         return source._core, None  # noqa: SLF001 - what it is made of is the package's
     if stage.options["how"] != "iterable":
         return source, None
-    iterator = iter(source)
+    try:
+        iterator = iter(source)
+    except BaseException as error:  # noqa: BLE001 - raised again where it is the source's failure
+        return _raising(error), None
     return iterator, iterator
+
+
+def _raising(error: BaseException) -> Iterator[Any]:
+    def fail() -> NoReturn:
+        raise error
+
+    return iter(fail, None)
 
 
 def _last_letters(settings: Settings, stages: Sequence[Stage]) -> list[Stage]:

@@ -81,12 +81,13 @@ class Builder(Generic[T]):
         name: str | None,
         retry: Retry | None,
         *,
+        argument: str = "fn",
         live: Mapping[str, object] | None = None,
         **options: object,
     ) -> Pipeline[Any]:
         label = name_of(fn, otherwise=kind) if name is None else name
         flat = kind == "flat_map"
-        call = examine(fn, pipeline=self.name, stage=label, generates=flat)
+        call = examine(fn, pipeline=self.name, stage=label, argument=argument, generates=flat)
         if call.is_async and (inline := options.get("inline")):
             allowed = "False for an `async def`, which runs in the event loop"
             raise refused("inline", inline, allowed, pipeline=self.name, stage=label)

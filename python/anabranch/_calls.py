@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from anabranch import _core
 from anabranch._callables import examine_undo, is_async, why_not
-from anabranch._watch import Watch, check
+from anabranch._watch import Watch, check, is_stepped, stepped
 from anabranch.context import Context, child_of
-from anabranch.errors import refused
+from anabranch.errors import NotAwaited, refused
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -94,6 +94,14 @@ def act(
         allowed = f"a callable that takes {gives}, and perhaps ctx ({why})"
         raise refused(argument, fn, allowed, subject=subject, shown=name)
     return Act(fn, name, args, awaits=awaits or _passes_on(fn), ctx=takes_ctx)
+
+
+def check_def(
+    fn: object, argument: str, subject: str, *, args: tuple[Any, ...], gives: str
+) -> None:
+    """Raise a ConfigError unless `fn` is a `def` that can be called with `args`."""
+    if act(fn, subject, argument=argument, args=args, gives=gives).is_async:
+        raise refused(argument, fn, "a def: it is called in between", subject=subject)
 
 
 def by_kind(fn: Callable[..., Any]) -> None:
@@ -202,24 +210,29 @@ def begun(ctx: Context | None, label: str) -> Context:
     """Make the context of a call."""
     if ctx is None:
         return Context(label)
-    if not isinstance(ctx, _core.Context) and ctx._ended:
+    if has_ended(ctx):
         from anabranch.errors import ClosedError
 
         raise ClosedError(f"context {ctx.name!r} was used after its work had ended")
     return child_of(ctx, label)
 
 
+def has_ended(ctx: Context) -> bool:
+    """Return whether its work is settled; of a pipeline's own, the pipeline sees to it."""
+    return not isinstance(ctx, _core.Context) and ctx._ended
+
+
 async def conduct(call: Context, body: Callable[[Context], Awaitable[T]], subject: str) -> T:
     """Run the body of a call in the event loop, and end the call's context."""
     adopt(call, subject)
+    me = stepped()
     try:
         async with Watch(call):
             value = await body(call)
         await call._keep()
-    except GeneratorExit:
-        raise
     except BaseException as error:
-        await call._undo(error)
+        if not isinstance(error, GeneratorExit) or is_stepped(me):
+            await call._undo(error)
         raise
     return value
 
@@ -272,20 +285,27 @@ def adopt(ctx: Context, subject: str) -> None:
         raise refused("clock", own, allowed, subject=f"{subject} {ctx.name!r}")
 
 
-async def attempt(fn: Act, ctx: Context, *, threaded: bool = False) -> Any:  # noqa: ANN401 - what it returns
+async def attempt(
+    fn: Act,
+    ctx: Context,
+    *,
+    threaded: bool = False,
+    undo: Callable[[BaseException], Awaitable[None]] | None = None,
+) -> Any:  # noqa: ANN401 - what it returns
     """Call `fn` as a part of the work; if it fails, what it did is undone before it is told.
 
     Args:
         fn: What to call.
         ctx: The part's own context.
         threaded: Whether a `def` runs in a thread.
+        undo: What sees to it that what it did is undone; `ctx` by default.
     """
+    me = stepped()
     try:
         value = await (_in_thread(fn, ctx) if threaded and not fn.is_async else _here(fn, ctx))
-    except GeneratorExit:
-        raise
     except BaseException as error:
-        await ctx._undo(error)
+        if not isinstance(error, GeneratorExit) or is_stepped(me):
+            await (undo or ctx._undo)(error)
         raise
     return value
 
@@ -300,6 +320,40 @@ def attempt_blocking(fn: Act, ctx: Context) -> Any:  # noqa: ANN401 - as above
     except BaseException as error:
         ctx._undo_blocking(error)
         raise
+
+
+def attempt_alone(fn: Act, ctx: Context) -> Any:  # noqa: ANN401 - as above
+    """Do the same where nothing is awaited.
+
+    Raises:
+        NotAwaited: It has returned a coroutine; what it did is undone.
+    """
+    value = attempt_blocking(fn, ctx)
+    if isinstance(value, Rest):
+        value.close()
+        error = _not_awaited(fn)
+        ctx._undo_blocking(error)
+        raise error
+    return value
+
+
+def call_alone(fn: Act, *args: object) -> None:
+    """Call what is only to be told something, where nothing is awaited.
+
+    Raises:
+        NotAwaited: It has returned a coroutine.
+    """
+    value = fn.fn(*args)
+    if inspect.iscoroutine(value):
+        value.close()
+        raise _not_awaited(fn)
+
+
+def _not_awaited(fn: Act) -> NotAwaited:
+    return NotAwaited(
+        f"{fn.name!r} has returned a coroutine, and nothing in this thread awaits it: pass a def "
+        "that does the work itself, or await the call that it was given to"
+    )
 
 
 def _giving(awaitable: Awaitable[T]) -> Callable[[], Awaitable[T]]:
@@ -317,12 +371,13 @@ async def _in_thread(fn: Act, ctx: Context) -> Any:  # noqa: ANN401 - as above
     context = contextvars.copy_context()
     future = asyncio.get_running_loop().run_in_executor(None, lambda: context.run(fn, ctx))
     cancelled: asyncio.CancelledError | None = None
-    # A thread cannot be stopped: who cancels the task tells it, by its context.
+    # A thread cannot be stopped: it is told, by its context.
     while not future.done():
         try:
             await asyncio.wait([future])
         except asyncio.CancelledError as error:
             cancelled = error
+            ctx._stopped = True
     value = future.result()
     if cancelled is not None:
         if inspect.iscoroutine(value):

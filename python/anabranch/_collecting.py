@@ -9,7 +9,9 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from anabranch.report import ErrorSummary
+from anabranch._watch import is_stepped
+from anabranch._workers import owned
+from anabranch.counts import ErrorSummary
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -67,15 +69,26 @@ class ErrorCollector:
         codes, samples = self._whole
         return self._summary(codes, samples, 0.0)
 
-    def tell(self, loop: asyncio.AbstractEventLoop | None, kick: Callable[[], None]) -> None:
-        """Tell of the period that is over."""
+    def tell(
+        self,
+        loop: asyncio.AbstractEventLoop | None,
+        kick: Callable[[], None],
+        interrupted: Callable[[BaseException], None],
+    ) -> None:
+        """Tell of the period that is over.
+
+        Args:
+            loop: The running loop, if there is one.
+            kick: Tells the driver that it has been told of.
+            interrupted: Told of a KeyboardInterrupt or SystemExit that was raised meanwhile.
+        """
         pending = self._call()
         if pending is None:
             return
         if loop is None:
             _refuse(pending)
             return
-        self._telling = loop.create_task(self._wait(pending))
+        self._telling = owned(loop.create_task(self._wait(pending, interrupted)))
 
         def done(_: asyncio.Task[None]) -> None:
             self._telling = None
@@ -88,12 +101,16 @@ class ErrorCollector:
         if self._period[0] and (pending := self._call()) is not None:
             _refuse(pending)
 
-    async def finish(self) -> None:
-        """Wait for who is being told, and tell of the last period."""
+    async def finish(
+        self, kick: Callable[[], None], interrupted: Callable[[BaseException], None]
+    ) -> None:
+        """Wait for who is being told, and tell of the last period; the arguments are `tell`'s."""
         if self._telling is not None:
             await asyncio.wait([self._telling])
-        if self._period[0] and (pending := self._call()) is not None:
-            await self._wait(pending)
+        if self._period[0]:
+            self.tell(asyncio.get_running_loop(), kick, interrupted)
+        if self._telling is not None:
+            await asyncio.wait([self._telling])
 
     def _call(self) -> Awaitable[Any] | None:
         codes, samples = self._period
@@ -105,15 +122,27 @@ class ErrorCollector:
             return None
         try:
             result = self._told(summary)
-        except Exception:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:
             _logger.exception(_RAISED, self._pipeline, self._stage.name)
             return None
         return result if inspect.isawaitable(result) else None
 
-    async def _wait(self, pending: Awaitable[Any]) -> None:
+    async def _wait(
+        self, pending: Awaitable[Any], interrupted: Callable[[BaseException], None]
+    ) -> None:
+        me = asyncio.current_task()
+        assert me is not None  # noqa: S101 - for the type: a coroutine of a task
         try:
             await pending
-        except Exception:
+        except (KeyboardInterrupt, SystemExit) as error:
+            interrupted(error)
+        except BaseException as error:
+            cancelled = isinstance(error, asyncio.CancelledError) and me.cancelling()
+            if cancelled or (isinstance(error, GeneratorExit) and not is_stepped(me)):
+                # The loop shuts down, or was closed under the run, which says so itself.
+                raise
             _logger.exception(_RAISED, self._pipeline, self._stage.name)
 
     def _summary(

@@ -12,21 +12,23 @@ import logging
 import math
 import os
 import threading
+from contextlib import ExitStack
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from anabranch import _branches, _build, _core, _process, _undriven
 from anabranch._clock import RunClock
 from anabranch._patience import Patience
-from anabranch._signals import steering
+from anabranch._signals import leaving, steering
 from anabranch._stateful import fresh
 from anabranch._tasks import Tasks
-from anabranch._workers import is_stepped, owned
+from anabranch._watch import is_stepped
+from anabranch._workers import owned
 from anabranch.errors import BranchError, ClosedError, ConfigError, ForkedProcessError
 from anabranch.report import Report
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from anabranch._collecting import ErrorCollector
     from anabranch._pool import InlinePool, Pool
@@ -60,6 +62,8 @@ class Session(Generic[T]):
         self._spec: _build.Spec | None = None
         self._address: tuple[str, int] | None = None
         self._iterator: Any = None
+        # Those whose branches are open at the end, until they were told that these have closed.
+        self._open_tenants: Iterator[Any] | None = None
         # When what is inside must be out, once a drain has been asked for.
         self._deadline: float | None = None
         # Whether the run is known to drain.
@@ -218,15 +222,13 @@ class Session(Generic[T]):
             try:
                 with self._clock.driven():
                     ended = self._drive_blocking(run)
-                if ended:
-                    return self._end(run)
-                # A coroutine has appeared: the same run goes on in a loop.
-                with self._clock.runner() as runner:
-                    return runner.run(self._run_in_loop())
+                if not ended:
+                    # A coroutine has appeared: the same run goes on in a loop.
+                    with self._clock.runner() as runner:
+                        return runner.run(self._run_in_loop())
             finally:
-                if self._pipeline.last_report is None:
-                    self._end_quietly(run)
-                self._close(run)
+                report = self._end(run)
+            return self._told(report)
 
     def _drive_blocking(self, run: _core.Run) -> bool:
         """Drive until the end, or until there is something to await; return whether it ended."""
@@ -242,7 +244,7 @@ class Session(Generic[T]):
                 if state == _IDLE:
                     self._clock.wait(run, self._until_due(run))
                 self._check_deadlines(run)
-            except (Exception, KeyboardInterrupt, SystemExit) as error:
+            except BaseException as error:
                 # Of a callable, or of a signal handler that came in between. What is inside is
                 # rolled back before it goes on; a second one does not wait for that.
                 if self._fatal is not None or self._leaving:
@@ -292,10 +294,12 @@ class Session(Generic[T]):
         return owned(loop.create_task(self._drive(loop, run), name=name))
 
     async def _drive(self, loop: asyncio.AbstractEventLoop, run: _core.Run) -> Report[T]:
-        with _process.driving(self):
-            return await self._drive_in_loop(loop, run)
+        with _process.driving(self), ExitStack() as signals:
+            return await self._drive_in_loop(loop, run, signals)
 
-    async def _drive_in_loop(self, loop: asyncio.AbstractEventLoop, run: _core.Run) -> Report[T]:
+    async def _drive_in_loop(
+        self, loop: asyncio.AbstractEventLoop, run: _core.Run, signals: ExitStack
+    ) -> Report[T]:
         me = asyncio.current_task()
         assert me is not None  # noqa: S101 - for the type: a coroutine of a task
         self._crews = tasks = self._tasks(loop, run)
@@ -309,14 +313,17 @@ class Session(Generic[T]):
                     over = await self._turn(loop, run, tasks)
                 except asyncio.CancelledError as error:
                     # The loop is shutting down: the rollback is shielded from it.
+                    if shut is None:
+                        signals.enter_context(leaving(self))
                     shut = error
                     run.abort()
                     over = self.forked
                 except (KeyboardInterrupt, SystemExit) as error:
                     # Of a callable, or of a signal handler that came in between.
                     self._interrupted(error)
-                except Exception as error:
-                    if self._fatal is not None:
+                except BaseException as error:
+                    closed = isinstance(error, GeneratorExit) and not is_stepped(me)
+                    if closed or self._fatal is not None:
                         raise
                     self._interrupted(error)
                 over |= self._leaving
@@ -365,16 +372,17 @@ class Session(Generic[T]):
                     self._end_without_loop(run, tasks, f"its event loop was {how} while it ran")
                 elif not self.forked:
                     loop.remove_reader(run.fileno())
-                    await tasks.dismiss()
+                    await tasks.dismiss(leaving=self._leaving)
                     for collector in self._collectors:
-                        await collector.finish()
-                report = self._pipeline.last_report or self._end_quietly(run)
-                self._close(run)
+                        await collector.finish(self._kick, self._interrupted)
+            except asyncio.CancelledError:
+                # The loop is shutting down, and cancels who is being told, too.
+                continue
             except (KeyboardInterrupt, SystemExit) as error:
                 # An impatient Ctrl-C does not cost the report.
                 self._interrupted(error)
             else:
-                return report
+                return self._end(run)
 
     def _end_without_loop(self, run: _core.Run, tasks: Tasks | None, why: str) -> None:
         name = self._settings.name
@@ -395,8 +403,7 @@ class Session(Generic[T]):
             return
         self._exiting = True
         self._end_without_loop(run, self._crews, "the process ended while it ran")
-        self._end_quietly(run)
-        self._close(run)
+        self._end(run)
 
     def tell_owed(self) -> None:
         """Say what will not be undone: its driver is stuck, and the process ends."""
@@ -410,10 +417,7 @@ class Session(Generic[T]):
         Raised by whoever waits, not by the driver: out of a task of its own it would end the loop
         before the caller's `finally` blocks.
         """
-        report = task.result()
-        if self._fatal is not None:
-            raise self._fatal
-        return report
+        return self._told(task.result())
 
     def _interrupted(self, error: BaseException) -> None:
         """A callable has asked for the process to end: roll back first."""
@@ -542,7 +546,7 @@ class Session(Generic[T]):
     ) -> None:
         for collector in self._collectors:
             if self._clock.now() >= collector.due:
-                collector.tell(loop, self._kick)
+                collector.tell(loop, self._kick, self._interrupted)
         if run.draining and not run.aborting and not self._draining:
             # Asked for by an operator, perhaps: the grace is the same.
             self._draining = True
@@ -553,13 +557,28 @@ class Session(Generic[T]):
             run.abort()
         self._patience.check(run, self._pool, self._crews)
 
-    def _end(self, run: _core.Run) -> Report[T]:
-        report = self._end_quietly(run)
+    def _told(self, report: Report[T]) -> Report[T]:
+        """Return the report, or raise what asked for the process to end."""
         if self._fatal is not None:
             raise self._fatal
         return report
 
-    def _end_quietly(self, run: _core.Run) -> Report[T]:
+    def _end(self, run: _core.Run) -> Report[T]:
+        """Make the report, and close what is open.
+
+        What a callable asks for meanwhile, or an impatient Ctrl-C, costs neither of them.
+        """
+        while True:
+            try:
+                report = self._pipeline.last_report or self._report(run)
+                self._close(run)
+            except (KeyboardInterrupt, SystemExit) as error:
+                if self._fatal is None:
+                    self._fatal = error
+            else:
+                return report
+
+    def _report(self, run: _core.Run) -> Report[T]:
         if self._leaving and not self.forked:
             self._patience.end(run, self._pool, self._crews)
         run.abandon()
@@ -568,25 +587,31 @@ class Session(Generic[T]):
         errors = {it.stage: it for it in (each.whole() for each in self._collectors)}
         report: Report[T] = Report.from_core({**run.report(), "errors": errors})
         self._pipeline._last_report = report  # noqa: SLF001 - the session is the pipeline's
+        whole = report.outcome in ("completed", "drained")
+        self._close_targets(None if whole else report.as_error())
+        # Last: a handler of the log may end the process.
         failures = report.failed and report.outcome != "aborted"
         if (failures or report.outcome == "failed") and not self.forked:
             _undriven.tell_failed(report)
         if not self.forked:
             _undriven.tell_stuck(report)
-        whole = report.outcome in ("completed", "drained")
-        self._close_targets(None if whole else report.as_error())
         return report
 
     def _close(self, run: _core.Run) -> None:
         if self._spec is None or self.forked:
             # In a fork sockets, descriptors and the source are the parent's.
             return
-        if self._iterator is not None:
-            _close(self._iterator, self._settings.name, self._stages[0].name)
+        # The user's callables once each, whatever they raise: this is called again then.
+        iterator, self._iterator = self._iterator, None
+        if iterator is not None:
+            _close(iterator, self._settings.name, self._stages[0].name)
+        if self._open_tenants is None:
+            self._open_tenants = iter(run.tenants())
+        _branches.close_all(self._settings.name, self._stages, self._open_tenants)
         letters = self._spec.letters
-        _branches.close_all(self._settings.name, self._stages, run.tenants())
         patience = 0.0 if self._leaving or self._exiting else _POOL_CLOSE
         stuck = 0 if self._pool is None else self._pool.close(patience)
+        self._pool = None
         # The end of the process leaves all threads behind.
         if stuck and not self._exiting:
             _logger.error(
@@ -600,7 +625,7 @@ class Session(Generic[T]):
             file.close()
         run.close()
         self._spec = None
-        self._iterator = None
+        self._open_tenants = None
         self._crews = None
         self._run = None
 
@@ -625,5 +650,7 @@ def _close(iterator: object, pipeline: str, stage: str) -> None:
         return
     try:
         close()
-    except Exception:
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:
         _logger.exception("pipeline %r, stage %r: closing the source raised", pipeline, stage)

@@ -12,18 +12,15 @@ from anabranch._calls import (
     Act,
     act,
     attempt,
-    attempt_blocking,
-    begun,
     check_context,
     check_seconds,
-    conduct_blocking,
     now_of,
     virtual_of,
 )
+from anabranch._fan_in_told import cancelled_by_itself, is_cancelled, outcome_of, told
 from anabranch._readers import Readers
 from anabranch._record import note
-from anabranch._waiting import ThreadWaiter
-from anabranch._watch import check, joined
+from anabranch._watch import is_stepped, joined, stepped
 from anabranch.context import child_of
 from anabranch.errors import HandlerTimeout, refused
 from anabranch.group import ErrGroup
@@ -44,8 +41,8 @@ T = TypeVar("T")
 _MOST_AT_ONCE = 64
 # After so many items that did not have to be waited for, others have their turn.
 _STRETCH = 64
-# A thread looks so often whether a pipeline that it is part of is aborted.
-_LOOK = 0.25
+# What waits until a finished item is settled.
+_WAITS = (asyncio.CancelledError, KeyboardInterrupt, SystemExit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,13 +80,15 @@ async def fan_in(
     is cut short. An item is taken only when a handler is free for it.
 
     The first error of a handler ends the fan-in: the other handlers are cancelled, and undone.
-    Their items are nacked, or put back into their channels.
+    Their items are nacked, or put back into their channels. An item whose handler has succeeded is
+    not: its commit and its `ack` are waited for, whatever cuts the fan-in short, its timeout
+    included.
 
     Args:
         readers: The channels, each once, bare or as `ab.Source`s with `ack`, `nack` and `close`.
             Without any it succeeds at once.
         handler: Called with an item, and `ctx` if it has such a parameter. A `def` runs in a
-            thread.
+            thread: cut short it is waited for, undone, and its item put back though it has ended.
         strategy: Which of the sources that have something is read next: see `ab.Strategy`.
         concurrency: How many handlers run at once; by default one per source, at most 64.
         on_fault: What the error of a source, once its items are handled, does: "fail_fast" ends
@@ -133,39 +132,6 @@ async def fan_in(
     return await _FanIn(many, part, most).run(limit, ctx)
 
 
-def fan_in_blocking(
-    readers: Iterable[Channel[T] | Source[T]],
-    handler: Callable[..., object],
-    *,
-    strategy: str | Strategy | Chooser = "round_robin",
-    on_fault: OnFault = "fail_fast",
-    timeout: float | timedelta | None = None,
-    ctx: Context | None = None,
-) -> FanInReport:
-    """Handle the items of many readers in this thread, one after the other.
-
-    It is `fan_in` with a concurrency of 1, for a `def`; what cancels it, or its timeout, does so
-    between items.
-
-    Raises:
-        ConfigError: An argument is not allowed, or a callable is an `async def`.
-        RuntimeError: It would block a running event loop.
-        HandlerTimeout: Its time was up.
-        Cancelled: `ctx` was cancelled.
-        Exception: The first error of a handler, of `ack`, of a source, or of the strategy.
-    """
-    many = Readers(readers, strategy, on_fault, "fan_in")
-    part = act(handler, "fan_in", argument="handler", args=(None,), gives="an item")
-    for it in (part, *(it for source in many.sources for it in source._callables())):
-        if it.is_async:
-            raise refused("handler", it.fn, "no async def: await fan_in", subject="fan_in")
-    limit = None if timeout is None else check_seconds(timeout, "timeout", "fan_in", least=-1e9)
-    check_context(ctx, "fan_in")
-    call = begun(ctx, "fan_in")
-    done: FanInReport = conduct_blocking(call, _Blocking(many, part, limit).run, "fan_in")
-    return done
-
-
 class _FanIn:
     """A fan-in at work."""
 
@@ -174,6 +140,8 @@ class _FanIn:
         self._handler = handler
         self._most = most
         self._handled = [0] * len(many.sources)
+        # What acks have raised, and of which sources: only one of all errors is raised.
+        self._unacked: list[tuple[str, BaseException]] = []
         self._workers = 0
         # Those who wait for an item, in order; the bell wakes the first, and each one the next.
         self._idle: deque[asyncio.Future[None]] = deque()
@@ -186,6 +154,9 @@ class _FanIn:
             await self._within(limit)
             self._many.conclude()
         except BaseException as error:
+            for name, late in self._unacked:
+                if late is not error:
+                    note(error, f"and the ack of source {name!r} raised {late!r}")
             await self._close(error)
             raise
         await self._close(None)
@@ -201,12 +172,12 @@ class _FanIn:
                     until = now_of(self._ctx) + limit
                     self._ctx._deadline = until if own is None else min(own, until)
                     if limit <= 0:
-                        raise _overran(self._ctx, limit)
+                        raise overran(self._ctx, limit)
                 self._many.begin(virtual_of(self._ctx))
                 self._hire()
         except TimeoutError as error:
             if deadline.expired() and limit is not None and not isinstance(error, HandlerTimeout):
-                raise _overran(self._ctx, limit) from error
+                raise overran(self._ctx, limit) from error
             raise
 
     def _hire(self) -> None:
@@ -217,10 +188,10 @@ class _FanIn:
     async def _work(self) -> None:
         done: int | None = None
         stretch = 0
-        while (taken := await self._next(done)) is not None:
-            number, item = taken
-            await self._handle(number, item)
-            done = number
+        # A handler may ignore that it was cancelled: it is given no other item.
+        while not self._group._aborted and (taken := await self._next(done)) is not None:
+            await self._handle(*taken)
+            done = taken[0]
             stretch += 1
             if stretch == _STRETCH:
                 stretch = 0
@@ -286,28 +257,73 @@ class _FanIn:
     async def _handle(self, number: int, item: Any) -> None:  # noqa: ANN401 - an item
         source = self._many.sources[number]
         call = self._handler
+        one: Context | None = None
+        me = stepped()
         try:
             if call.is_async and not call.takes_ctx:
                 # It has no context: there is nothing to undo, or to tell it.
                 value: Any = await call.fn(item)
                 if isinstance(cast("object", value), Result):
-                    await self._attempted(source.name, _giving(value))
+                    one = await self._attempted(source.name, _giving(value))
             else:
                 given = Act(call.fn, call.name, (item,), awaits=call.is_async, ctx=call.takes_ctx)
-                await self._attempted(source.name, given)
-        except GeneratorExit:
-            raise
+                one = await self._attempted(source.name, given)
         except BaseException as error:
-            await self._failed(number, item, error)
+            if isinstance(error, asyncio.CancelledError) and not is_cancelled():
+                failed = cancelled_by_itself(call.name, error)
+                await self._failed(number, item, failed)
+                raise failed from error
+            if not isinstance(error, GeneratorExit) or is_stepped(me):
+                await self._failed(number, item, error)
+            elif source._nack is None:
+                # The loop was closed under it: there is nobody to wait for.
+                self._many.put_back(number, item)
             raise
-        if source._ack is not None:
-            await told(source._ack, item)
-        self._handled[number] += 1
+        await self._settle(number, item, one)
 
-    async def _attempted(self, name: str, given: Act) -> None:
+    async def _attempted(self, name: str, given: Act) -> Context:
         one = child_of(self._ctx, name)
         await attempt(given, one, threaded=True)
-        await one._commit()
+        return one
+
+    async def _settle(self, number: int, item: object, one: Context | None) -> None:
+        """Commit what was done for an item, which is not put back, and tell where it came from.
+
+        Whatever cuts this short waits until both are done.
+        """
+        source = self._many.sources[number]
+        cut: BaseException | None = None
+        if one is not None:
+            try:
+                await one._commit()
+            except _WAITS as error:
+                cut = error
+        self._handled[number] += 1
+        if source._ack is not None:
+            late, cancelled = await self._acknowledge(source._ack, item)
+            cut = cut or cancelled
+            if late is not None:
+                self._unacked.append((source.name, late))
+                if isinstance(late, Exception):
+                    note(late, f"in the ack of source {source.name!r} in {self._ctx.name!r}")
+                if cut is None or isinstance(cut, asyncio.CancelledError):
+                    raise late
+        if cut is not None:
+            raise cut
+
+    async def _acknowledge(
+        self, ack: Act, item: object
+    ) -> tuple[BaseException | None, asyncio.CancelledError | None]:
+        """Tell a source of an item; return what that raises, and what cuts it short meanwhile."""
+        try:
+            value = ack.fn(item)
+        except BaseException as error:  # noqa: BLE001 - raised when the item is settled
+            return error, None
+        if not inspect.isawaitable(value):
+            return None, None
+        acked = self._loop.create_task(outcome_of(value, ack.name))
+        cancelled = await joined([acked])
+        return acked.result(), cancelled
 
     async def _failed(self, number: int, item: object, error: BaseException) -> None:
         """Tell where the item came from that what was done for it is undone."""
@@ -316,7 +332,10 @@ class _FanIn:
             note(error, f"with an item of source {source.name!r} in {self._ctx.name!r}")
         if source._nack is not None:
             # Not to be cut short by what has cut the handler short.
-            cancelled = await joined([self._loop.create_task(told(source._nack, item, error))])
+            nacked = self._loop.create_task(told(source._nack, item, error))
+            cancelled = await joined([nacked])
+            if not nacked.cancelled() and (late := nacked.exception()) is not None:
+                note(error, f"and the nack of source {source.name!r} raised {late!r}")
             if cancelled is not None and isinstance(error, Exception):
                 raise cancelled
         elif not isinstance(error, Exception):
@@ -339,99 +358,12 @@ class _FanIn:
             raise cancelled
 
 
-class _Blocking:
-    """A fan-in at work in a thread, one item after the other."""
-
-    def __init__(self, many: Readers, handler: Act, limit: float | None) -> None:
-        self._many = many
-        self._handler = handler
-        self._limit = limit
-        self._handled = [0] * len(many.sources)
-
-    def run(self, call: Context) -> FanInReport:
-        waiter = ThreadWaiter()
-        tokens = call._tokens()
-        self._until = None
-        if self._limit is not None:
-            self._until = now_of(call) + self._limit
-            own = call._deadline
-            call._deadline = self._until if own is None else min(own, self._until)
-        try:
-            for token in tokens:
-                token._attach(waiter, waiter.wake)
-            self._many.begin(virtual_of(call))
-            self._work(call, waiter)
-            self._many.conclude()
-        except BaseException as error:
-            self._close(error)
-            raise
-        finally:
-            for token in tokens:
-                token._detach(waiter)
-        self._close(None)
-        return report_of(self._many, self._handled)
-
-    def _work(self, call: Context, waiter: ThreadWaiter) -> None:
-        done: int | None = None
-        while True:
-            check(call)
-            left = None if self._until is None else self._until - now_of(call)
-            if left is not None and left <= 0:
-                raise _overran(call, self._limit or 0.0)
-            taken = self._many.take(done)
-            done = None
-            if taken is not None:
-                done = taken[0]
-                self._handle(call, done, taken[1])
-            elif self._many.over:
-                return
-            elif self._many.core.sleep(waiter.wake):
-                waiter.sleep(left if left is None else min(left, _LOOK))
-
-    def _handle(self, call: Context, number: int, item: object) -> None:
-        source, handler = self._many.sources[number], self._handler
-        one = child_of(call, source.name)
-        given = Act(handler.fn, handler.name, (item,), awaits=False, ctx=handler.takes_ctx)
-        try:
-            attempt_blocking(given, one)
-            one._commit_blocking()
-        except BaseException as error:
-            if isinstance(error, Exception):
-                note(error, f"with an item of source {source.name!r} in {call.name!r}")
-            if source._nack is not None:
-                source._nack.fn(item, error)
-            elif not isinstance(error, Exception):
-                self._many.put_back(number, item)
-            raise
-        if source._ack is not None:
-            source._ack.fn(item)
-        self._handled[number] += 1
-
-    def _close(self, error: BaseException | None) -> None:
-        self._many.leave()
-        for source in self._many.sources:
-            if source._close is None:
-                continue
-            try:
-                source._close.fn()
-            except Exception as late:
-                if error is None:
-                    raise
-                note(error, f"and a close() raised {late!r}")
-
-
 def _giving(value: Any) -> Act:  # noqa: ANN401 - a Result
     return Act(lambda: value, "result", (), awaits=False, ctx=False)
 
 
-async def told(call: Act, *args: object) -> None:
-    """Call what a source wants to be told by."""
-    value = call.fn(*args)
-    if inspect.isawaitable(value):
-        await value
-
-
-def _overran(call: Context, limit: float) -> HandlerTimeout:
+def overran(call: Context, limit: float) -> HandlerTimeout:
+    """Return what a fan-in whose time was up ends with."""
     return HandlerTimeout(
         f"{call.name!r} took longer than its timeout of {limit:g} s", timeout=limit
     )

@@ -14,17 +14,18 @@ from anabranch._calls import (
     conduct_blocking,
     imposed,
 )
+from anabranch._destination import check_destination, ending
 from anabranch._readers import NOTHING, OnFault, Readers
 from anabranch._waiting import TaskWaiter, ThreadWaiter
 from anabranch._watch import check
-from anabranch.channel import Channel
-from anabranch.errors import Cancelled, ChannelClosed, ChannelEmpty, ClosedError, refused
+from anabranch.errors import ChannelClosed, ChannelEmpty, ClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import timedelta
     from types import TracebackType
 
+    from anabranch.channel import Channel
     from anabranch.context import Context
     from anabranch.source import Source
     from anabranch.strategy import Chooser, Strategy
@@ -40,6 +41,12 @@ class Merge(Generic[T]):
 
     It has no buffer and no task: each item is chosen, and taken from its channel, when somebody
     asks for it. It has one reader, which may be a task or a thread.
+
+    From one item to the next it keeps its place in the line of each source, so that idle sources
+    cost nothing: what comes meanwhile may be promised to it, an item of each, and is kept from
+    others who read the same channel until it is received here, or the merge is closed. Close it,
+    by its block or `close`, when you read no more. A receive that ends without an item gives up
+    what was promised.
     """
 
     def __init__(self, readers: Iterable[object], strategy: object, on_fault: object) -> None:
@@ -92,7 +99,7 @@ class Merge(Generic[T]):
                 item = self._take()
         finally:
             self._waiting = False
-            self._readers.core.awake()
+            self._rest(item)
         return cast("T", item)
 
     def receive_blocking(self, *, timeout: float | timedelta | None = None) -> T:
@@ -124,7 +131,7 @@ class Merge(Generic[T]):
                 item = self._take()
         finally:
             self._waiting = False
-            self._readers.core.awake()
+            self._rest(item)
         return cast("T", item)
 
     def receive_nowait(self) -> T:
@@ -137,6 +144,8 @@ class Merge(Generic[T]):
         """
         item = self._take()
         if item is NOTHING:
+            if not self._waiting:
+                self._readers.leave()
             raise ChannelEmpty("merge: no source has an item to be received now")
         return cast("T", item)
 
@@ -325,6 +334,17 @@ class Merge(Generic[T]):
             raise ClosedError("the merge has one reader, and somebody else waits for its next item")
         self._waiting = True
 
+    def _rest(self, item: object) -> None:
+        """Sleep no more; who goes without an item keeps no promise of one.
+
+        With an item it stays in line: to ask all again for each would cost more the more sources
+        there are.
+        """
+        if item is NOTHING:
+            self._readers.leave()
+        else:
+            self._readers.core.awake()
+
     def _return(self, item: T) -> None:
         """Put back the item that was given last."""
         if self._last is not None:
@@ -371,18 +391,3 @@ def merge(
         ['a', 1, 2, 'b', 3, 4]
     """
     return Merge(readers, strategy, on_fault)
-
-
-def check_destination(destination: object, close_destination: object, subject: str) -> None:
-    """Raise a ConfigError unless these say where to send items, and whether to close it."""
-    if not isinstance(destination, Channel):
-        raise refused("destination", destination, "a Channel", subject=subject)
-    if not isinstance(close_destination, bool):
-        raise refused("close_destination", close_destination, "True or False", subject=subject)
-
-
-def ending(error: BaseException, subject: str) -> Exception:
-    """Return the error that a destination is closed with."""
-    if isinstance(error, Exception):
-        return error
-    return Cancelled(f"{subject!r} was cancelled", reason="it was cancelled")

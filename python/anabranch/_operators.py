@@ -14,6 +14,7 @@ from anabranch._builder import Builder
 from anabranch._callables import Call, examine, name_of
 from anabranch._stages import Stage, retry_options
 from anabranch.channel import Channel
+from anabranch.codes import is_code
 from anabranch.errors import refused
 
 if TYPE_CHECKING:
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
 
     from anabranch._callables import WithCtx
     from anabranch._stages import Kind, OperatorOptions
+    from anabranch.counts import ErrorSummary
     from anabranch.failure import Failure
     from anabranch.pipeline import Pipeline
     from anabranch.policy import Retry
-    from anabranch.report import ErrorSummary
 
     Types: TypeAlias = type[BaseException] | Collection[type[BaseException]]
     Target: TypeAlias = (
@@ -417,9 +418,7 @@ class _Only:
         if self.codes is None and self.types is None:
             return None, None
         codes = _several(self.codes)
-        if self.codes is not None and not (
-            codes and all(isinstance(it, str) and it for it in codes)
-        ):
+        if self.codes is not None and not (codes and all(map(is_code, codes))):
             allowed = "a code, or several of them"
             raise refused("codes", self.codes, allowed, pipeline=pipeline, stage=stage)
         types = _several(self.types)

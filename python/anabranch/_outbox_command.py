@@ -96,8 +96,9 @@ class Command:
         outboxes = [self._opened(url) for url in asked["url"]]
         try:
             act: Callable[[Outbox], dict[str, Any]] = getattr(self, f"_{asked['verb']}")
+            tenant = asked["tenant"]
             for outbox in outboxes:
-                self._do(act, outbox)
+                self._do(act, outbox if tenant is None else outbox.tenant(tenant))
         finally:
             for outbox in outboxes:
                 outbox.close()

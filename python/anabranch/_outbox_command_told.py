@@ -117,6 +117,7 @@ def shown_message(message: Message, *, payload: bool = False) -> dict[str, Any]:
     told: dict[str, Any] = {
         "id": message.id,
         "topic": message.topic,
+        "tenant": message.tenant,
         "status": message.status,
         "priority": message.priority,
         "attempt": message.attempt,

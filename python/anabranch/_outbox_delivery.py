@@ -74,7 +74,8 @@ class Delivery(Message):
     ) -> None:
         super().__init__(row, post.label, post.tenant)
         self.post = post
-        self.branch = post.branch
+        # One table may hold the messages of many tenants.
+        self.branch = post.branch if row[25] is None or post.tenant is not None else row[25]
         self.lane = lane
         self._attempt = attempt
         self._connection = connection

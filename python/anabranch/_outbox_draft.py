@@ -41,6 +41,7 @@ class Options(TypedDict, total=False):
     due: datetime | None
     ttl: float | timedelta | None
     join: int | None
+    tenant: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ class Draft:
         due: When it may be handled, instead of `delay`; with a time zone.
         ttl: Seconds after which nobody wants it any more; None: never.
         join: The join it is a member of; see `Outbox.join`.
+        tenant: Whose it is, where one table holds the messages of many; see `Outbox.tenant`.
 
     Raises:
         ConfigError: One of them is not allowed.
@@ -86,6 +88,7 @@ class Draft:
     due: datetime | None = None
     ttl: float | timedelta | None = None
     join: int | None = None
+    tenant: str | None = None
 
     def __post_init__(self) -> None:
         topic = self.topic
@@ -108,12 +111,13 @@ class Draft:
             and self.due is None
             and self.ttl is None
             and self.join is None
+            and self.tenant is None
             and self.delay is _AT_ONCE
             and self.priority is _USUAL
         )
 
     def _check_more(self) -> None:
-        for name in ("correlation_id", "ordering_key", "dedupe_key"):
+        for name in ("correlation_id", "ordering_key", "dedupe_key", "tenant"):
             value = getattr(self, name)
             if value is not None:
                 _check_text(name, value, "a str of 1 to 255 characters or None")
@@ -153,6 +157,7 @@ class Draft:
             "ordering_key": self.ordering_key,
             "dedupe_key": self.dedupe_key,
             "priority": self.priority,
+            "tenant": self.tenant,
             "due": None if self.due is None else round(self.due.timestamp() * 1000),
             "delay": milliseconds("delay", self.delay, subject=_SUBJECT) if self.delay else 0,
             "join": self.join,

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import inspect
 import logging
-import random
 import sqlite3
 import threading
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -21,6 +21,7 @@ from anabranch._outbox_memory import MemoryStore
 from anabranch._outbox_metrics import Meter, PostRow
 from anabranch._outbox_outcomes import Outcomes
 from anabranch._outbox_routes import Routes, waited_for
+from anabranch._outbox_schedule import Turn
 from anabranch._outbox_store import Wanted
 from anabranch._outbox_upkeep import Upkeep
 from anabranch.errors import ConfigError, OutboxError, refused
@@ -28,10 +29,11 @@ from anabranch.errors import ConfigError, OutboxError, refused
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from anabranch._outbox_office import Office
     from anabranch._outbox_postgres import PostgresStore
     from anabranch._outbox_providers import Place
     from anabranch._outbox_sqlite import SqliteStore
-    from anabranch._outbox_store import Row
+    from anabranch._outbox_store import Row, Store
     from anabranch._outbox_taker import Taker
 
 T = TypeVar("T")
@@ -40,7 +42,6 @@ _logger = logging.getLogger("anabranch")
 
 # How many messages are claimed at first; it doubles as long as all goes well.
 _FIRST: Final = 64
-_LONGEST_REST: Final = 30.0
 
 
 def check_inline(
@@ -81,15 +82,18 @@ def store_with_driver(place: Place) -> PostgresStore | SqliteStore:
 class InlinePost:
     """What a worker does with one store, over one connection of the user's.
 
+    Each turn it is given is a transaction, or several if one of its messages has failed. Between
+    its turns nothing of it runs.
+
     Args:
         store: The store.
         connect: Makes a connection to its database.
         tenant: The key it is known by; None: there is but one.
         lanes: Those who handle, by the name of their subscriber.
-        name: What the worker is called.
+        office: Who gives it turns.
         batch: How many messages are claimed at once at most.
-        poll: Seconds until an idle store is asked again, at first and at most.
         once: Whether to claim once only.
+        sounding: Whether to tell how much is ready.
     """
 
     _owner: int
@@ -100,11 +104,11 @@ class InlinePost:
         connect: Callable[[], Any],
         tenant: object,
         lanes: Mapping[str, Taker],
+        office: Office,
         *,
-        name: str,
         batch: int,
-        poll: tuple[float, float],
         once: bool,
+        sounding: bool,
     ) -> None:
         self.label = store.label
         self.tenant = tenant
@@ -112,27 +116,31 @@ class InlinePost:
         self.claimed = 0
         self.store = store
         self.retired = False
-        self.running = True
+        self.running = False
+        self.stopping = False
+        # Whether the office is going to hear of what was enqueued; what tells it so.
+        self.told = False
+        self.heard: Callable[[], None] = self.hear
         self._store = store
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
-        self._woken = asyncio.Event()
         self._connect = connect
         self._connection: Any = None
+        # The one that is open, of a driver whose connections do not begin them by themselves.
+        self._transaction: Any = None
         self._lanes = lanes
+        self._office = office
         self._batch = batch
         self._size = min(batch, _FIRST)
-        self._poll = poll
-        self._idle = poll[0]
         self._once = once
-        self._stopping = False
+        self._sounding = sounding
+        self._granted = False
         self._subscribed = False
         self._is_idle = False
         self.meter = Meter()
-        self._upkeep = Upkeep(name, list(lanes))
+        self._upkeep = Upkeep(office.name, list(lanes))
         self._routes = Routes(store.label)
         self._faults = 0
-        self._random = random.Random()  # noqa: S311 - it spreads the polls
         # What handlers are at work on, what became of it, and who waits for all of that.
         self._open: set[Delivery] = set()
         self._verdicts: dict[Delivery, Verdict] = {}
@@ -159,18 +167,19 @@ class InlinePost:
         if not self._open and self._over_with is not None and not self._over_with.done():
             self._over_with.set_result(None)
 
-    def heard(self) -> None:
-        """Something was enqueued, perhaps; from any thread."""
-        self._idle = self._poll[0]
-        if threading.get_ident() == self._thread:
-            self._woken.set()
-        else:
-            self._loop.call_soon_threadsafe(self._woken.set)
+    def hear(self) -> None:
+        """Something was enqueued, perhaps: a turn claims without a look anyway."""
+
+    def grant(self) -> None:
+        """It has a turn."""
+        self._granted = True
+        if not self.running:
+            self.running = True
+            self._office.awake(self)
 
     def stop(self) -> None:
         """Claim nothing more, and end when what was claimed has ended."""
-        self._stopping = True
-        self._woken.set()
+        self.stopping = True
 
     def give_back(self) -> None:
         """Nobody is at work any more: what is in hand is rolled back."""
@@ -184,14 +193,9 @@ class InlinePost:
         self.stop()
 
     @property
-    def stopping(self) -> bool:
-        """Whether it claims nothing more."""
-        return self._stopping or self.over
-
-    @property
     def over(self) -> bool:
         """Whether it has ended."""
-        return not self.running
+        return self.stopping and not self.running
 
     async def close(self) -> None:
         """Let the connection go, with what was not committed."""
@@ -204,37 +208,49 @@ class InlinePost:
     # -- at work
 
     async def run(self) -> None:
-        """Work until told to stop.
+        """Work until it has no turn.
 
         Raises:
             ConfigError: The connection cannot be used so.
             OutboxError: The only outbox does not work from the beginning on.
         """
         try:
-            await self._work()
+            while self._granted and not self.stopping:
+                self._granted = False
+                await self._turn()
         finally:
             self.running = False
 
-    async def _work(self) -> None:
-        while not self._stopping:
-            self._woken.clear()
-            try:
+    async def _turn(self) -> None:
+        try:
+            async with self._office.writing(self._store):
                 found = await self._round()
-            except ConfigError:
+            depth, oldest = await self._sounded()
+            due = await self._do(self._store.next_in)
+        except ConfigError:
+            raise
+        except Exception as error:
+            if self.tenant is None and not self._subscribed and isinstance(error, OutboxError):
                 raise
-            except Exception as error:
-                if self.tenant is None and not self._subscribed and isinstance(error, OutboxError):
-                    raise
-                await self._rest(error)
-                found = True
-            else:
-                if self._faults:
-                    self._faults = 0
-                    _logger.warning("outbox %s works again", self.label)
-            if self._once:
-                return
-            if not found:
-                await self._sleep(await self._wait())
+            await self._rest(error)
+            return
+        if self._faults:
+            self._faults = 0
+            _logger.warning("outbox %s works again", self.label)
+        if self._office.is_crowded:
+            # Others need theirs.
+            await self._let_go()
+        self.stopping |= self._once
+        # What is there was not looked at, but after the latest commit.
+        turn = Turn("full" if found else "none", None if due is None else due / 1000, depth, oldest)
+        self._office.ended(self, turn)
+
+    async def _sounded(self) -> tuple[int | None, float | None]:
+        """Tell how much is ready, if somebody wants to know."""
+        if not self._sounding:
+            return None, None
+        depth, waited = await self._do(self._store.backlog)
+        return depth, None if waited is None else waited / 1000
 
     async def _round(self) -> bool:
         """Claim and handle once; return whether there was anything."""
@@ -249,7 +265,6 @@ class InlinePost:
         if not rows:
             await self._end(commit=ended)
             return bool(ended)
-        self._idle = self._poll[0]
         whole, parts = self._sorted(rows)
         if len(rows) == 1:
             # Alone, it need not be redone to learn whose failure it is.
@@ -262,7 +277,7 @@ class InlinePost:
             parts = whole + parts
         for row in parts:
             claims: int | None = row[20]
-            while claims is not None and not self._stopping:
+            while claims is not None and not self.stopping:
                 claims = await self._handle_one(row[0], claims)
         return True
 
@@ -275,6 +290,11 @@ class InlinePost:
             self._subscribed = True
         if self._upkeep.is_due(self._loop.time(), idle=self._is_idle):
             await self._do(self._keep_up)
+
+    @property
+    def stores(self) -> Iterable[Store]:
+        """Those whose connections it may have."""
+        return (self.store,)
 
     def row(self) -> PostRow:
         """Tell how it is."""
@@ -367,7 +387,7 @@ class InlinePost:
     async def _give(self, name: str, deliveries: list[Delivery]) -> bool:
         """Let messages be handled; return whether all went well."""
         self._verdicts = {}
-        if self._stopping:
+        if self.stopping:
             self._verdicts = dict.fromkeys(deliveries, BACK)
             return False
         self._open = set(deliveries)
@@ -396,10 +416,14 @@ class InlinePost:
             made = self._connect()
             self._connection = await made if inspect.isawaitable(made) else made
             await self._check_connection()
+        if self._transaction is None and _is_asyncpg(self._connection):
+            self._transaction = self._connection.transaction()
+            await self._transaction.start()
         return await self._call(self._store.over, self._connection, steps)
 
     async def _end(self, *, commit: bool) -> None:
-        await self._call(self._connection.commit if commit else self._connection.rollback)
+        ends, self._transaction = self._transaction or self._connection, None
+        await self._call(ends.commit if commit else ends.rollback)
 
     async def _call(self, call: Callable[..., Any], *args: object) -> Any:  # noqa: ANN401 - as above
         result = await self._do(call, *args)
@@ -408,10 +432,12 @@ class InlinePost:
     async def _do(self, call: Callable[..., T], *args: object) -> T:
         if self._store.is_quick:
             return call(*args)
-        return await self._loop.run_in_executor(None, call, *args)
+        return await self._office.aside(functools.partial(call, *args))
 
     async def _check_connection(self) -> None:
         connection = self._connection
+        if _is_asyncpg(connection):
+            return
         plain = isinstance(connection, sqlite3.Connection)
         by_itself = getattr(connection, "autocommit", False) is True or (
             plain and connection.isolation_level is None and not connection.in_transaction
@@ -419,7 +445,7 @@ class InlinePost:
         if by_itself or not hasattr(connection, "commit") or not hasattr(connection, "rollback"):
             allowed = (
                 "a callable that makes a connection with commit and rollback, of psycopg, sqlite3, "
-                "aiosqlite or SQLAlchemy, that is not in autocommit mode"
+                "asyncpg, aiosqlite or SQLAlchemy, that is not in autocommit mode"
             )
             raise refused("connect", connection, allowed, subject="OutboxWorker")
         if plain:
@@ -432,41 +458,24 @@ class InlinePost:
                 )
                 raise refused("connect", connection, allowed, subject="OutboxWorker") from error
 
-    # -- waiting
-
-    async def _wait(self) -> float:
-        """Return for how many seconds there is nothing to do."""
-        wait = self._idle * (0.9 + 0.1 * self._random.random())
-        self._idle = min(self._poll[1], self._idle * 2)
-        try:
-            due = await self._do(self._store.next_in)
-        except OutboxError:
-            return wait
-        return wait if due is None else min(wait, due / 1000)
-
-    async def _sleep(self, seconds: float) -> None:
-        if self._stopping:
-            return
-        timer = self._loop.call_later(seconds, self._woken.set)
-        try:
-            await self._woken.wait()
-        finally:
-            timer.cancel()
-
     async def _rest(self, error: Exception) -> None:
         """It does not work: begin with another connection after a while; the others go on."""
         self._faults += 1
         if self._faults == 1:
             _logger.warning("outbox %s: %s; its messages wait", self.label, error)
         await self._let_go()
-        longest = min(_LONGEST_REST, 0.1 * 2 ** min(self._faults, 20))
-        await self._sleep(0.0 if self._once else longest * (0.5 + self._random.random() / 2))
+        self.stopping |= self._once
+        self._office.failed(self)
 
     async def _let_go(self) -> None:
-        connection, self._connection = self._connection, None
+        connection, self._connection, self._transaction = self._connection, None, None
         if connection is None:
             return
         try:
             await self._call(connection.close)
         except Exception as error:  # noqa: BLE001 - of whatever driver
             _logger.warning("outbox %s: %s", self.label, error)
+
+
+def _is_asyncpg(connection: object) -> bool:
+    return any(kind.__module__.split(".")[0] == "asyncpg" for kind in type(connection).__mro__)

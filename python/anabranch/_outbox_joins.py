@@ -12,14 +12,14 @@ from anabranch._outbox_message import Message
 from anabranch.errors import refused
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable
+    from collections.abc import Callable, Coroutine, Iterable
     from datetime import timedelta
 
     from anabranch._outbox_connections import Asyncpg, Awaited, Blocking
     from anabranch._outbox_memory import Transaction
     from anabranch._outbox_postgres import PostgresStore
     from anabranch._outbox_sqlite import SqliteStore
-    from anabranch._outbox_store import Row, Written
+    from anabranch._outbox_store import Row
 
     Seconds: TypeAlias = float | timedelta
 
@@ -61,7 +61,7 @@ class Joining:
     """The part of an outbox that lets messages follow others."""
 
     _here: SqliteStore | PostgresStore | MemoryStore
-    _max_payload: int
+    _written: Callable[[Draft], dict[str, Any]]
 
     @overload
     def join(
@@ -149,8 +149,8 @@ class Joining:
             None
             if deadline is None
             else milliseconds("deadline", deadline, subject="join", positive=True),
-            _follow("then", then, self._max_payload),
-            None if otherwise is None else _follow("otherwise", otherwise, self._max_payload),
+            self._written(_follow("then", then)),
+            None if otherwise is None else self._written(_follow("otherwise", otherwise)),
         )
         if conn is None:
             return self._here.join(new)
@@ -264,11 +264,11 @@ def _tolerates(failures: object) -> bool:
     return failures == "tolerate"
 
 
-def _follow(argument: str, draft: object, most: int) -> Written:
+def _follow(argument: str, draft: object) -> Draft:
     if not isinstance(draft, Draft) or draft.dedupe_key is not None or draft.join is not None:
         allowed = "an ab.Draft without dedupe_key and join: it is enqueued once"
         raise refused(argument, draft, allowed, subject="join")
-    return draft.written(most)
+    return draft
 
 
 def _read(row: Row) -> Join:

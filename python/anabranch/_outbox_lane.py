@@ -87,12 +87,14 @@ class Lane(Taker):
             self._channel.send_many_nowait(deliveries)
 
     def stop(self) -> None:
-        """Begin nothing more: what has not begun goes back."""
+        """Begin nothing more: what has not begun goes back, and the rest has the grace to end."""
         self.stopping = True
         if not self._channel.closed:
             for delivery in self._channel.receive_many_nowait() if self._channel.depth else ():
                 delivery.post.settled(delivery, BACK)
             self._channel.close()
+        if self._running is not None:
+            self._running.drain()
 
     def _failed(self, failure: Failure) -> None:
         """A unit has failed, and is undone: another attempt, or the end."""

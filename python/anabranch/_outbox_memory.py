@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import threading
 from typing import TYPE_CHECKING, Any, Self
 
@@ -39,21 +40,40 @@ class MemoryStore:
     label: str = "memory"
     is_quick: bool = True
     costs: bool = False
+    users: int = 1
 
     def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
         self._settings = settings
         self._clock = clock
         self.keep: Keep = settings.keep
         self._core = _core.OutboxMemory()
-        self._listeners: list[Callable[[], object]] = []
+        # By tenant; None: whosever it is.
+        self._listeners: dict[str | None, list[Callable[[], object]]] = {}
         # By owner: what it told, since when, when it was seen, and until when that is believed.
         self._workers: dict[int, tuple[str, int, int, int]] = {}
         # One writes at a time, as in SQLite: so nobody comes between the look at a dedupe key and
         # the message. Claims do not wait for it.
         self.writing: AbstractContextManager[object] = threading.RLock()
 
-        # See `_outbox_plans`.
-        self.plans: dict[str, Any] = {}
+        # By tenant and name; see `_outbox_plans`.
+        self.plans: dict[tuple[str | None, str], Any] = {}
+
+    @property
+    def tenant(self) -> str | None:
+        """The only one whose messages it is about; None: all."""
+        return self._settings.tenant
+
+    @property
+    def line(self) -> Self:
+        return self
+
+    def of(self, tenant: str) -> MemoryStore:
+        """Give a tenant's messages."""
+        part = copy.copy(self)
+        part.label = f"{self.label}?tenant={tenant}"
+        part._settings = self._settings._replace(tenant=tenant)  # noqa: SLF001 - its own
+        part._core = self._core.of(tenant)  # noqa: SLF001 - as above
+        return part
 
     def now(self) -> int:
         """Return the time, in milliseconds since 1970."""
@@ -62,6 +82,9 @@ class MemoryStore:
     def _now(self) -> int:
         return round(self._clock() * 1000)
 
+    def beside(self, use: str) -> MemoryStore:  # noqa: ARG002 - it has no connection
+        return self
+
     def migrate(self) -> int:
         return 0
 
@@ -69,8 +92,8 @@ class MemoryStore:
         with Transaction(self) as transaction:
             return transaction.write(rows)
 
-    def remembered(self, key: str) -> tuple[int, bytes] | None:
-        return self._core.dedupe(key, self._now())
+    def remembered(self, key: str, tenant: str | None) -> tuple[int, bytes] | None:
+        return self._core.dedupe(key, tenant, self._now())
 
     def reserve(self) -> int:
         return self._core.reserve()
@@ -118,15 +141,15 @@ class MemoryStore:
 
     def settle(
         self,
-        joins: Mapping[int, NewJoin],
+        joins: Mapping[int, tuple[MemoryStore, NewJoin]],
         members: Mapping[int, list[int]],
         retracted: list[int],
         cancelled: list[int],
     ) -> None:
         """Write what a transaction has done to joins."""
         now = self._now()
-        for id_, join in joins.items():
-            self._core.insert_join(id_, *join, now)
+        for id_, (store, join) in joins.items():
+            store.insert_join(id_, join)
         for id_, messages in members.items():
             self._core.attach(id_, messages, retracted, now)
         for id_ in cancelled:
@@ -135,11 +158,13 @@ class MemoryStore:
     def has_seen(self, key: str) -> bool:
         return self._core.has_seen(key, self._now())
 
-    def see(self, keys: Mapping[str, int]) -> None:
+    def see(self, key: str, keep: int) -> None:
         """Note what was handled, and for how long that is known."""
-        now = self._now()
-        for key, keep in keys.items():
-            self._core.see(key, now + keep)
+        self._core.see(key, self._now() + keep)
+
+    def insert_join(self, id_: int, join: NewJoin) -> None:
+        """Write a join."""
+        self._core.insert_join(id_, *join, self._now())
 
     def owner(self) -> int:
         return self._core.owner()
@@ -226,6 +251,9 @@ class MemoryStore:
         self.tell()
         return was
 
+    def tenants(self) -> list[str]:
+        return self._core.tenants()
+
     def pauses(self) -> list[tuple[str, int]]:
         return self._core.pauses()
 
@@ -246,8 +274,9 @@ class MemoryStore:
         return [(owner, *row[:3], now) for owner, row in rows if row[3] > now]
 
     def listen(self, heard: Callable[[], object]) -> Callable[[], object]:
-        self._listeners.append(heard)
-        return lambda: self._listeners.remove(heard)
+        listeners = self._listeners.setdefault(self._settings.tenant, [])
+        listeners.append(heard)
+        return lambda: listeners.remove(heard)
 
     @contextlib.contextmanager
     def _told(self) -> Generator[None]:
@@ -259,15 +288,16 @@ class MemoryStore:
 
     def tell(self) -> None:
         """There may be new messages."""
-        for heard in self._listeners:
-            heard()
+        for listeners in tuple(self._listeners.values()):
+            for heard in tuple(listeners):
+                heard()
 
     def check_own(self, transaction: object, subject: str) -> Transaction:
         """Return a transaction of this store, or raise a ConfigError."""
         if not isinstance(transaction, Transaction) or not transaction.is_of(self):
             allowed = "a transaction of this outbox, from outbox.transaction()"
             raise refused("conn", transaction, allowed, subject=subject)
-        return transaction
+        return transaction.seen_by(self)
 
     def backlog(self) -> tuple[int, int | None]:
         rows = self.rows(status="ready", topic=None, after=0, limit=MOST_READY)
@@ -297,9 +327,10 @@ class Transaction:
 
     def _forget(self) -> None:
         self._rows: list[tuple[int, Written, bytes | None]] = []
-        self._dedupes: dict[str, tuple[int, bytes]] = {}
-        self._seen: dict[str, int] = {}
-        self._joins: dict[int, NewJoin] = {}
+        self._dedupes: dict[tuple[str, str | None], tuple[int, bytes]] = {}
+        # With the stores of whose they are.
+        self._seen: dict[tuple[str | None, str], tuple[MemoryStore, int]] = {}
+        self._joins: dict[int, tuple[MemoryStore, NewJoin]] = {}
         self._members: dict[int, list[int]] = {}
         self._cancelled: list[int] = []
         self._retracted: list[int] = []
@@ -320,15 +351,22 @@ class Transaction:
             if kind is None:
                 self._store.insert(self._rows)
                 self._store.settle(self._joins, self._members, self._retracted, self._cancelled)
-                self._store.see(self._seen)
+                for (_, key), (store, keep) in self._seen.items():
+                    store.see(key, keep)
         finally:
             self._forget()
             self._store.writing.__exit__(kind, error, trace)
         if kind is None:
             self._store.tell()
 
+    def seen_by(self, store: MemoryStore) -> Transaction:
+        """Give the same transaction to the store of a tenant, or of all."""
+        mine = copy.copy(self)
+        mine._store = store  # noqa: SLF001 - its own
+        return mine
+
     def is_of(self, store: object) -> bool:
-        return self._store is store
+        return isinstance(store, MemoryStore) and self._store.writing is store.writing
 
     def write(self, rows: Sequence[Written]) -> list[int]:
         self._check_open()
@@ -342,27 +380,28 @@ class Transaction:
         said = None
         if key is not None:
             said = digest(row)
-            found = self._dedupes.get(key) or self._store.remembered(key)
+            tenant = row["tenant"]
+            found = self._dedupes.get((key, tenant)) or self._store.remembered(key, tenant)
             if found is not None:
                 check_duplicate(self._store.label, key, found[0], same=found[1] == said)
                 return found[0]
         message = self._store.reserve()
         if key is not None and said is not None:
-            self._dedupes[key] = (message, said)
+            self._dedupes[key, row["tenant"]] = (message, said)
         self._rows.append((message, row, said))
         return message
 
     def join(self, join: NewJoin) -> int:
         self._check_open()
         id_ = self._store.reserve_join()
-        self._joins[id_] = join
+        self._joins[id_] = (self._store, join)
         return id_
 
     def attach(self, join: int, messages: list[int]) -> None:
         self._check_open()
         mine = self._members.get(join, [])
         made = self._joins.get(join)
-        found = self._store.known_join(join) if made is None else (made.expected, 0)
+        found = self._store.known_join(join) if made is None else (made[1].expected, 0)
         known = [] if found is None else [(found[0], found[1] + len(mine), self._store.last())]
         states = self._store.join_states(messages)
         for other, members in self._members.items():
@@ -386,9 +425,10 @@ class Transaction:
     def seen(self, key: str, keep: int) -> bool:
         """Note that something is handled: whether it was before."""
         self._check_open()
-        if key in self._seen or self._store.has_seen(key):
+        whose = (self._store.tenant, key)
+        if whose in self._seen or self._store.has_seen(key):
             return True
-        self._seen[key] = keep
+        self._seen[whose] = (self._store, keep)
         return False
 
     def _check_open(self) -> None:
@@ -402,6 +442,7 @@ class Transaction:
         if len(kept) == len(self._rows):
             allowed = "a message of this transaction; take others back with outbox.retract(id)"
             raise refused("message", message, allowed, subject="retract")
-        self._rows = kept
-        self._dedupes = {key: to for key, to in self._dedupes.items() if to[0] != message}
+        self._rows[:] = kept
+        for key in [key for key, to in self._dedupes.items() if to[0] == message]:
+            del self._dedupes[key]
         return True

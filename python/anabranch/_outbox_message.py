@@ -53,11 +53,14 @@ class Message:
     def __init__(self, row: Row, store: str, tenant: object = None) -> None:
         self._row = row
         self._store = store
-        self._tenant = tenant
+        self._tenant = row[25] if tenant is None else tenant
 
     @property
     def tenant(self) -> Any:  # noqa: ANN401 - a key can be anything hashable
-        """Whose outbox it is from, where a worker works on several: the key it is known by."""
+        """Whose it is: the key its outbox is known by, where a worker works on several.
+
+        Otherwise the one it was enqueued for, if it was for one; see `Outbox.tenant`.
+        """
         return self._tenant
 
     @property

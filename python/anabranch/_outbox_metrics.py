@@ -40,15 +40,32 @@ class Meter:
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + count
 
 
-@dataclass(slots=True)
 class OutboxRow:
-    """What a store tells of itself."""
+    """What a store tells of itself; it is asked for each number when that is read."""
 
-    label: str
-    counts: dict[str, dict[Any, int]]
-    ages: Ages
-    workers: int
-    paused: Sequence[str]
+    def __init__(self, label: str, outbox: Operations) -> None:
+        self.label = label
+        self._outbox = outbox
+
+    @property
+    def counts(self) -> dict[str, dict[Any, int]]:
+        """Messages by topic and status."""
+        return dict(self._outbox.counts())
+
+    @property
+    def ages(self) -> Ages:
+        """How long the first messages have waited."""
+        return self._outbox.ages()
+
+    @property
+    def workers(self) -> int:
+        """How many are at work."""
+        return len(self._outbox.workers())
+
+    @property
+    def paused(self) -> Sequence[str]:
+        """The topics that are paused."""
+        return [it.topic for it in self._outbox.paused()]
 
 
 @dataclass(slots=True)
@@ -151,15 +168,9 @@ WORKER: Final = (
 """Of each store of a worker."""
 
 
-def read(label: str, outbox: Operations) -> OutboxRow:
-    """Read what there is to tell of an outbox; over a connection of its own."""
-    return OutboxRow(
-        label,
-        dict(outbox.counts()),
-        outbox.ages(),
-        len(outbox.workers()),
-        [it.topic for it in outbox.paused()],
-    )
+def reading(outbox: Operations) -> OutboxRow:
+    """Return what there is to tell of an outbox; over a connection of its own."""
+    return OutboxRow(outbox._store.label, outbox)  # noqa: SLF001 - the package's
 
 
 def outbox_text(row: OutboxRow) -> str:
@@ -169,14 +180,16 @@ def outbox_text(row: OutboxRow) -> str:
 
 def worker_text(name: str, posts: Sequence[PostRow], pipelines: Sequence[PipelineRow]) -> str:
     """Return the text that Prometheus reads, of a worker: its stores, then its pipelines."""
-    rows = [({"worker": name, "outbox": row.label} | _tenant(row), row) for row in posts]
+    rows = [(labels_of(name, row), row) for row in posts]
     lines = list(_lines(WORKER, rows))
     lines += series_lines(METRICS, pipelines)
     return "\n".join(lines) + "\n"
 
 
-def _tenant(row: PostRow) -> dict[str, str]:
-    return {} if row.tenant is None else {"tenant": str(row.tenant)}
+def labels_of(worker: str, row: PostRow) -> dict[str, str]:
+    """Return what a worker's numbers of a store are told apart by."""
+    tenant = {} if row.tenant is None else {"tenant": str(row.tenant)}
+    return {"worker": worker, "outbox": row.label} | tenant
 
 
 def _lines(metrics: Sequence[Metric], rows: Sequence[tuple[dict[str, str], Any]]) -> Iterator[str]:

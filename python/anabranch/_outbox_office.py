@@ -9,6 +9,7 @@ import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+from weakref import WeakKeyDictionary
 
 from anabranch._outbox_inline import InlinePost, store_with_driver
 from anabranch._outbox_places import Ears, Places
@@ -51,7 +52,10 @@ class Office:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._schedule = Schedule(
-            terms.selection, parallel=terms.parallel, poll=terms.poll, seed=terms.seed
+            terms.selection,
+            parallel=min(terms.parallel, terms.connections),
+            poll=terms.poll,
+            seed=terms.seed,
         )
         # Nearly half of the connections listen. The others work: those of stores that are listened
         # to stay open, and two are left for all that are asked now and then.
@@ -64,6 +68,7 @@ class Office:
         self._leaving: set[Post | InlinePost] = set()
         self._ends: dict[Post | InlinePost, Callable[[], object]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._writing: WeakKeyDictionary[Any, asyncio.Lock] = WeakKeyDictionary()
         self._timer: asyncio.TimerHandle | None = None
         self._stopping = False
         # Whether it is known which stores there are.
@@ -80,8 +85,20 @@ class Office:
 
     @property
     def is_crowded(self) -> bool:
-        """Whether there are more stores than connections."""
-        return len(self._posts) > self._terms.connections
+        """Whether more connections are wanted than there may be."""
+        inline = self._terms.connect is not None
+        # Of those that work in the user's own transactions each has one.
+        return (len(self._posts) if inline else self._lines) > self._terms.connections
+
+    @property
+    def is_roomy(self) -> bool:
+        """Whether there is a second connection beside each."""
+        return 2 * self._lines <= self._places.most
+
+    @property
+    def _lines(self) -> int:
+        """How many connections the stores have, some of which share theirs."""
+        return len({post.store.line for _, post in self._posts.values()})
 
     @property
     def claimed(self) -> int:
@@ -140,8 +157,7 @@ class Office:
         for post in self._all():
             await post.close()
         self._ears.close()
-        for post in self._all():
-            await self._let_go(post)
+        await self._let_go(*self._all())
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -215,8 +231,7 @@ class Office:
             if key not in self._posts:
                 self._open(key, place)
             _, post = self._posts[key]
-            if isinstance(post, Post):
-                self._schedule.add(post, now, tenant=place.tenant, weight=place.weight)
+            self._schedule.add(post, now, tenant=place.tenant, weight=place.weight)
         self._attended = True
         self._pump()
         self._when_claimed()
@@ -224,18 +239,17 @@ class Office:
 
     def _open(self, key: object, place: Place) -> None:
         post = self._post(place) if self._terms.connect is None else self._inline(place)
+        post.heard = self._hearing(post)
         self._posts[key] = (place, post)
         self._ends[post] = place.outbox._listen(post.heard)  # noqa: SLF001 - the package's
-        say_selected(place.outbox, self._terms.selected, place.tenant)
+        say_selected(place.outbox, self._terms.selected, place.tenant, post.row)
         if not self._terms.once:
             # As long as there is room; those that have messages are listened to rather.
             self._ears.warm(post.store, float("-inf"), post.heard)
-        if isinstance(post, InlinePost):
-            self.awake(post)
 
     def _post(self, place: Place) -> Post:
         terms = self._terms
-        post = Post(
+        return Post(
             place.outbox._store,  # noqa: SLF001 - the package's
             place.tenant,
             self._lanes,
@@ -245,8 +259,6 @@ class Office:
             once=terms.once,
             sounding=terms.sounding,
         )
-        post.heard = self._hearing(post)
-        return post
 
     def _inline(self, place: Place) -> InlinePost:
         terms = self._terms
@@ -258,10 +270,10 @@ class Office:
             connect,
             place.tenant,
             self._lanes,
-            name=terms.name,
+            self,
             batch=terms.batch,
-            poll=terms.poll,
             once=terms.once,
+            sounding=terms.sounding,
         )
 
     def _retire(self, key: object) -> None:
@@ -272,12 +284,15 @@ class Office:
         self._claimed += post.claimed
         post.retire()
 
-    async def _let_go(self, post: Post | InlinePost) -> None:
-        """A post has ended: nobody needs its connection."""
-        self._leaving.discard(post)
-        if (end := self._ends.pop(post, None)) is not None:
-            end()
-        await self._places.leave(post.store)
+    async def _let_go(self, *ended: Post | InlinePost) -> None:
+        """Posts have ended: nobody needs their connections, but those who share them."""
+        for post in ended:
+            self._leaving.discard(post)
+            if (end := self._ends.pop(post, None)) is not None:
+                end()
+        needed = {store.line for it in self._all() if it not in ended for store in it.stores}
+        for line in {store.line for it in ended for store in it.stores} - needed:
+            await self._places.leave(line)
 
     # -- turns
 
@@ -299,7 +314,7 @@ class Office:
         if until is not None:
             self._timer = self._loop.call_at(until, self._pump)
 
-    def _hearing(self, post: Post) -> Callable[[], None]:
+    def _hearing(self, post: Post | InlinePost) -> Callable[[], None]:
         def heard() -> None:
             # From any thread; told a thousand times, it looks once.
             if not post.told:
@@ -311,7 +326,7 @@ class Office:
 
         return heard
 
-    def _hear(self, post: Post) -> None:
+    def _hear(self, post: Post | InlinePost) -> None:
         post.told = False
         post.hear()
         self._schedule.hear(post, self._loop.time())
@@ -335,7 +350,7 @@ class Office:
         self._schedule.hint(post, at)
         self._pump()
 
-    def ended(self, post: Post, turn: Turn) -> None:
+    def ended(self, post: Post | InlinePost, turn: Turn) -> None:
         """A post's turn is over."""
         now = self._loop.time()
         if turn.found in ("full", "some") and not self._terms.once and not post.retired:
@@ -347,18 +362,23 @@ class Office:
             self._schedule.end(post, now, turn)
         self._pump()
 
-    def failed(self, post: Post) -> float:
+    def failed(self, post: Post | InlinePost) -> float:
         """A post's store does not work; return for how many seconds it is left alone."""
         rest = self._schedule.fail(post, self._loop.time())
         self._loop.call_soon(self._when_claimed)
         self._pump()
         return rest
 
+    def writing(self, store: Store) -> asyncio.Lock:
+        """Let those write one after another, in transactions they wait in, who share a file."""
+        # Elsewhere a server keeps them apart.
+        return self._writing.setdefault(store.line if store.is_quick else store, asyncio.Lock())
+
     async def call(self, store: Store, call: Callable[[], T]) -> T:
         """Ask a store, over one of the connections that there may be."""
         if not store.costs:
             return call()
-        async with self._places.of(store):
+        async with self._places.of(store.line):
             return call() if store.is_quick else await self.aside(call)
 
     async def aside(self, call: Callable[[], T]) -> T:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, ca
 
 from anabranch._outbox_draft import check_topic, milliseconds
 from anabranch._outbox_message import Message, Status, utc
-from anabranch._outbox_metrics import outbox_text, read
+from anabranch._outbox_metrics import outbox_text, reading
 from anabranch._outbox_store import (
     DEAD,
     DONE,
@@ -119,12 +119,9 @@ class Operations:
         """
         counts: dict[str, dict[Any, int]] = {}
         patterns = {it[1] for it in self._store.subscriptions()[1]}
-        paused = [it[0] for it in self._store.pauses()]
         for topic, status, count in self._store.counts():
             known = status
-            if status == "ready" and any(matches(pattern, topic) for pattern in paused):
-                known = "paused"
-            elif status == "ready" and patterns:
+            if status == "ready" and patterns:
                 known = "ready" if any(matches(it, topic) for it in patterns) else "parked"
             counts.setdefault(topic, {})[known] = count
         return counts
@@ -255,7 +252,7 @@ class Operations:
 
         Args:
             topic: The topic; `"order.*"` means all that begin with `order.`, `"*"` all: so a
-                tenant that has an outbox of its own is paused as a whole.
+                tenant is paused as a whole, by its own outbox or by `outbox.tenant(key)`.
 
         Raises:
             ConfigError: The topic is not allowed.
@@ -295,7 +292,7 @@ class Operations:
         return self._store.resume(topic)
 
     def paused(self) -> list[Paused]:
-        """List what is paused.
+        """List what is paused; of a tenant's outbox, what is so for it or for all.
 
         Raises:
             SchemaMismatch: The tables are missing, or of another version.
@@ -329,7 +326,7 @@ class Operations:
             >>> print(outbox.metrics().splitlines()[2])
             anabranch_outbox_messages{outbox="memory",topic="mail",status="ready"} 1
         """
-        return outbox_text(read(self._store.label, self))
+        return outbox_text(reading(self))
 
     def ages(self) -> Ages:
         """Tell how long the messages have waited that have waited longest.

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 from anabranch._outbox_delivery import DONE, Delivery, Share, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from anabranch._outbox_store import Division, Receipt
 
 
@@ -26,7 +24,8 @@ class Outcomes:
         return bool(self.acks or self.again or self.dead or self.divided or self.releases)
 
     def take(self, delivery: Delivery, verdict: Verdict) -> None:
-        receipt = receipt_of(delivery)
+        row = delivery._row  # noqa: SLF001 - the package's
+        receipt = (row[0], row[17], row[20])
         if verdict is DONE:
             self.acks.append(receipt)
             return
@@ -40,16 +39,21 @@ class Outcomes:
         else:
             self.releases.append(receipt)
 
-    def add(self, share: Share, elapsed: int) -> None:
-        """Take what became of the parts of a message, so many milliseconds after its claim."""
+    def add(self, share: Share, elapsed: int) -> int | None:
+        """Take what became of the parts of a message, so many milliseconds after its claim.
+
+        Returns:
+            In how many milliseconds it is due again; None: that is not known, or it has ended.
+        """
         division = share.divided(elapsed)
         if division is None:
             self.acks.append((share.row[0], share.row[17], share.row[20]))
-        else:
-            self.divided.append(division)
+            return None
+        self.divided.append(division)
+        return division[3]
 
 
-def by_id(given: Sequence[Any]) -> Any:  # noqa: ANN401 - a receipt
+def by_id(given: Any) -> Any:  # noqa: ANN401 - a receipt, and what else there is to know
     return given[:3]
 
 

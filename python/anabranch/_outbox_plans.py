@@ -93,49 +93,52 @@ class MemoryPlans:
 
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
-        self._known: dict[str, _Known] = store.plans
+        self._all: dict[tuple[str | None, str], _Known] = store.plans
+
+    def _key(self, name: str) -> tuple[str | None, str]:
+        return self._store.tenant, name
 
     def now(self) -> int:
         return self._store.now()
 
     def make(self, name: str, cadence: str, first: int) -> None:
         with self._store.writing:
-            known = self._known.get(name)
+            known = self._all.get(self._key(name))
             if known is None:
-                self._known[name] = _Known(cadence, first)
+                self._all[self._key(name)] = _Known(cadence, first)
             elif known.cadence != cadence:
-                self._known[name] = known._replace(cadence=cadence, at=first)
+                self._all[self._key(name)] = known._replace(cadence=cadence, at=first)
 
     def claim(self, owner: int, names: Sequence[str], lease: int) -> list[Claimed]:
         now = self._store.now()
         claimed: list[Claimed] = []
         with self._store.writing:
             for name in names:
-                known = self._known.get(name)
+                known = self._all.get(self._key(name))
                 if known is not None and known.at <= now and known.until <= now:
-                    self._known[name] = known._replace(owner=owner, until=now + lease)
+                    self._all[self._key(name)] = known._replace(owner=owner, until=now + lease)
                     claimed.append(Claimed(name, known.at, known.cursor, now))
         return claimed
 
     def next_in(self, names: Sequence[str]) -> int | None:
         now = self._store.now()
-        known = [self._known[name] for name in names if name in self._known]
+        known = [it for name in names if (it := self._all.get(self._key(name)))]
         return min((max(it.at, it.until) - now for it in known), default=None)
 
     def done(
         self, owner: int, name: str, following: int, cursor: str | None, rows: Sequence[Written]
     ) -> bool:
         with Transaction(self._store) as transaction:
-            known = self._known.get(name)
+            known = self._all.get(self._key(name))
             if known is None or known.owner != owner or known.until <= self._store.now():
                 return False
             transaction.write(rows)
-            self._known[name] = _Known(known.cadence, following, cursor)
+            self._all[self._key(name)] = _Known(known.cadence, following, cursor)
         return True
 
     def forget(self, name: str) -> bool:
         with self._store.writing:
-            return self._known.pop(name, None) is not None
+            return self._all.pop(self._key(name), None) is not None
 
 
 def plans_of(store: MemoryStore | SqliteStore | PostgresStore) -> MemoryPlans | SqlPlans:

@@ -1,7 +1,4 @@
-"""One store at work for a worker: claims go out to the lanes, and verdicts are written back.
-
-A little longer than a file should be: one loop, and what it does in turn.
-"""
+"""One store at work for a worker: claims go out to the lanes, and verdicts are written back."""
 
 from __future__ import annotations
 
@@ -9,28 +6,23 @@ import asyncio
 import functools
 import logging
 import threading
-from collections import deque
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
-from anabranch._outbox_delivery import BACK, Delivery, Share, Verdict
+from anabranch._outbox_desk import Desk
+from anabranch._outbox_hand import Hand
 from anabranch._outbox_metrics import Meter, PostRow
-from anabranch._outbox_outcomes import (
-    Outcomes,
-    by_id,
-    parts_of,
-    receipt_of,
-)
-from anabranch._outbox_routes import Routes, waited_for
+from anabranch._outbox_routes import Routes
 from anabranch._outbox_schedule import Turn
 from anabranch._outbox_store import Wanted
 from anabranch._outbox_upkeep import Upkeep
 from anabranch.errors import AnabranchError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
 
+    from anabranch._outbox_delivery import Delivery, Verdict
     from anabranch._outbox_office import Office
-    from anabranch._outbox_store import Row, Store, Subscription
+    from anabranch._outbox_store import Store
     from anabranch._outbox_taker import Taker
 
 T = TypeVar("T")
@@ -83,7 +75,6 @@ class Post:
         self.tenant = tenant
         self.branch = store.label if tenant is None else tenant
         self.store = store
-        self.claimed = 0
         self.stopping = False
         # What it has in hand and nobody has begun goes back.
         self.retired = False
@@ -98,14 +89,10 @@ class Post:
         self._lease = lease
         self._once = once
         self._sounding = sounding
-        self._open: dict[int, Delivery | Share] = {}
-        self._in_hand = dict.fromkeys(lanes, 0)
-        self._settled: deque[tuple[Delivery, Verdict]] = deque()
         # Whether somebody was told that there is something to write.
         self._armed = False
         self._subscribed = False
         self._routes = Routes(store.label)
-        self._outcomes = Outcomes()
         # How often in a row the store did not work, and until when it is left alone.
         self._faults = 0
         self._resting = 0.0
@@ -125,13 +112,21 @@ class Post:
         self._began: float | None = None
         self._next_beat = self._loop.time() + self._lease / 3
         self.meter = Meter()
+        self._desk = Desk(store, office, self.meter)
+        self._outcomes = self._desk.outcomes
+        self._hand = Hand(self, lanes, self._routes, self._outcomes, most=batch)
         self._upkeep = Upkeep(office.name, list(lanes))
+
+    @property
+    def claimed(self) -> int:
+        """How many messages were claimed to be handled."""
+        return self._hand.claimed
 
     # -- what became of messages
 
     def settled(self, delivery: Delivery, verdict: Verdict) -> None:
         """Note what became of a message; from any thread. Only the first word counts."""
-        self._settled.append((delivery, verdict))
+        self._hand.settled.append((delivery, verdict))
         if not self._armed:
             self._armed = True
             if threading.get_ident() == self._thread:
@@ -141,7 +136,7 @@ class Post:
 
     def _ring(self) -> None:
         self._armed = False
-        if len(self._settled) >= max(1, len(self._open) // 2):
+        if len(self._hand.settled) >= max(1, len(self._hand) // 2):
             self.wake()
         elif self._timer is None:
             self._timer = self._loop.call_later(_LINGER, self.wake)
@@ -216,15 +211,16 @@ class Post:
             try:
                 if self._granted and not self._subscribed and not self.stopping:
                     await self._subscribe()
-                await self._flush()
                 if self._loop.time() >= self._next_beat:
                     await self._beat(self._loop.time())
+                self._sort()
                 if self._granted and not self.stopping:
-                    await self._turn()
+                    await self._flush_and_claim()
+                    self._recovered()
                     # The lanes have theirs.
                     await asyncio.sleep(0)
                     return True
-                self._recovered()
+                await self._flush()
             except AnabranchError as error:
                 if self.tenant is None and not self._subscribed:
                     raise
@@ -234,7 +230,7 @@ class Post:
                     return False
         if self.stopping:
             self._granted = False
-        if not (self._granted or self._open or self._settled or self._outcomes.any()):
+        if not (self._granted or self._hand or self._hand.settled or self._outcomes.any()):
             self._woken = False
             return False
         until = self._resting if self._faults else self._next_beat
@@ -251,10 +247,7 @@ class Post:
 
     def give_back(self) -> None:
         """Nobody is at work any more: what is in hand ends, or is as if it was never claimed."""
-        for entry in list(self._open.values()):
-            for delivery in parts_of(entry):
-                cut = Verdict("again", error="Stopped: the worker stopped while it was handled")
-                self._settled.append((delivery, cut if delivery.begun else BACK))
+        self._hand.give_back()
         self.stop()
 
     async def close(self) -> None:
@@ -279,7 +272,7 @@ class Post:
             _logger.warning("%s; its messages wait", error)
         self._granted = False
         rest = self._office.failed(self)
-        if self._open:
+        if self._hand:
             # There are leases to be kept.
             rest = min(rest, self._lease / 6)
         self.stopping |= self._once
@@ -294,6 +287,25 @@ class Post:
             _logger.warning("outbox %s works again", self.label)
 
     # -- claiming
+
+    async def _flush_and_claim(self) -> None:
+        """Write what became of messages; where claim follows claim, while the next one is made."""
+        if self._began is None or not self._desk.has_another:
+            await self._flush()
+            await self._turn()
+            return
+        writing = self._loop.create_task(self._desk.write(beside=True))
+        try:
+            await self._turn()
+        except asyncio.CancelledError:
+            writing.cancel()
+            raise
+        finally:
+            await asyncio.wait([writing])
+            failed = None if writing.cancelled() else writing.exception()
+        if failed is not None:
+            raise failed
+        self._freed_key()
 
     async def _turn(self) -> None:
         if self._upkeep.is_due(self._loop.time(), idle=self._idle):
@@ -313,28 +325,39 @@ class Post:
         self.stopping |= self._once and (self._dispatched > 0 or turn.found != "full")
         self._office.ended(self, turn)
 
+    @property
+    def stores(self) -> Iterable[Store]:
+        """Those whose connections it may have."""
+        return self._desk.stores()
+
     def row(self) -> PostRow:
         """Tell how it is."""
-        return PostRow(self.label, self.tenant, len(self._open), self._faults > 0, self.meter)
+        return PostRow(self.label, self.tenant, len(self._hand), self._faults > 0, self.meter)
 
     def _keep_up(self) -> None:
         now, idle = self._loop.time(), self._idle
         self._upkeep.do(
-            self.store, self._owner, now, in_hand=len(self._open), handled=self.claimed, idle=idle
+            self.store, self._owner, now, in_hand=len(self._hand), handled=self.claimed, idle=idle
         )
 
     def _look(self) -> tuple[bool, float | None]:
         """Tell whether there is something to claim, and when there will be; it changes nothing."""
+        # The server's counts of what was written to each database would spare most looks, but a
+        # session that commits and goes on in another transaction is not counted until it ends.
+        # In this order: what becomes due in between is seen.
+        due = self.store.next_in()
         if self.store.peek(1):
             return True, None
-        due = self.store.next_in()
         # A join whose time is over is ended by a claim.
         return due is not None and due <= 0, None if due is None else due / 1000
 
     async def _claim(self) -> Turn:
         """Claim once."""
-        full = {name for name, count in self._in_hand.items() if count >= self._batch}
+        full = self._hand.full()
         self._blocked = full
+        if len(full) == len(self._lanes):
+            # Whatever there is, nobody has room for it: no database need look.
+            return Turn("blocked")
         wanted = Wanted(self._routes.without(full), tuple(self._lanes))
         begun = self._loop.time()
         claimed = await self._do(
@@ -344,7 +367,7 @@ class Post:
         if claimed.version != self._routes.version:
             self._routes.learn(*await self._do(self.store.subscriptions))
         self._at = begun
-        self._dispatch(claimed.rows)
+        self._dispatched = self._hand.deal(claimed.rows)
         depth = oldest = None
         if self._sounding:
             depth, waited = await self._do(self.store.backlog)
@@ -363,131 +386,38 @@ class Post:
             found = "some"
         return Turn(found, None if due is None else due / 1000, depth, oldest)
 
-    def _dispatch(self, rows: Sequence[Row]) -> None:
-        gifts: dict[str, list[Delivery]] = {}
-        before = self.claimed
-        for row in rows:
-            route = self._routes.to(row[1])
-            if len(route) == 1 and row[21] is None and (lane := self._lanes.get(route[0][0])):
-                delivery = Delivery(row, self, lane, row[15])
-                self._open[row[0]] = delivery
-                self.claimed += 1
-                self._add(gifts, delivery)
-            else:
-                self._divide(row, route, gifts)
-        for name, deliveries in gifts.items():
-            self._in_hand[name] += len(deliveries)
-            self._lanes[name].give(deliveries)
-        self._dispatched = self.claimed - before
-
-    def _divide(
-        self, row: Row, route: list[Subscription], gifts: dict[str, list[Delivery]]
-    ) -> None:
-        """Give a message to those of several subscribers that are here and wait for it."""
-        waiting = waited_for(row, route)
-        here = [name for name in waiting if name in self._lanes]
-        receipt = (row[0], row[17], row[20])
-        if not waiting and row[21] is not None:
-            self._outcomes.acks.append(receipt)
-            self._woken = True
-            return
-        if not here:
-            self._routes.shun(row[1], parked=not waiting)
-            self._outcomes.releases.append(receipt)
-            self._woken = True
-            return
-        share = Share(row, waiting)
-        for name in here:
-            if share.is_due(name):
-                delivery = Delivery(row, self, self._lanes[name], share.attempt(name))
-                delivery.share = share
-                share.parts[name] = delivery
-        if not share.parts:
-            self._outcomes.divided.append(share.postponed())
-            self._woken = True
-            return
-        self._open[row[0]] = share
-        self.claimed += 1
-        for delivery in share.parts.values():
-            self._add(gifts, delivery)
-
-    def _add(self, gifts: dict[str, list[Delivery]], delivery: Delivery) -> None:
-        lane = delivery.lane
-        if delivery.attempt > lane.handler.retry.attempts:
-            # The attempts before were cut off each time, with those who made them.
-            error = f"Poison: {delivery.attempt - 1} attempts, the last of them without an end"
-            self._in_hand[lane.name] += 1
-            self._settled.append((delivery, Verdict("dead", error=error)))
-            self._woken = True
-            return
-        gifts.setdefault(lane.name, []).append(delivery)
-
     # -- writing back
 
     async def _flush(self) -> None:
         self._sort()
-        outcomes = self._outcomes
-        store = self.store
-        for outcome, given, write in (
-            ("done", outcomes.acks, store.ack),
-            ("again", outcomes.again, store.abandon),
-            ("dead", outcomes.dead, store.fail),
-            ("divided", outcomes.divided, store.divide),
-            ("released", outcomes.releases, store.release),
-        ):
-            if given:
-                now = sorted(given, key=by_id)
-                begun = self._loop.time()
-                await self._do(write, now)
-                self.meter.write(outcome, len(now), self._loop.time() - begun)
-                del given[: len(now)]
+        wrote = self._outcomes.any()
+        await self._desk.write()
+        if wrote:
+            self._recovered()
+        self._freed_key()
 
-    def _sort(self) -> None:
-        while self._settled:
-            delivery, verdict = self._settled.popleft()
-            entry = self._open.get(delivery.id)
-            share = delivery.share
-            if entry is None or entry is not (share or delivery):
-                continue
-            if share is None:
-                self._in_hand[delivery.lane.name] -= 1
-                del self._open[delivery.id]
-                self._outcomes.take(delivery, verdict)
-            elif not share.settled(delivery.lane.name):
-                self._in_hand[delivery.lane.name] -= 1
-                if share.settle(delivery.lane.name, verdict):
-                    del self._open[delivery.id]
-                    elapsed = round((self._loop.time() - self._at) * 1000)
-                    division = share.divided(elapsed)
-                    if division is None:
-                        self._outcomes.acks.append((share.row[0], share.row[17], share.row[20]))
-                    else:
-                        self._outcomes.divided.append(division)
-                        self._due_in(division[3])
-
-        if any(self._in_hand[name] <= self._batch // 2 for name in self._blocked):
-            self._blocked = set()
+    def _freed_key(self) -> None:
+        """The next message of an ordering key can be claimed once the one before it has ended."""
+        if self._hand.keyed:
+            self._hand.keyed = False
             self._office.hint(self, self._loop.time())
 
-    def _due_in(self, delay: int | None) -> None:
-        if delay is not None:
-            self._office.hint(self, self._loop.time() + delay / 1000)
+    def _sort(self) -> None:
+        """Find out what there is to write, and whom there is room for."""
+        now = self._loop.time()
+        for delay in self._hand.sort(round((now - self._at) * 1000)):
+            self._office.hint(self, now + delay / 1000)
+        if self._blocked - self._hand.full():
+            self._blocked = set()
+            self._office.hint(self, now)
 
     async def _beat(self, now: float) -> None:
         """Hold what is in hand for longer; what is held no more is taken from its handler."""
         self._next_beat = now + self._lease / 3
-        if not self._open:
+        if not self._hand:
             return
-        receipts = {id_: receipt_of(entry) for id_, entry in self._open.items()}
+        receipts = self._hand.receipts()
         held = await self._do(
             self.store.extend, sorted(receipts.values()), round(self._lease * 1000)
         )
-        for id_ in receipts.keys() - set(held):
-            entry = self._open.pop(id_, None)
-            if entry is None or receipt_of(entry) != receipts[id_]:
-                continue
-            for delivery in parts_of(entry):
-                self._in_hand[delivery.lane.name] -= 1
-                delivery.lost = True
-                if delivery.task is not None:
-                    delivery.task.cancel()
+        self._hand.lose({id_: receipts[id_] for id_ in receipts.keys() - set(held)})

@@ -1,15 +1,15 @@
-"""The store in PostgreSQL, over a connection of psycopg 3 of its own."""
+"""The store in PostgreSQL, over a connection of psycopg 3 that is not the caller's."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
-import threading
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from anabranch import _core
+from anabranch._outbox_line import Common
+from anabranch._outbox_postgres_line import PostgresLine, psycopg_of
 from anabranch._outbox_postgres_over import PostgresWriting, by_percent, run
 from anabranch._outbox_store import (
     ANY,
@@ -27,12 +27,7 @@ from anabranch._outbox_store import (
     mismatched,
     urgent_first,
 )
-from anabranch.errors import (
-    ClosedError,
-    ConfigError,
-    ForkedProcessError,
-    StoreUnavailable,
-)
+from anabranch.errors import ClosedError, StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
@@ -43,8 +38,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Seconds to wait for the database to answer a connect.
-_PATIENCE: Final = 10
 # Messages of paused topics that one transaction sets aside, or brings back.
 _ASIDE: Final = 10_000
 # How many more than it claims a claim looks through for them.
@@ -52,44 +45,57 @@ _BEHIND: Final = 1000
 
 
 class PostgresStore(PostgresWriting):
-    """The messages in one database; one statement at a time, over one connection."""
+    """The messages in one database, or those of a tenant; one statement at a time."""
 
-    def __init__(self, url: str, settings: Settings) -> None:
+    def __init__(
+        self, url: str, settings: Settings, common: Common[PostgresLine] | None = None
+    ) -> None:
         self.label = without_password(url)
         if settings.schema is not None:
             self.label += f"#{settings.schema}"
         # Its methods wait for the network, and must not hold up an event loop.
         self.is_quick = False
         self.costs = True
-        self._url = url
+        if settings.tenant is not None:
+            self.label += f"?tenant={settings.tenant}"
         self._settings = settings
         self.keep: Keep = settings.keep
-        self._migrations, self._sql = _core.outbox_sql("postgres", settings.prefix, settings.schema)
+        self._migrations, self._sql = _core.outbox_sql(
+            "postgres", settings.prefix, settings.schema, settings.tenant is not None
+        )
         self._needed = self._migrations[-1][0]
-        self._lock = threading.Lock()
-        self._connection: Any = None
-        self._checked = False
-        self._pid = 0
-        self._closed = False
+        self._common = common or Common(PostgresLine(url))
 
-    def beside(self) -> PostgresStore:
-        """Give the same messages over a connection of their own."""
-        return PostgresStore(self._url, self._settings)
+    @property
+    def line(self) -> PostgresLine:
+        """The connection, which others may have in common with it."""
+        return self._common.line
+
+    def of(self, tenant: str) -> PostgresStore:
+        """Give a tenant's messages, over the same connection."""
+        settings = self._settings._replace(tenant=tenant)
+        return PostgresStore(self.line.url, settings, self._common)
+
+    def share(self, lines: dict[str, PostgresLine]) -> None:
+        """Work over the connection that others have to the same database."""
+        self._common.share(lines.setdefault(self.line.url, self.line))
+
+    def beside(self, use: str) -> PostgresStore:
+        common = self._common.beside(use, lambda: PostgresLine(self.line.url))
+        return PostgresStore(self.line.url, self._settings, common)
 
     # -- its connection
 
     @contextlib.contextmanager
     def _own(self, *, checked: bool = True) -> Generator[Any]:
         """Give a cursor; each statement is a transaction, unless one is begun."""
-        psycopg = _psycopg()
-        with self._lock:
+        psycopg = psycopg_of()
+        with self.line.lock:
             try:
-                connection = self._opened(psycopg, checked=checked)
+                connection = self._opened(checked=checked)
                 with connection.cursor() as cursor:
                     yield cursor
             except psycopg.Error as error:
-                if self._connection is not None and self._connection.closed:
-                    self._connection = None
                 raise self._unavailable(error) from error
 
     @contextlib.contextmanager
@@ -97,27 +103,16 @@ class PostgresStore(PostgresWriting):
         with self._own(checked=checked) as cursor, cursor.connection.transaction():
             yield cursor
 
-    def _opened(self, psycopg: Any, *, checked: bool) -> Any:  # noqa: ANN401 - it may be missing
-        if self._closed:
+    def _opened(self, *, checked: bool) -> Any:  # noqa: ANN401 - it may be missing
+        if self._common.closed:
             raise ClosedError(f"outbox {self.label} is closed: make another")
-        if self._connection is not None and self._pid != os.getpid():
-            raise ForkedProcessError(
-                f"outbox {self.label} was opened in process {self._pid}, before the fork: make "
-                "another in this one"
-            )
-        if self._connection is None or self._connection.closed:
-            self._connection = psycopg.connect(
-                self._url, autocommit=True, connect_timeout=_PATIENCE, application_name="anabranch"
-            )
-            # It compiles what looks expensive: a claim of 10 ms took 3 s, once the table was large.
-            self._connection.execute("set jit = off")
-            self._pid = os.getpid()
-        if checked and not self._checked:
-            found = self._version(self._connection)
+        connection = self.line.opened(self.label)
+        if checked and not self._common.checked:
+            found = self._version(connection)
             if found != self._needed:
                 raise mismatched(self.label, found, self._needed)
-            self._checked = True
-        return self._connection
+            self._common.checked = True
+        return connection
 
     def _version(self, connection: Any) -> int | None:  # noqa: ANN401 - as above
         if not connection.execute(self._sql["has_meta"]).fetchall():
@@ -144,13 +139,18 @@ class PostgresStore(PostgresWriting):
 
     def _all(self, name: str, given: Mapping[str, Any]) -> list[Any]:
         with self._own() as cursor:
-            rows: list[Any] = cursor.execute(by_percent(self._sql[name]), given).fetchall()
+            sql = by_percent(self._sql[name])
+            rows: list[Any] = cursor.execute(sql, self._given(given)).fetchall()
             return rows
 
     def _count(self, name: str, given: Mapping[str, Any]) -> int:
         with self._own() as cursor:
-            count: int = cursor.execute(by_percent(self._sql[name]), given).rowcount
+            count: int = cursor.execute(by_percent(self._sql[name]), self._given(given)).rowcount
             return count
+
+    def _given(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        tenant = self._settings.tenant
+        return given if tenant is None else {**given, "tenant": tenant}
 
     def _ids(self, name: str, receipts: Sequence[Sequence[Any]], **given: object) -> list[int]:
         rows = self._all(name, {"given": json.dumps(receipts), **given})
@@ -185,10 +185,13 @@ class PostgresStore(PostgresWriting):
         """The SQL, by name."""
         return self._sql
 
+    def _run(self, cursor: Any, steps: Steps[T]) -> T:  # noqa: ANN401 - psycopg's
+        return run(cursor, self.of_tenant(steps))
+
     def do(self, steps: Steps[T]) -> T:
         """Run statements in a transaction of their own."""
         with self._transaction() as cursor:
-            return run(cursor, steps)
+            return self._run(cursor, steps)
 
     def write_steps(self, rows: Sequence[Written]) -> Steps[list[int]]:
         """Return what writes messages."""
@@ -196,23 +199,23 @@ class PostgresStore(PostgresWriting):
 
     def write(self, rows: Sequence[Written]) -> list[int]:
         with self._transaction() as cursor:
-            return run(cursor, self._write(rows))
+            return self._run(cursor, self._write(rows))
 
     def retract(self, message: int) -> bool:
         with self._transaction() as cursor:
-            return run(cursor, self._retract(message))
+            return self._run(cursor, self._retract(message))
 
     def join(self, join: NewJoin) -> int:
         with self._transaction() as cursor:
-            return run(cursor, self._join(join))
+            return self._run(cursor, self._join(join))
 
     def attach(self, join: int, messages: list[int]) -> None:
         with self._transaction() as cursor:
-            run(cursor, self._attach(join, messages))
+            self._run(cursor, self._attach(join, messages))
 
     def cancel_join(self, join: int) -> bool:
         with self._transaction() as cursor:
-            return run(cursor, self._cancel_join(join))
+            return self._run(cursor, self._cancel_join(join))
 
     def joins(self, after: int, limit: int) -> list[Row]:
         return self._all("joins", {"after": after, "limit": limit})
@@ -227,6 +230,7 @@ class PostgresStore(PostgresWriting):
             "limit": limit,
             "lease": lease,
             "skip": int(self._settings.skip),
+            "tenant": self._settings.tenant,
             **wanted.columns(),
         }
         with self._own() as cursor:
@@ -239,14 +243,19 @@ class PostgresStore(PostgresWriting):
                 rows += cursor.execute(by_percent(self._sql["claim"]), given).fetchall()
             if paused:
                 with cursor.connection.transaction():
-                    self._set_aside(cursor, "set_aside", {"limit": limit + _BEHIND})
+                    aside = self._given({"limit": limit + _BEHIND})
+                    self._set_aside(cursor, "set_aside", aside)
         return Claimed(version, urgent_first(rows))
 
     def peek(self, limit: int) -> list[Row]:
         return urgent_first(self._all("peek", {"limit": limit, "skip": int(self._settings.skip)}))
 
     def ack(self, receipts: Sequence[Receipt]) -> list[int]:
-        return self._ids("ack_archive" if self._settings.archive else "ack_delete", receipts)
+        ended: list[int] = []
+        # Not in one transaction: two that count the same topics would wait for each other.
+        for name, given in self.ending(receipts):
+            ended += [row[0] for row in self._all(name, given)]
+        return sorted(ended)
 
     def abandon(self, given: Sequence[tuple[int, int, int, int, str | None]]) -> list[int]:
         return self._ids("abandon", given)
@@ -302,9 +311,7 @@ class PostgresStore(PostgresWriting):
         return None if at is None else at - now
 
     def listen(self, heard: Callable[[], object]) -> Callable[[], object]:
-        from anabranch._outbox_postgres_listen import Listener
-
-        return Listener(self._url, self._sql["listen"], heard).close
+        return self.line.listen(self._sql["channel"], self._settings.tenant, heard)
 
     # -- operations
 
@@ -340,7 +347,7 @@ class PostgresStore(PostgresWriting):
         self._count("pause", {"pattern": pattern})
         moved: list[Any] = [(0,)]
         while moved:
-            given = {"after": max(row[0] for row in moved), "limit": _ASIDE}
+            given = self._given({"after": max(row[0] for row in moved), "limit": _ASIDE})
             with self._transaction() as cursor:
                 moved = self._set_aside(cursor, "set_aside_all", given)
 
@@ -352,11 +359,15 @@ class PostgresStore(PostgresWriting):
     def resume(self, pattern: str) -> bool:
         with self._transaction() as cursor:
             cursor.execute(self._sql["resuming"])
-            gone = cursor.execute(by_percent(self._sql["resume"]), {"pattern": pattern}).rowcount
+            given = self._given({"pattern": pattern})
+            gone = cursor.execute(by_percent(self._sql["resume"]), given).rowcount
         while self._all("bring_back", {"limit": _ASIDE}):
             pass
         self._all("resumed", {})
         return bool(gone)
+
+    def tenants(self) -> list[str]:
+        return [row[0] for row in self._all("tenants", {})]
 
     def pauses(self) -> list[tuple[str, int]]:
         return self._all("pauses", {})
@@ -378,14 +389,11 @@ class PostgresStore(PostgresWriting):
         return self._all("workers", {})
 
     def rest(self) -> None:
-        with self._lock:
-            connection, self._connection = self._connection, None
-            if connection is not None and self._pid == os.getpid():
-                connection.close()
+        self.line.rest()
 
     def close(self) -> None:
-        self._closed = True
-        self.rest()
+        if self._settings.tenant is None:
+            self._common.close()
 
 
 def without_password(url: str) -> str:
@@ -398,13 +406,3 @@ def without_password(url: str) -> str:
         place = f"{place}:{parts.port}"
     user = f"{parts.username}@" if parts.username else ""
     return urlunsplit(("postgresql", user + place, parts.path, "", ""))
-
-
-def _psycopg() -> Any:  # noqa: ANN401 - it may be missing
-    try:
-        import psycopg
-    except ImportError as error:
-        raise ConfigError(
-            "an outbox in PostgreSQL needs psycopg 3: pip install 'psycopg[binary]'"
-        ) from error
-    return psycopg

@@ -30,6 +30,9 @@ Steps: TypeAlias = "Generator[tuple[str, Mapping[str, Any]], list[Any], T]"
 # Seconds until what another transaction is at work on is looked at again.
 _A_MOMENT: Final = 1.0
 
+# What every row has, so that null can mean: as in the first one.
+_REQUIRED: Final = frozenset(("topic", "format", "priority", "delay"))
+
 _NAMED: Final = re.compile(r"(?<![:\w]):([a-z_]+)")
 
 
@@ -89,6 +92,7 @@ class PostgresWriting(PostgresInline):
         return self._over(connection, steps)
 
     def _over(self, connection: Any, steps: Steps[T]) -> T | Coroutine[Any, Any, T]:  # noqa: ANN401 - of any driver
+        steps = self.of_tenant(steps)
         kinds = {f"{it.__module__.split('.')[0]}.{it.__name__}" for it in type(connection).__mro__}
         if "psycopg.Connection" in kinds:
             return self._over_psycopg(connection, steps)
@@ -218,7 +222,7 @@ class PostgresWriting(PostgresInline):
     def _write_all(self, rows: Sequence[Written]) -> Steps[list[int]]:
         if len(rows) > 1 and not any(row["dedupe_key"] for row in rows):
             columns = {name: [row[name] for row in rows] for name in COLUMNS}
-            written = yield self._sql["enqueue_many"], columns
+            written = yield self._sql["enqueue_many"], _said_once(columns)
             return [row[0] for row in written]
         ids: list[int] = []
         for row in rows:
@@ -233,13 +237,19 @@ class PostgresWriting(PostgresInline):
             plain: int = written[0][0]
             return plain
         said = digest(row)
-        given = {"dedupe_key": key, "digest": said, "dedupe_for": self._settings.dedupe_for}
+        given = {
+            "dedupe_key": key,
+            "tenant": row["tenant"],
+            "digest": said,
+            "dedupe_for": self._settings.dedupe_for,
+        }
         kept = yield self._sql["dedupe_keep"], given
         if kept:
             message: int = kept[0][0]
             yield self._sql["enqueue_kept"], {**row, "id": message}
             return message
-        found = yield self._sql["dedupe_find"], {"dedupe_key": key}
+        whose = {"dedupe_key": key, "tenant": row["tenant"]}
+        found = yield self._sql["dedupe_find"], whose
         known: int = found[0][0]
         check_duplicate(self.label, key, known, same=bytes(found[0][1]) == said)
         return known
@@ -284,6 +294,18 @@ class PostgresWriting(PostgresInline):
     def _cancel_join(self, join: int) -> Steps[bool]:
         cancelled = yield self._sql["join_cancel"], {"join": join}
         return bool(cancelled)
+
+
+def _said_once(columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """Shorten what is the same in all rows, for drivers write arrays value by value.
+
+    The body stays as it is: it tells how many there are.
+    """
+    for name, column in columns.items():
+        if name != "body" and column.count(column[0]) == len(column):
+            # An optional column is null where it ends, as it is where nothing was said.
+            columns[name] = column[:1] if column[0] is None or name in _REQUIRED else column
+    return columns
 
 
 def run(cursor: Any, steps: Steps[T]) -> T:  # noqa: ANN401 - psycopg's

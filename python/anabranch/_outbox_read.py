@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections import Counter
 from datetime import UTC, datetime
@@ -31,11 +32,15 @@ _LONGEST_REST: Final = 30
 _PAGE: Final = 10
 # Every so many reads dead letters are listed though there are as many as before.
 _LISTED_EVERY: Final = 20
+# Paused topics that are told of.
+_PAUSES: Final = 16
 # Leases that are looked at for the one that is over first.
 _LEASES: Final = 100
 # Characters of an error, and of a payload, that are shown.
 _MOST_ERROR: Final = 160
 _MOST_PAYLOAD: Final = 4000
+# Dead letters that are made ready again in a second, unless it is said how many.
+PER_SECOND: Final = 200.0
 
 _logger = logging.getLogger("anabranch")
 
@@ -75,13 +80,15 @@ class Reading:
             try:
                 row = {"store": shown.name, "st": "up", "polled": polled, **_depths(shown.store)}
                 row |= {"selection": shown.selection, "tenant": shown.tenant}
+                row |= {"resting": shown.resting, "workers": len(shown.store.workers())}
+                row["paused"] = [topic for topic, _ in shown.store.pauses()][:_PAUSES]
                 # Each comes with its payload: they are not listed again for nothing.
                 if self._reads % _LISTED_EVERY == 0 or row["dead"] != before.get("dead"):
                     listed = _letters(shown, most) if row["dead"] else []
                     letters.append({"store": shown.name, "all": row["dead"], "r": listed})
             except AnabranchError:
                 # Whoever works with it is told why; those who look see that it is so.
-                row = {**before, "store": shown.name, "st": "down"}
+                row = {**before, "store": shown.name, "st": "down", "resting": shown.resting}
                 rounds = min(_LONGEST_REST, 2 * self._rests.get(shown.name, (0, 0))[1] + 1)
                 self._rests[shown.name] = (self._rounds + rounds, rounds)
             else:
@@ -130,13 +137,13 @@ def _dead(store: Store, most: int | None) -> Iterable[Message]:
         listed += len(rows)
 
 
-def _letter(message: Message) -> dict[str, Any]:
+def _letter(message: Message, tenant: str) -> dict[str, Any]:
     ended = message.ended_at or message.enqueued_at
     error = message.errors[-1].error if message.errors else ""
     return {
         "id": str(message.id),
         "topic": message.topic[:_MOST_ERROR],
-        "tenant": "",
+        "tenant": tenant,
         "attempts": message.attempt,
         "error": error[:_MOST_ERROR],
         "at": round(ended.timestamp() * 1000),
@@ -144,7 +151,7 @@ def _letter(message: Message) -> dict[str, Any]:
 
 
 def _letters(shown: Shown, most: int) -> list[dict[str, Any]]:
-    return [_letter(message) for message in _dead(shown.store, most)]
+    return [_letter(message, shown.tenant) for message in _dead(shown.store, most)]
 
 
 def _found(store: Store, ids: Sequence[int]) -> list[Message]:
@@ -156,11 +163,12 @@ def _found(store: Store, ids: Sequence[int]) -> list[Message]:
     return found
 
 
-# Number, operation, outbox, ids (all, if none), how many there must be then, whether dry, by whom.
-Request: TypeAlias = tuple[int, str, str, list[int], int | None, bool, str]
+# Number, operation, outbox, ids (all, if none), how many there must be then, how many a second,
+# whether dry, by whom.
+Request: TypeAlias = tuple[int, str, str, list[int], int | None, float | None, bool, str]
 
 
-class _RefusedError(Exception):
+class RefusedError(Exception):
     """It is not done, and why in a word."""
 
     def __init__(self, code: str, why: str) -> None:
@@ -170,16 +178,22 @@ class _RefusedError(Exception):
 
 def carry_out(outboxes: _core.Outboxes, request: Request, shown: Shown | None) -> None:
     """Carry out what an operator asks for, and answer."""
-    number, operation, name, _, _, dry, who = request
+    number = request[0]
     worked = True
     try:
         count, message, letters = _act(request, shown)
-    except (_RefusedError, AnabranchError) as error:
+    except (RefusedError, AnabranchError) as error:
         worked, message = False, str(error)
-        code = error.code if isinstance(error, _RefusedError) else "failed"
+        code = error.code if isinstance(error, RefusedError) else "failed"
         outboxes.refuse(number, code, message)
     else:
         outboxes.answer(number, count, message, letters)
+    log(request, message, worked=worked)
+
+
+def log(request: Request, message: str, *, worked: bool) -> None:
+    """Log what became of an order; nothing is logged of a question."""
+    _, operation, name, _, _, _, dry, who = request
     if not dry:
         level = logging.INFO if worked else logging.WARNING
         # What those who look are told of by itself: see _observe.
@@ -189,41 +203,56 @@ def carry_out(outboxes: _core.Outboxes, request: Request, shown: Shown | None) -
 
 def _act(request: Request, shown: Shown | None) -> tuple[int, str, str | None]:
     """Return how many letters it was, what became of them, and those that are to be shown."""
-    _, operation, name, ids, seen, dry, _ = request
+    _, operation, name, ids, seen, rate, dry, _ = request
     if shown is None:
-        raise _RefusedError("not_found", f"outbox '{name}' was closed")
+        raise RefusedError("not_found", f"outbox '{name}' was closed")
     if operation == "dl.peek":
         return _peek(shown, ids[0])
     if dry:
-        return *_foretell(shown, operation, ids), None
-    if not ids and seen is not None and (there := _count(shown.store)) != seen:
-        raise _RefusedError("conflict", f"{there:,} letters of {name} are dead now, not {seen:,}")
+        return *_foretell(shown, operation, ids, rate), None
+    if not ids and seen is not None:
+        check_seen(count_dead(shown.store), seen, name)
     if operation == "dl.requeue":
-        count = _requeue(shown.store, Which(ids or None))
-        return count, _said(count, name, "ready again", ids), None
+        count = _requeue(shown.store, Which(ids))
+        return count, said(count, name, "ready again", ids), None
     count = _discard(shown.store, Which(ids or None))
-    return count, _said(count, name, "gone", ids), None
+    return count, said(count, name, "gone", ids), None
 
 
-def _foretell(shown: Shown, operation: str, ids: list[int]) -> tuple[int, str]:
+def _foretell(shown: Shown, operation: str, ids: list[int], rate: float | None) -> tuple[int, str]:
     done = "ready again" if operation == "dl.requeue" else "gone"
     if ids:
         dead = _found(shown.store, ids)
         count = len(dead)
     else:
-        count = _count(shown.store)
+        count = count_dead(shown.store)
         dead = list(_dead(shown.store, 1)) if count else []
     since = ""
+    rate = PER_SECOND if rate is None else rate
+    if operation == "dl.requeue" and not ids and count > rate:
+        since = f", {rate:,.0f} a second, in about {math.ceil(count / rate):,} s"
     if dead and (ended := dead[0].ended_at) is not None:
-        since = f"; the first died {_ago(ended)} ago"
-    return count, f"{_said(count, shown.name, done, ids, would=True)}{since}"
+        since += f"; the first died {_ago(ended)} ago"
+    return count, f"{said(count, shown.name, done, ids, would=True)}{since}"
 
 
-def _count(store: Store) -> int:
+def count_dead(store: Store) -> int:
+    """Count the dead letters of a store."""
     return sum(count for _, status, count in store.counts() if status == "dead")
 
 
-def _said(count: int, name: str, done: str, ids: list[int], *, would: bool = False) -> str:
+def check_seen(there: int, seen: int | None, name: str) -> None:
+    """Refuse what was decided while there were others.
+
+    Raises:
+        RefusedError: There are more, or fewer, than its giver saw.
+    """
+    if seen is not None and there != seen:
+        raise RefusedError("conflict", f"{there:,} letters of {name} are dead now, not {seen:,}")
+
+
+def said(count: int, name: str, done: str, ids: list[int], *, would: bool = False) -> str:
+    """Tell what became of dead letters, or would."""
     letters = "dead letter" if count == 1 else "dead letters"
     verb = "would be" if would else "is" if count == 1 else "are"
     text = f"{count:,} {letters} of {name} {verb} {done}"
@@ -250,10 +279,10 @@ def _discard(store: Store, which: Which) -> int:
 def _peek(shown: Shown, id_: int) -> tuple[int, str, str]:
     if not shown.payloads:
         why = f"outbox '{shown.name}' does not show what its messages hold: see expose_payloads"
-        raise _RefusedError("readonly", why)
+        raise RefusedError("readonly", why)
     found = _found(shown.store, [id_])
     if not found:
-        raise _RefusedError("not_found", f"message {id_} of {shown.name} is not dead any more")
+        raise RefusedError("not_found", f"message {id_} of {shown.name} is not dead any more")
     message = found[0]
     payload = message.payload
     if isinstance(payload, bytes):
@@ -262,7 +291,7 @@ def _peek(shown: Shown, id_: int) -> tuple[int, str, str]:
         text = message.body.decode(errors="replace")
     if len(text) > _MOST_PAYLOAD:
         text = text[:_MOST_PAYLOAD] + " …"
-    letter = {**_letter(message), "payload": text}
+    letter = {**_letter(message, shown.tenant), "payload": text}
     told = {"store": shown.name, "all": 1, "r": [letter]}
     size = len(message.body)
     return 1, f"message {id_} of {shown.name} holds {size:,} bytes", json.dumps(told)

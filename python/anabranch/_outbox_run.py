@@ -7,14 +7,15 @@ import signal
 import threading
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from anabranch._outbox_metrics import worker_text
 from anabranch._outbox_office import Office
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from anabranch._outbox_lane import Lane
+    from anabranch._outbox_metrics import PostRow
     from anabranch._outbox_terms import Terms
+    from anabranch._rows import PipelineRow
     from anabranch.report import Report
     from anabranch.router import OutboxRouter
 
@@ -45,11 +46,11 @@ class Run:
     def claimed(self) -> int:
         return 0 if self._office is None else self._office.claimed
 
-    def metrics(self, name: str) -> str:
-        """Return the text that Prometheus reads; from any thread."""
+    def rows(self) -> tuple[list[PostRow], list[PipelineRow]]:
+        """Tell the numbers of its stores and of its pipelines; from any thread."""
         posts = [] if self._office is None else self._office.rows()
         rows = [lane.row() for lane in self._lanes.values()]
-        return worker_text(name, posts, [row for row in rows if row is not None])
+        return posts, [row for row in rows if row is not None]
 
     def stop(self) -> None:
         if self._loop is not None:

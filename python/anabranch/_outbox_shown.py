@@ -15,11 +15,13 @@ import weakref
 from typing import TYPE_CHECKING, Final
 
 from anabranch._outbox_read import Reading, carry_out
+from anabranch._outbox_requeue import Requeue, is_long
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from anabranch import _core
+    from anabranch._outbox_metrics import PostRow
     from anabranch._outbox_store import Store
 
 # Seconds between two reads; more, if a read takes more than this share of it.
@@ -27,6 +29,10 @@ _EVERY: Final = 1.0
 _SHARE: Final = 20
 # Seconds that the end of the process waits for a read that is under way.
 _PATIENCE: Final = 1.0
+
+
+def _nobody() -> PostRow | None:
+    return None
 
 
 class Shown:
@@ -39,16 +45,23 @@ class Shown:
         self.selection = ""
         # Whose it is, as that worker was told.
         self.tenant = ""
+        # Tells how that worker gets on with it, while there is one.
+        self.post: Callable[[], PostRow | None] = _nobody
         self._store = store
         self._beside: Store | None = None
+
+    @property
+    def resting(self) -> bool:
+        """Whether its worker in this process leaves it alone for a while: it does not work."""
+        row = self.post()
+        return row is not None and row.resting
 
     @property
     def store(self) -> Store:
         """The store, over a connection that the program does not wait for."""
         beside = self._beside
         if beside is None:
-            made: Callable[[], Store] | None = getattr(self._store, "beside", None)
-            beside = self._beside = self._store if made is None else made()
+            beside = self._beside = self._store.beside("to be looked at")
         return beside
 
     def rest(self) -> None:
@@ -98,11 +111,27 @@ def name_shown(outbox: object, name: str) -> None:
             reader.begin()
 
 
-def say_selected(outbox: object, selection: str, tenant: object) -> None:
-    """Say how the stores of a worker are selected, of which this is one, and whose it is."""
+def say_selected(
+    outbox: object, selection: str, tenant: object, row: Callable[[], PostRow]
+) -> None:
+    """Say how the stores of a worker are selected, of which this is one, and whose it is.
+
+    Args:
+        outbox: The outbox.
+        selection: How they are selected.
+        tenant: Whose it is.
+        row: A method that tells how the worker gets on with it; it is not kept alive by this.
+    """
     if (shown := _shown.get(id(outbox))) is not None:
         shown.selection = selection
         shown.tenant = "" if tenant is None else str(tenant)
+        method = weakref.WeakMethod(row)
+
+        def told() -> PostRow | None:
+            tell = method()
+            return None if tell is None else tell()
+
+        shown.post = told
 
 
 def hide(outbox: object) -> None:
@@ -162,6 +191,8 @@ class Reader:
         self.outboxes = outboxes
         self._thread: threading.Thread | None = None
         self._reading = Reading(outboxes)
+        # Orders that take long, of which a part is carried out now and then.
+        self._requeues: list[Requeue] = []
 
     def begin(self) -> None:
         """There is an outbox to be shown: its name at once, the rest when somebody looks."""
@@ -175,6 +206,23 @@ class Reader:
         if self._thread is not None:
             self._thread.join(max(0.0, most))
 
+    def _milliseconds(self, due: float) -> float | None:
+        """Tell for how long there is nothing to do; None: until somebody asks for something."""
+        times = [it.due for it in self._requeues]
+        if self.outboxes.wanted:
+            times.append(due)
+        return max(0.0, min(times) - time.monotonic()) * 1000 if times else None
+
+    def _go_on(self) -> None:
+        """Carry out the next part of what takes long."""
+        present = tuple(_shown.values())
+        for requeue in tuple(self._requeues):
+            closed = requeue.shown not in present
+            if closed:
+                requeue.leave("not_found", f"outbox {requeue.shown.name!r} was closed")
+            if closed or requeue.go_on(time.monotonic()):
+                self._requeues.remove(requeue)
+
     def _run(self) -> None:
         outboxes = self.outboxes
         ready = select.poll()
@@ -187,8 +235,7 @@ class Reader:
                 took = time.monotonic() - now
                 soonest = now + took * _SHARE
                 due = max(now + _EVERY, soonest)
-            left = max(0.0, due - time.monotonic()) * 1000 if outboxes.wanted else None
-            if ready.poll(left):
+            if ready.poll(self._milliseconds(due)):
                 # Somebody looks who has not looked before, or asks for something: what is there now
                 # is told soon.
                 self._reading.forget()
@@ -198,9 +245,16 @@ class Reader:
                 _gone.pop().close()
             for request in outboxes.requests():
                 by_name = {shown.name: shown for shown in _shown.values()}
-                carry_out(outboxes, request, by_name.get(request[2]))
+                shown = by_name.get(request[2])
+                if shown is not None and is_long(request):
+                    self._requeues.append(Requeue(outboxes, request, shown, time.monotonic()))
+                else:
+                    carry_out(outboxes, request, shown)
                 # What has changed is seen at once.
                 due = 0.0
+            self._go_on()
+        for requeue in self._requeues:
+            requeue.leave("ended", "the process ends")
         for shown in tuple(_shown.values()):
             shown.close()
 

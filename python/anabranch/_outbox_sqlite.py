@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sqlite3
-import threading
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from anabranch import _core
+from anabranch import _core, _outbox_sqlite_line
+from anabranch._outbox_line import Common
+from anabranch._outbox_sqlite_line import SqliteLine
 from anabranch._outbox_sqlite_over import SqliteWriting, as_json, divisions, run, timed
-from anabranch._outbox_sqlite_watch import FileWatch
 from anabranch._outbox_store import (
     ANY,
     DEAD,
@@ -31,12 +30,7 @@ from anabranch._outbox_store import (
     mismatched,
     urgent_first,
 )
-from anabranch.errors import (
-    ClosedError,
-    ConfigError,
-    ForkedProcessError,
-    StoreUnavailable,
-)
+from anabranch.errors import ClosedError, ConfigError, StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
@@ -56,8 +50,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _OLDEST = (3, 35, 0)
-# Seconds to wait for another writer.
-_PATIENCE: Final = 5.0
 # Messages of paused topics that one transaction sets aside, or brings back.
 _ASIDE: Final = 10_000
 # How many more than it claims a claim looks through for them.
@@ -65,9 +57,11 @@ _BEHIND: Final = 1000
 
 
 class SqliteStore(SqliteWriting):
-    """The messages in one file."""
+    """The messages in one file, or those of a tenant."""
 
-    def __init__(self, path: str, settings: Settings) -> None:
+    def __init__(
+        self, path: str, settings: Settings, common: Common[SqliteLine] | None = None
+    ) -> None:
         if sqlite3.sqlite_version_info < _OLDEST:
             raise ConfigError(
                 f"this Python's SQLite is {sqlite3.sqlite_version}; an outbox needs 3.35 or later"
@@ -76,20 +70,33 @@ class SqliteStore(SqliteWriting):
         # In a thread, each row that is fetched would wait for the interpreter anew.
         self.is_quick = True
         self.costs = True
-        self._path = path
+        if settings.tenant is not None:
+            self.label += f"?tenant={settings.tenant}"
         self._settings = settings
         self.keep: Keep = settings.keep
-        self._migrations, self._sql = _core.outbox_sql("sqlite", settings.prefix)
+        self._migrations, self._sql = _core.outbox_sql(
+            "sqlite", settings.prefix, of_tenant=settings.tenant is not None
+        )
         self._needed = self._migrations[-1][0]
-        self._lock = threading.Lock()
-        self._connection: sqlite3.Connection | None = None
-        self._checked = False
-        self._pid = 0
-        self._closed = False
+        self._common = common or Common(SqliteLine(path))
 
-    def beside(self) -> SqliteStore:
-        """Give the same messages over a connection of their own."""
-        return SqliteStore(self._path, self._settings)
+    @property
+    def line(self) -> SqliteLine:
+        """The connection, which others may have in common with it."""
+        return self._common.line
+
+    def of(self, tenant: str) -> SqliteStore:
+        """Give a tenant's messages, over the same connection."""
+        settings = self._settings._replace(tenant=tenant)
+        return SqliteStore(self.line.path, settings, self._common)
+
+    def share(self, lines: dict[str, SqliteLine]) -> None:
+        """Work over the connection that others have to the same database."""
+        self._common.share(lines.setdefault(self.line.path, self.line))
+
+    def beside(self, use: str) -> SqliteStore:
+        common = self._common.beside(use, lambda: SqliteLine(self.line.path))
+        return SqliteStore(self.line.path, self._settings, common)
 
     # -- this store's own connection
 
@@ -114,7 +121,7 @@ class SqliteStore(SqliteWriting):
     @contextlib.contextmanager
     def _own(self, *, checked: bool = True, writes: bool = True) -> Generator[sqlite3.Cursor]:
         """Give a transaction of this store's own, one at a time; who only reads waits for none."""
-        with self._lock:
+        with self.line.lock:
             try:
                 cursor = self._opened(checked=checked).cursor()
                 cursor.execute("begin immediate" if writes else "begin")
@@ -130,27 +137,15 @@ class SqliteStore(SqliteWriting):
                 raise self._unavailable(error) from error
 
     def _opened(self, *, checked: bool) -> sqlite3.Connection:
-        if self._closed:
+        if self._common.closed:
             raise ClosedError(f"outbox {self.label} is closed: make another")
-        if self._connection is None:
-            # Connecting would create a file; an empty one is made by migrate alone.
-            mode = "rw" if checked else "rwc"
-            uri = f"file:{_quoted(self._path)}?mode={mode}"
-            self._connection = sqlite3.connect(
-                uri, uri=True, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
-            )
-            self._pid = os.getpid()
-        if self._pid != os.getpid():
-            raise ForkedProcessError(
-                f"outbox {self.label} was opened in process {self._pid}, before the fork: make "
-                "another in this one"
-            )
-        if checked and not self._checked:
-            found = self._version(self._connection.cursor())
+        connection = self.line.opened(self.label, creates=not checked)
+        if checked and not self._common.checked:
+            found = self._version(connection.cursor())
             if found != self._needed:
                 raise mismatched(self.label, found, self._needed)
-            self._checked = True
-        return self._connection
+            self._common.checked = True
+        return connection
 
     def _unavailable(self, error: sqlite3.Error) -> StoreUnavailable:
         text = str(error)
@@ -159,7 +154,8 @@ class SqliteStore(SqliteWriting):
             advice = "check the path; outbox.migrate() creates the file, in a folder that exists"
             reason = "missing"
         elif "locked" in text or "busy" in text:
-            advice = f"another writer held the file for {_PATIENCE:g} s: keep transactions short"
+            waited = _outbox_sqlite_line.PATIENCE
+            advice = f"another writer held the file for {waited:g} s: keep transactions short"
             reason = "busy"
         elif "readonly" in text:
             advice = "this user may not write to the file, or to its folder"
@@ -175,11 +171,15 @@ class SqliteStore(SqliteWriting):
 
     def _one(self, name: str, given: Mapping[str, Any], *, writes: bool = True) -> list[Any]:
         with self._own(writes=writes) as cursor:
-            return cursor.execute(self._sql[name], timed(given)).fetchall()
+            return cursor.execute(self._sql[name], self._timed(given)).fetchall()
 
     def _count(self, name: str, given: Mapping[str, Any]) -> int:
         with self._own() as cursor:
-            return cursor.execute(self._sql[name], timed(given)).rowcount
+            return cursor.execute(self._sql[name], self._timed(given)).rowcount
+
+    def _timed(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        tenant = self._settings.tenant
+        return timed(given) if tenant is None else timed({**given, "tenant": tenant})
 
     def _ids(self, name: str, given: Mapping[str, Any]) -> list[int]:
         return sorted(row[0] for row in self._one(name, given))
@@ -189,10 +189,13 @@ class SqliteStore(SqliteWriting):
         """The SQL, by name."""
         return self._sql
 
+    def _run(self, cursor: sqlite3.Cursor, steps: Steps[T]) -> T:
+        return run(cursor, self.of_tenant(steps))
+
     def do(self, steps: Steps[T]) -> T:
         """Run statements in a transaction of their own."""
         with self._own() as cursor:
-            return run(cursor, steps)
+            return self._run(cursor, steps)
 
     def write_steps(self, rows: Sequence[Written]) -> Steps[list[int]]:
         """Return what writes messages."""
@@ -200,23 +203,23 @@ class SqliteStore(SqliteWriting):
 
     def write(self, rows: Sequence[Written]) -> list[int]:
         with self._own() as cursor:
-            return run(cursor, self._write(rows))
+            return self._run(cursor, self._write(rows))
 
     def retract(self, message: int) -> bool:
         with self._own() as cursor:
-            return run(cursor, self._retract(message))
+            return self._run(cursor, self._retract(message))
 
     def join(self, join: NewJoin) -> int:
         with self._own() as cursor:
-            return run(cursor, self._join(join))
+            return self._run(cursor, self._join(join))
 
     def attach(self, join: int, messages: list[int]) -> None:
         with self._own() as cursor:
-            run(cursor, self._attach(join, messages))
+            self._run(cursor, self._attach(join, messages))
 
     def cancel_join(self, join: int) -> bool:
         with self._own() as cursor:
-            return run(cursor, self._cancel_join(join))
+            return self._run(cursor, self._cancel_join(join))
 
     def joins(self, after: int, limit: int) -> list[Row]:
         return self._one("joins", {"after": after, "limit": limit}, writes=False)
@@ -234,15 +237,17 @@ class SqliteStore(SqliteWriting):
             **wanted.columns(),
         }
         with self._own() as cursor:
-            rows = cursor.execute(self._sql["claim"], timed(given)).fetchall()
-            state = cursor.execute(self._sql["subscribers_version"], timed({})).fetchone()
+            rows = cursor.execute(self._sql["claim"], self._timed(given)).fetchall()
+            state = cursor.execute(self._sql["subscribers_version"], self._timed({})).fetchone()
             version, overdue, paused = state
             if overdue:
-                run(cursor, self._expire())
+                self._run(cursor, self._expire())
                 given["limit"] = limit - len(rows)
-                rows += cursor.execute(self._sql["claim"], timed(given)).fetchall()
+                rows += cursor.execute(self._sql["claim"], self._timed(given)).fetchall()
             if paused:
-                cursor.execute(self._sql["set_aside"], timed({"limit": limit + _BEHIND})).fetchall()
+                cursor.execute(
+                    self._sql["set_aside"], self._timed({"limit": limit + _BEHIND})
+                ).fetchall()
         return Claimed(version, urgent_first(rows))
 
     def peek(self, limit: int) -> list[Row]:
@@ -251,18 +256,18 @@ class SqliteStore(SqliteWriting):
 
     def ack(self, receipts: Sequence[Receipt]) -> list[int]:
         with self._own() as cursor:
-            return run(cursor, self._end(receipts))
+            return self._run(cursor, self._end(receipts))
 
     def abandon(self, given: Sequence[tuple[int, int, int, int, str | None]]) -> list[int]:
         return self._ids("abandon", as_json(given))
 
     def fail(self, given: Sequence[tuple[int, int, int, str]]) -> list[int]:
         with self._own() as cursor:
-            return run(cursor, self._die("fail", as_json(given)))
+            return self._run(cursor, self._die("fail", as_json(given)))
 
     def divide(self, given: Sequence[Division]) -> list[int]:
         with self._own() as cursor:
-            return run(cursor, self._die("divide", as_json(divisions(given))))
+            return self._run(cursor, self._die("divide", as_json(divisions(given))))
 
     def release(self, receipts: Sequence[Receipt]) -> list[int]:
         return self._ids("release", as_json(receipts))
@@ -272,10 +277,10 @@ class SqliteStore(SqliteWriting):
 
     def reap(self, *, leases: bool = True) -> Reaped:
         with self._own() as cursor:
-            at = timed({})
+            at = self._timed({})
             over = cursor.execute(self._sql["reap_leases"], at).rowcount if leases else 0
-            expired = len(run(cursor, self._die("reap_expired", at)))
-            run(cursor, self._expire())
+            expired = len(self._run(cursor, self._die("reap_expired", at)))
+            self._run(cursor, self._expire())
             for name in ("dedupes", "inbox", "joins", "members", "follow", "workers"):
                 cursor.execute(self._sql[f"reap_{name}"], at)
             return Reaped(over, expired)
@@ -294,12 +299,12 @@ class SqliteStore(SqliteWriting):
             gone = cursor.execute(self._sql["unsubscribe"], given).rowcount
             if gone:
                 cursor.execute(self._sql["subscribers_changed"])
-            cursor.execute(self._sql["wait_no_more"], timed(given))
+            cursor.execute(self._sql["wait_no_more"], self._timed(given))
             return gone > 0
 
     def subscriptions(self) -> tuple[int, list[tuple[str, str, int]]]:
         with self._own(writes=False) as cursor:
-            version = cursor.execute(self._sql["subscribers_version"], timed({})).fetchone()
+            version = cursor.execute(self._sql["subscribers_version"], self._timed({})).fetchone()
             return version[0], cursor.execute(self._sql["subscriptions"]).fetchall()
 
     def next_in(self) -> int | None:
@@ -329,9 +334,9 @@ class SqliteStore(SqliteWriting):
         return self._count("requeue", which.given(DEAD, limit))
 
     def cancel(self, which: Which, error: str, limit: int) -> int:
-        given = timed({**which.given(READY, limit), "error": error})
+        given = self._timed({**which.given(READY, limit), "error": error})
         with self._own() as cursor:
-            return len(run(cursor, self._die("cancel", given)))
+            return len(self._run(cursor, self._die("cancel", given)))
 
     def purge(self, state: int, which: Which, limit: int) -> int:
         return self._count("purge", which.given(state, limit))
@@ -347,6 +352,9 @@ class SqliteStore(SqliteWriting):
         while self._one("bring_back", {"limit": _ASIDE}):
             pass
         return bool(gone)
+
+    def tenants(self) -> list[str]:
+        return [row[0] for row in self._one("tenants", {}, writes=False)]
 
     def pauses(self) -> list[tuple[str, int]]:
         return self._one("pauses", {}, writes=False)
@@ -365,20 +373,11 @@ class SqliteStore(SqliteWriting):
         return self._one("workers", {}, writes=False)
 
     def listen(self, heard: Callable[[], object]) -> Callable[[], object]:
-        return FileWatch(self._path, heard).close
+        return self.line.listen(heard)
 
     def rest(self) -> None:
-        with self._lock:
-            connection, self._connection = self._connection, None
-            if connection is not None and self._pid == os.getpid():
-                connection.close()
+        self.line.rest()
 
     def close(self) -> None:
-        self._closed = True
-        self.rest()
-
-
-def _quoted(path: str) -> str:
-    from urllib.parse import quote
-
-    return quote(path)
+        if self._settings.tenant is None:
+            self._common.close()

@@ -13,9 +13,9 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from anabranch._outbox_draft import digest
-from anabranch._outbox_inline_steps import LEASE
+from anabranch._outbox_inline_steps import LEASE, OfTenant
 from anabranch._outbox_members import check_members, members_of, sorted_members
-from anabranch._outbox_store import COLUMNS, check_duplicate, urgent_first
+from anabranch._outbox_store import COLUMNS, check_duplicate, held_alike, urgent_first
 from anabranch.errors import ConfigError, SchemaMismatch, refused
 
 if TYPE_CHECKING:
@@ -31,10 +31,10 @@ T = TypeVar("T")
 Steps: TypeAlias = "Generator[tuple[str, Any], list[Any], T]"
 
 
-_columns: Callable[[Any], tuple[Any, ...]] = itemgetter(*COLUMNS[:9])
+_columns: Callable[[Any], tuple[Any, ...]] = itemgetter(*COLUMNS[:10])
 
 
-class SqliteWriting:
+class SqliteWriting(OfTenant):
     """The part of a store in SQLite that works over any connection."""
 
     label: str
@@ -71,6 +71,7 @@ class SqliteWriting:
         return self._over(connection, steps)
 
     def _over(self, connection: object, steps: Steps[T]) -> T | Coroutine[Any, Any, T]:
+        steps = self.of_tenant(steps)
         if isinstance(connection, sqlite3.Connection):
             self._check_transaction(connection)
             return self._run_over(connection, steps)
@@ -162,8 +163,9 @@ class SqliteWriting:
         said = b""
         if key is not None:
             said = digest(row)
-            yield self._sql["dedupe_drop_old"], timed({"dedupe_key": key})
-            found = yield self._sql["dedupe_find"], {"dedupe_key": key}
+            whose = {"dedupe_key": key, "tenant": row["tenant"]}
+            yield self._sql["dedupe_drop_old"], timed(whose)
+            found = yield self._sql["dedupe_find"], whose
             if found:
                 known: int = found[0][0]
                 check_duplicate(self.label, key, known, same=found[0][1] == said)
@@ -173,6 +175,7 @@ class SqliteWriting:
         if key is not None:
             kept = {
                 "dedupe_key": key,
+                "tenant": row["tenant"],
                 "digest": said,
                 "message_id": message,
                 "dedupe_for": self._settings.dedupe_for,
@@ -194,17 +197,23 @@ class SqliteWriting:
 
     def _end(self, receipts: Sequence[Receipt]) -> Steps[list[int]]:
         name = "ack_archive" if self._settings.archive else "ack_delete"
-        ended = yield from self._gone(name, as_json(receipts))
-        return ended
+        ended: list[int] = []
+        for owner, claims, ids in held_alike(receipts):
+            given = {"owner": owner, "claims": claims, "ids": json.dumps(ids)}
+            ended += yield from self._gone(name, timed(given))
+        return sorted(ended)
 
     def _gone(self, name: str, given: Mapping[str, Any]) -> Steps[list[int]]:
         """Run what ends messages well, and count them, by topic and for joins."""
         ended = yield self._sql[name], given
-        counts = Counter(row[1] for row in ended)
+        counts = Counter((row[1], row[3] or "") for row in ended)
         if counts:
             yield (
                 self._sql["count_done"],
-                [{"topic": topic, "count": count} for topic, count in counts.items()],
+                [
+                    {"topic": topic, "tenant": tenant, "count": count}
+                    for (topic, tenant), count in counts.items()
+                ],
             )
         for join, count in sorted(Counter(row[2] for row in ended if row[2]).items()):
             yield from self._tally(join, count, 0)

@@ -12,6 +12,8 @@ from anabranch.failure import text
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from anabranch._outbox_line import Line
+
 # A message as a store gives it: the columns of the SQL's fragment `row`, in its order.
 Row: TypeAlias = tuple[Any, ...]
 # Which message, whose, and the how manieth claim of it that was.
@@ -30,6 +32,7 @@ COLUMNS: Final = (
     "ordering_key",
     "dedupe_key",
     "priority",
+    "tenant",
     "due",
     "delay",
     "ttl",
@@ -234,8 +237,20 @@ class Store(Protocol):
         ...
 
     @property
+    def line(self) -> Line:
+        """What holds the connection, which several stores may have in common."""
+        ...
+
+    @property
     def keep(self) -> Keep:
         """For how long what has ended is kept."""
+        ...
+
+    def beside(self, use: str) -> Store:
+        """Give the same messages over another connection, if it holds one.
+
+        Those who share this one's share that one, too, as far as they use it for the same.
+        """
         ...
 
     def migrate(self) -> int: ...
@@ -277,6 +292,7 @@ class Store(Protocol):
     def pause(self, pattern: str) -> None: ...
     def resume(self, pattern: str) -> bool: ...
     def pauses(self) -> list[tuple[str, int]]: ...
+    def tenants(self) -> list[str]: ...
     def beat(self, owner: int, told: str, lasts: int) -> None:
         """Note that an owner is at work; that is believed for so many milliseconds."""
         ...
@@ -310,7 +326,12 @@ class Keep(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """What an outbox was made with. `schema` is one of PostgreSQL's; None: where its path leads."""
+    """What an outbox was made with.
+
+    Attributes:
+        schema: One of PostgreSQL's; None: where its path leads.
+        tenant: The only one whose messages it is about; None: all.
+    """
 
     prefix: str
     skip: bool
@@ -318,6 +339,7 @@ class Settings(NamedTuple):
     dedupe_for: int
     schema: str | None = None
     keep: Keep = Keep()
+    tenant: str | None = None
 
 
 def check_prefix(prefix: object) -> str:
@@ -379,6 +401,14 @@ def check_duplicate(store: str, key: str, message: int, *, same: bool) -> None:
             dedupe_key=key,
             id=message,
         )
+
+
+def held_alike(receipts: Sequence[Receipt]) -> list[tuple[int, int, list[int]]]:
+    """Tell receipts apart by owner and claim, which are nearly always the same in all."""
+    alike: dict[tuple[int, int], list[int]] = {}
+    for id_, owner, claims in receipts:
+        alike.setdefault((owner, claims), []).append(id_)
+    return [(*held, ids) for held, ids in alike.items()]
 
 
 def urgent_first(rows: list[Row]) -> list[Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -25,7 +26,7 @@ class Subscribed:
     retry: Retry
 
 
-class Taker:
+class Taker(ABC):
     """A subscriber at work; subclasses say what becomes of what it is given.
 
     Args:
@@ -36,13 +37,14 @@ class Taker:
     def __init__(self, handler: Subscribed, seed: int | None) -> None:
         self.handler = handler
         self.name = handler.subscriber
+        self.attempts = handler.retry.attempts
         self.stopping = False
         self._seed = seed
         self._policy = retry_policy(handler.retry)
 
+    @abstractmethod
     def give(self, deliveries: list[Delivery]) -> None:
         """Hand over what was claimed."""
-        raise NotImplementedError
 
     def begin(self, delivery: Delivery) -> bool:
         """Return whether a message is to be handled; if not, it goes back."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from anabranch import _core
 from anabranch._callables import examine_action
 from anabranch._failures import undo_timed_out
+from anabranch._watch import is_stepped, stepped
 from anabranch.errors import AnabranchError, refused
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("anabranch")
 # Seconds, as in the plan.
 _LONGEST = 1e9
+# What asks for the process to end: not tried again, and raised when all have had their turn.
+_FATAL = (KeyboardInterrupt, SystemExit)
 
 
 class Played:
@@ -104,6 +107,7 @@ async def _run(
     until: float | None,
     child: Callable[[], Any] | None,
 ) -> Played:
+    me = stepped()
     began = _now()
     tried = 0
     contexts: list[Any] = []
@@ -117,12 +121,15 @@ async def _run(
             if inspect.isawaitable(result):
                 async with limit:
                     await result
-        except Exception as failure:  # noqa: BLE001 - it is told in the report
+        except _FATAL as failure:
+            error = failure
+            break
+        except BaseException as failure:
+            if isinstance(failure, GeneratorExit) and not is_stepped(me):
+                raise
             error = failure
             if limit.expired() and patience is not None:
                 error = _overran(action, patience, failure, by_deadline=by_deadline)
-        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit) as failure:
-            error = failure
         if error is None or tried >= action.retries or _is_over(until):
             break
         tried += 1
@@ -165,7 +172,7 @@ def play_blocking(
 def _fatal(played: list[Played]) -> BaseException | None:
     """Return what asked for the process to end while an action ran."""
     errors = (it.error for it in played)
-    return next((it for it in errors if isinstance(it, (KeyboardInterrupt, SystemExit))), None)
+    return next((it for it in errors if isinstance(it, _FATAL)), None)
 
 
 def _run_blocking(
@@ -184,11 +191,11 @@ def _run_blocking(
             result = _called(action, context)
             if inspect.isawaitable(result):
                 _awaited(action, result, until)
-        except Exception as failure:  # noqa: BLE001 - it is told in the report
-            error = failure
-        except (KeyboardInterrupt, SystemExit) as failure:
+        except _FATAL as failure:
             error = failure
             break
+        except BaseException as failure:  # noqa: BLE001 - it is told in the report
+            error = failure
         if error is None or tried >= action.retries or _is_over(until):
             break
         tried += 1
@@ -243,7 +250,7 @@ def _context(action: UndoAction, attempt: int, child: Callable[[], Any] | None) 
 def _registered(contexts: list[Any]) -> list[_core.Scope | _core.Context]:
     # Of every try: what a try did before it failed is there, too.
     made = [it for it in contexts if it is not None]
-    return [it if isinstance(it, _core.Context) else it._core for it in made]  # noqa: SLF001 - a CompensationScope of ours
+    return [it if isinstance(it, _core.Context) else it._whole() for it in made]  # noqa: SLF001 - a CompensationScope of ours
 
 
 def _patience(action: UndoAction, until: float | None) -> tuple[float | None, bool]:
@@ -296,7 +303,9 @@ def arranging(policy: Policy) -> Callable[[tuple[UndoAction, ...]], list[UndoAct
             if strange:
                 message = f"a rollback policy returns some of its actions, not {strange[0]!r}"
                 raise AnabranchError(message)  # noqa: TRY301 - handled like one of the policy's own
-        except Exception:
+        except _FATAL:
+            raise
+        except BaseException:
             # Nothing is lost because of it: the actions run as they do without a policy.
             _logger.exception("the rollback policy failed; all actions are run")
             return list(actions)

@@ -107,14 +107,15 @@ class Pool:
     def close(self, within: float) -> int:
         """Let the threads end; return how many are still busy after `within` seconds.
 
-        Those that were abandoned are not waited for.
+        Those that were abandoned are not waited for, and one that only has not come to its end yet
+        is not busy.
         """
         for _ in self._threads:
             self._feed.put(None)
         deadline = time.monotonic() + within
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-        return sum(thread.is_alive() for thread in self._threads + self._abandoned)
+        return len(self._busy) + sum(thread.is_alive() for thread in self._abandoned)
 
 
 class InlinePool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from anabranch._workers import is_stepped, owned
+from anabranch._watch import is_stepped
+from anabranch._workers import owned
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Callable
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from anabranch import _core
 
 _logger = logging.getLogger("anabranch")
+_CLOSING: Final = "pipeline %r, stage %r: closing the source raised"
 
 
 class Pump:
@@ -88,10 +90,14 @@ class Pump:
             if isinstance(failure, GeneratorExit) and not is_stepped(self.task):
                 # The loop was closed under the run, which says so itself.
                 raise
-            error = failure
+            if run.stopping and self.task.cancelling():
+                # Nothing more is wanted of it: this comes of closing it, and fails no run.
+                _logger.exception(_CLOSING, self._pipeline, self._stage)
+            else:
+                error = failure
         finally:
             if is_stepped(self.task):
-                await _aclose(iterator, self._pipeline, self._stage)
+                await self._aclose(iterator)
             run.source_ended(error)
             self._kick()
 
@@ -107,12 +113,18 @@ class Pump:
         # It has swallowed its cancellation, and goes on.
         return self._run.stopping
 
-
-async def _aclose(iterator: object, pipeline: str, stage: str) -> None:
-    aclose = getattr(iterator, "aclose", None)
-    if aclose is None:
-        return
-    try:
-        await aclose()
-    except Exception:
-        _logger.exception("pipeline %r, stage %r: closing the source raised", pipeline, stage)
+    async def _aclose(self, iterator: object) -> None:
+        aclose = getattr(iterator, "aclose", None)
+        if aclose is None:
+            return
+        try:
+            await aclose()
+        except asyncio.CancelledError:
+            raise
+        except (KeyboardInterrupt, SystemExit) as fatal:
+            self._interrupted(fatal)
+        except BaseException as failure:
+            if isinstance(failure, GeneratorExit) and not is_stepped(self.task):
+                # The loop was closed under the run, which says so itself.
+                raise
+            _logger.exception(_CLOSING, self._pipeline, self._stage)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, SupportsFloat, TypeAlias, cast
 
 from anabranch import _core
 from anabranch._record import note
@@ -11,7 +11,7 @@ from anabranch.source import sources_of
 from anabranch.strategy import SourceState, Strategy, strategy_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 OnFault: TypeAlias = Literal["fail_fast", "drain", "quarantine"]
 
@@ -58,7 +58,7 @@ class Readers:
             levels=None if it.levels is None else list(it.levels),
             aging=it.aging,
             weights=None if it.weights is None else list(it.weights),
-            call=self._asked if it.kind == "custom" else it.call,
+            call=self._asked if it.kind == "custom" else None if it.call is None else self._stamped,
             time=time,
         )
 
@@ -140,13 +140,36 @@ class Readers:
         assert choose is not None  # noqa: S101 - for the type
         answer: object = choose(states)
         if answer is None:
+            if all(state.ready or state.ended for state in states):
+                raise _nothing_to_wait_for(self._strategy, self.subject)
             return None
         if type(answer) is not int or not 0 <= answer < len(states):
             raise _no_source(answer, self._strategy, len(states), self.subject)
         return answer
 
+    def _stamped(self, item: object) -> float:
+        """Ask the key of `oldest_first`."""
+        by = self._strategy.call
+        assert by is not None  # noqa: S101 - for the type
+        answer: object = by(item)
+        if not hasattr(type(answer), "__float__"):
+            what = f"what the key {_name(by)} of 'oldest_first' returns"
+            raise refused(what, answer, "a number", subject=self.subject)
+        return float(cast("SupportsFloat", answer))
+
+
+def _name(fn: Callable[..., object] | None) -> str:
+    return getattr(fn, "__qualname__", "it")
+
+
+def _nothing_to_wait_for(strategy: Strategy, subject: str) -> ConfigError:
+    allowed = "the number of a source where no other can become ready"
+    return refused(
+        f"what the strategy {_name(strategy.call)} returns", None, allowed, subject=subject
+    )
+
 
 def _no_source(answer: object, strategy: Strategy, sources: int, subject: str) -> ConfigError:
-    name = getattr(strategy.call, "__qualname__", "it")
+    name = _name(strategy.call)
     allowed = f"None or the number of a source, an int from 0 to {sources - 1}"
     return refused(f"what the strategy {name} returns", answer, allowed, subject=subject)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from anabranch._calls import check_context
@@ -21,9 +22,11 @@ T = TypeVar("T")
 
 # How many items are in hand at most.
 MOST = 256
+# What a branch may do when it is full.
+_MODES = ("wait", "drop_newest", "drop_oldest", "fail")
 
 
-class Relay(Generic[T]):
+class Relay(ABC, Generic[T]):
     """Moves the items of a reader on to other channels while its block lasts.
 
     The task that does so is the block's own. When the reader ends, so do the channels, after the
@@ -54,13 +57,13 @@ class Relay(Generic[T]):
         # What is neither the reader's nor a cancellation: a key that raised.
         self._error: Exception | None = None
 
+    @abstractmethod
     def _targets(self) -> Iterable[Channel[T]]:
         """Return the channels that it leads to."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def _pass_on(self, items: list[T]) -> None:
         """Send these on; whatever happens, what could not be sent is put back."""
-        raise NotImplementedError
 
     async def _begin(self) -> None:
         if self._task is not None:
@@ -77,9 +80,14 @@ class Relay(Generic[T]):
             token._attach(self, stop)
 
     async def finished(self) -> None:
-        """Wait until the reader has ended, and all of its items were sent on."""
-        if self._task is not None:
-            await asyncio.wait([self._task])
+        """Wait until the reader has ended, and all of its items were sent on.
+
+        Raises:
+            ClosedError: Its block has not begun.
+        """
+        if self._task is None:
+            raise self._not_begun()
+        await asyncio.wait([self._task])
 
     async def __aexit__(
         self,
@@ -93,6 +101,9 @@ class Relay(Generic[T]):
         cancelled = await joined([self._task])
         for token in self._tokens:
             token._detach(self)
+        # A task that is cancelled before its first step never gets to say so, and a branch may
+        # have been added behind the end: nobody is left waiting.
+        self._end(self._why())
         if not self._task.cancelled() and (fatal := self._task.exception()) is not None:
             raise fatal
         if cancelled is not None:
@@ -130,6 +141,9 @@ class Relay(Generic[T]):
             return None
         return ClosedError(f"{self._subject}: its block was left before its reader had ended")
 
+    def _not_begun(self) -> ClosedError:
+        return ClosedError(f"{self._subject} has not begun: use it by `async with`")
+
     def _give_up(self, error: Exception) -> None:
         """End it with an error that did not arise in its task."""
         self._error = error
@@ -145,6 +159,16 @@ class Relay(Generic[T]):
     def _put_back(self, items: Sequence[T]) -> None:
         for item in reversed(items):
             self._reader._core.put_back(item)
+
+
+def check_branch(capacity: object, on_full: object, subject: str) -> None:
+    """Raise a ConfigError, which names the subject, unless branches can be opened with these."""
+    if type(capacity) is not int or capacity < 1:
+        raise refused("capacity", capacity, "an int >= 1", subject=subject)
+    if on_full not in _MODES:
+        *first, last = map(repr, _MODES)
+        allowed = f"{', '.join(first)} or {last}"
+        raise refused("on_full", on_full, allowed, subject=subject)
 
 
 class NobodyLeft(Exception):

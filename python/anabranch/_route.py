@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast
 
-from anabranch._calls import check_seconds
+from anabranch._calls import check_def, check_seconds
 from anabranch._idle import Idle
+from anabranch._landing import plain, true
 from anabranch._record import note
-from anabranch._relay import Relay
+from anabranch._relay import Relay, check_branch
 from anabranch._room import Room
 from anabranch.channel import Channel
-from anabranch.errors import BranchError, BranchRefused, ChannelClosed, refused
+from anabranch.errors import BranchError, BranchRefused, ChannelClosed, ClosedError, refused
 from anabranch.keys import AttrKey, ItemKey
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Branches(Relay[T], Mapping[Any, Channel[T]]):
         self._idle = None if idle_ttl is None else Idle(idle_ttl, self._evict)
         self._removed: set[Any] = set()
         self._refused = 0
+        self._left = False
 
     # The mapping.
 
@@ -84,8 +86,13 @@ class Branches(Relay[T], Mapping[Any, Channel[T]]):
         Raises:
             BranchError: It is open.
             BranchRefused: There are `max_branches` already.
+            ClosedError: The block has not begun, or has been left.
             ConfigError: `capacity` or `on_full` gave what is not allowed.
         """
+        if self._task is None:
+            raise self._not_begun()
+        if self._left:
+            raise ClosedError(f"fan_out: its block has been left: no branch {tenant!r} is opened")
         if tenant in self._open:
             message = f"fan_out: the branch {tenant!r} is open already"
             raise BranchError(message, tenant=tenant, state="open")
@@ -125,6 +132,7 @@ class Branches(Relay[T], Mapping[Any, Channel[T]]):
         """Stop; what is wrong with what it was given is raised."""
         if self._idle is not None:
             self._idle.stop()
+        self._left = True
         await super().__aexit__(kind, error, traceback)
 
     def __repr__(self) -> str:
@@ -137,7 +145,7 @@ class Branches(Relay[T], Mapping[Any, Channel[T]]):
             raise BranchError(message, tenant=tenant)
         channel.close()
         if self._on_closed is not None:
-            self._on_closed(tenant)
+            plain(self._on_closed(tenant))
 
     def _evict(self, tenant: object) -> bool:
         """Close a branch that has been idle; return whether it is over."""
@@ -163,7 +171,7 @@ class Branches(Relay[T], Mapping[Any, Channel[T]]):
         if self._idle is not None:
             self._idle.touch(tenant)
         if self._on_new is not None:
-            self._on_new(tenant, channel)
+            plain(self._on_new(tenant, channel))
         return channel
 
     # The routing.
@@ -193,7 +201,7 @@ class Branches(Relay[T], Mapping[Any, Channel[T]]):
 
     def _key(self, item: T) -> Any:  # noqa: ANN401 - a key can be anything hashable
         try:
-            tenant = self._by(item)
+            tenant = true(self._by(item))
             hash(tenant)
         except Exception as error:
             note(error, "in the key of fan_out")
@@ -314,9 +322,14 @@ def fan_out(
             raise refused(argument, hook, "a callable or None", subject="fan_out")
     if idle_ttl is not None:
         idle_ttl = check_seconds(idle_ttl, "idle_ttl", "fan_out", exclusive=True)
-    if not callable(capacity) and not callable(on_full):
-        # Refused here, not at the first item.
-        Channel(capacity, on_full=on_full)
+    # Refused here, not at the first item.
+    of_each = {"capacity": capacity, "on_full": on_full}
+    for argument, given in of_each.items():
+        if callable(given):
+            check_def(given, argument, "fan_out", args=(None,), gives="a key")
+    check_branch(
+        1 if callable(capacity) else capacity, "wait" if callable(on_full) else on_full, "fan_out"
+    )
     return Branches(
         reader,
         key,
@@ -337,8 +350,5 @@ def _key_of(by: Any) -> Callable[[Any], Any]:  # noqa: ANN401 - checked here
     if not callable(cast("object", by)):
         allowed = "a name, ab.item(...), ab.attr(...) or a def that is given an item"
         raise refused("by", by, allowed, subject="fan_out")
-    from anabranch._calls import act
-
-    if act(by, "fan_out", argument="by", args=(None,), gives="an item").is_async:
-        raise refused("by", by, "a def: it is called in between", subject="fan_out")
+    check_def(by, "by", "fan_out", args=(None,), gives="an item")
     return cast("Callable[[Any], Any]", by)

@@ -35,6 +35,7 @@ class BranchRow:
         in_flight: Units with a handler, in back-off, or being undone.
         pending: Undo actions that have not run.
         compensated: Undo actions that have.
+        stuck: Undo actions that could not be done, and wait for an operator.
         since: When anything here has changed last.
         entered: When it came into its state.
         p50: Half of its units took no longer; only while somebody looks at the branch.
@@ -56,6 +57,7 @@ class BranchRow:
     retried: int
     pending: int
     compensated: int
+    stuck: int
     windows: int
     window: int | None
     window_size: int | None
@@ -224,6 +226,10 @@ class OutboxRow:
         lag: Seconds that the oldest ready message has waited; None if there is none.
         lease_expires: When the next lease is over; None if there is none.
         read: When these numbers were read; None if they were not.
+        workers: Workers at work on it, wherever they run; None if it was not read.
+        paused: Topics that are paused, as they were named; `*` is all of them.
+        resting: Whether the worker of the process leaves it alone for a while, because it does not
+            work.
         letters: Its dead letters, those with the lowest ids first; 100 at most.
     """
 
@@ -237,6 +243,9 @@ class OutboxRow:
     lag: float | None
     lease_expires: float | None
     read: float | None
+    workers: int | None
+    paused: tuple[str, ...]
+    resting: bool
     letters: tuple[LetterRow, ...]
 
 

@@ -12,7 +12,7 @@ from anabranch._calls import (
     Act,
     act,
     attempt,
-    attempt_blocking,
+    attempt_alone,
     begun,
     check_context,
     check_seconds,
@@ -39,7 +39,8 @@ U = TypeVar("U")
 _LOOK = 0.25
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Not frozen: each is its caller's alone, and a frozen one costs more to make.
+@dataclass(slots=True, kw_only=True)
 class Selected(Generic[T]):
     """What a select has come to.
 
@@ -122,6 +123,8 @@ class Select(Generic[T]):
     ) -> Select[T]:
         """Add the case that is taken when no other has become ready in time.
 
+        It is not taken where no other can become ready any more: that is a SelectDrained.
+
         Args:
             seconds: How long each run waits.
             handler: Takes nothing, or `ctx`.
@@ -182,9 +185,9 @@ class Select(Generic[T]):
             Exception: The error that a channel was closed with, or of the handler.
         """
         limit = None if timeout is None else check_seconds(timeout, "timeout", "select", least=-1e9)
-        check_context(ctx, "select")
-
-        if ctx is None and self._plain:
+        if ctx is not None:
+            check_context(ctx, "select")
+        elif self._plain:
             # There is nothing to undo, and nobody but the task itself to be cancelled by.
             found = self._at_once(None, limit) or await self._wait(None, limit)
             return found[1]
@@ -215,7 +218,7 @@ class Select(Generic[T]):
                 return chosen
             if handler.is_async:
                 raise refused("handler", handler.fn, "a def in a thread", subject="select")
-            return replace(chosen, value=attempt_blocking(_given(handler, chosen), call))
+            return replace(chosen, value=attempt_alone(_given(handler, chosen), call))
 
         selected: Selected[T] = conduct_blocking(begun(ctx, "select"), body, "select")
         return selected
@@ -227,7 +230,7 @@ class Select(Generic[T]):
         if call is not None:
             check(call)
         if limit is not None and limit <= 0:
-            raise _overran("select" if call is None else call.name, limit)
+            raise _overran(_named(call), limit)
         if self._cases:
             if self._core is None:
                 self._core = self._readers()
@@ -244,13 +247,13 @@ class Select(Generic[T]):
     ) -> tuple[Act | None, Selected[T]]:
         # Who does not ask for the time does not pay for it.
         timed = limit is not None or self._after is not None
-        clock = asyncio.get_running_loop().time if timed else _no_time
-        waits = _Waits(self, call, limit, clock())
+        clock = asyncio.get_running_loop().time if timed else None
+        waits = _Waits(self, call, limit, clock() if clock else 0.0)
         try:
-            while (found := waits.look(clock())) is None:
+            while (found := waits.look(clock() if clock else 0.0)) is None:
                 waiter = TaskWaiter()
                 if waits.readers.sleep(waiter.wake):
-                    if timed:
+                    if clock:
                         await waiter.sleep(waits.left(clock()))
                     else:
                         await waiter.woken
@@ -291,11 +294,13 @@ class Select(Generic[T]):
 class _Waits(Generic[T]):
     """One run of a select that has to wait."""
 
+    __slots__ = ("_after", "_call", "_late", "_limit", "_open", "_select", "_until", "readers")
+
     def __init__(
         self, select: Select[T], call: Context | None, limit: float | None, now: float
     ) -> None:
         self._select = select
-        self._name = "select" if call is None else call.name
+        self._call = call
         self._limit = limit
         self._after = select._after
         self._until = None if limit is None else now + limit
@@ -312,19 +317,22 @@ class _Waits(Generic[T]):
                 return self._select._taken(at, item)
             if error is not None:
                 name = self._select._cases[self._select._order[at]].reader.name
-                note(error, f"in channel {name!r} of {self._name!r}")
+                note(error, f"in channel {name!r} of {_named(self._call)!r}")
                 raise error
             self._open -= 1
         # A deadline first: it is what a caller counts on.
         if self._until is not None and now >= self._until:
-            raise _overran(self._name, cast("float", self._limit))
+            raise _overran(_named(self._call), cast("float", self._limit))
+        # Nothing will come that `after` could wait for, unless it was given alone.
+        alone = self._after is not None and not self._select._cases
+        if self._open == 0 and not alone:
+            raise SelectDrained(
+                f"{_named(self._call)!r}: all of its channels are closed, and nothing is left in "
+                "them"
+            )
         if self._after is not None and self._late is not None and now >= self._late:
             nothing: Selected[T] = Selected(case="after", reader=None, item=None, value=None)
             return self._after.handler, nothing
-        if self._open == 0 and self._after is None:
-            raise SelectDrained(
-                f"{self._name!r}: all of its channels are closed, and nothing is left in them"
-            )
         return None
 
     def leave(self) -> None:
@@ -396,8 +404,8 @@ def _given(handler: Act, selected: Selected[Any]) -> Act:
     return Act(handler.fn, handler.name, args, awaits=handler.is_async, ctx=handler.takes_ctx)
 
 
-def _no_time() -> float:
-    return 0.0
+def _named(call: Context | None) -> str:
+    return "select" if call is None else call.name
 
 
 def _overran(name: str, limit: float) -> HandlerTimeout:

@@ -168,8 +168,8 @@ class Sinks(Builder[T]):
             >>> list(squares)
             [0, 1, 4, 9]
         """
+        check_target(channel, pipeline=self.name, stage="to_channel" if name is None else name)
         label = name_of(channel) if name is None else name
-        check_target(channel, pipeline=self.name, stage=label)
         options = {"label": name_of(channel), "close": close}
         return self._extended("to_channel", label, options, live={"channel": channel})
 

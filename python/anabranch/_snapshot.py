@@ -297,7 +297,8 @@ class View:
             for it in sorted(letters, key=lambda it: int(it["id"]))
         )
         tenant = told.get("tenant") or None
-        return _row(OutboxRow, told, _OUTBOX, tenant=tenant, letters=tuple(rows))
+        more = {"paused": tuple(told.get("paused", ())), "resting": told.get("resting", False)}
+        return _row(OutboxRow, told, _OUTBOX, tenant=tenant, letters=tuple(rows), **more)
 
     def _error(self, told: dict[str, Any]) -> ErrorRow:
         tenants = tuple(self._tenant(told["p"], it) for it in told["branches"])

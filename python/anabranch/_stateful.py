@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 from anabranch._builder import Builder
 from anabranch._callables import Call, check_def, examine, examine_undo, name_of
 from anabranch._landing import plain, true
+from anabranch._stages import extend
 from anabranch.errors import refused
 from anabranch.keys import ItemKey
 
@@ -247,11 +248,20 @@ class Stateful(Builder[T]):
             [(0, 'a'), (1, 'b'), (0, 'c')]
         """
         limits = {"max_items": max_items, "max_age": max_age, "idle": idle}
+        label = name_of(fn, otherwise="map_batch") if name is None else name
+        if not isinstance(cast("object", label), str) or not label:
+            allowed = "a non-empty str"
+            raise refused("name", name, allowed, pipeline=self.name, stage="map_batch")
+        if all(limit is None for limit in limits.values()):
+            allowed = "an int >= 1 where neither max_age nor idle is given"
+            raise refused("max_items", None, allowed, pipeline=self.name, stage=label)
         options = {"max_bytes": None, "on_cancel": None, **limits}
+        # What is wrong with a limit is told of this stage: the window is no word of the caller's.
+        extend(self._plan, "window", label, options)
         gathered = self._extended("window", None, options, live={"size_of": None})
         more: dict[str, Any] = {"ordered": True, "timeout": None, "on_error": None}
         flat: Pipeline[Any] = gathered._called(  # noqa: SLF001 - one more of its own kind
-            "flat_map", fn, name, None, concurrency=concurrency, **more
+            "flat_map", fn, label, None, concurrency=concurrency, **more
         )
         return flat
 

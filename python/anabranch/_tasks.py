@@ -12,7 +12,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from anabranch._pump import Pump
-from anabranch._workers import Crew, is_stepped, owned
+from anabranch._watch import is_stepped
+from anabranch._workers import Crew, owned
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Iterable, Sequence
@@ -24,6 +25,8 @@ _logger = logging.getLogger("anabranch")
 
 # Seconds that closing waits for coroutines which were left behind.
 _LAST_CHANCE: Final = 0.5
+# The same where nothing is to be waited for: turns enough for those that heed their cancellation.
+_LEAVING: Final = 0.05
 
 
 class Tasks:
@@ -67,6 +70,8 @@ class Tasks:
         self._undoing: dict[asyncio.Task[None], _core.Job] = {}
         # Of the former, those that did not end after their timeout.
         self._abandoned: set[asyncio.Task[None]] = set()
+        # Whether it has been said what was left behind.
+        self._said = False
         ports = run.ports()
         self._crews = [
             Crew(
@@ -139,8 +144,13 @@ class Tasks:
             busy |= crew.rouse()
         return busy
 
-    async def dismiss(self) -> None:
-        """Cancel all tasks and wait for them, whatever happens to the caller meanwhile."""
+    async def dismiss(self, *, leaving: bool) -> None:
+        """Cancel all tasks and wait for them, whatever happens to the caller meanwhile.
+
+        Args:
+            leaving: Whether a third signal has come, and the next one would end the loop.
+        """
+        chance = _LEAVING if leaving else _LAST_CHANCE
         self._cancel_crews()
         tasks = {task for crew in self._crews for task in crew.tasks}
         # There are some only if nobody wanted to wait for them.
@@ -151,7 +161,7 @@ class Tasks:
             self._pump.cancel()
             tasks.add(self._pump.task)
         # All are idle, unless nobody wanted to wait for the handlers.
-        until = self._loop.time() + _LAST_CHANCE
+        until = self._loop.time() + chance
         while pending := {task for task in tasks if not task.done()}:
             left = until - self._loop.time()
             if left <= 0:
@@ -159,21 +169,23 @@ class Tasks:
                 break
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait(pending, timeout=left)
-        await self._leave_behind()
+        await self._leave_behind(chance)
 
-    async def _leave_behind(self) -> None:
+    async def _leave_behind(self, chance: float) -> None:
         """Give the abandoned a last, short chance: nothing else could be done about them."""
         tasks = {task for crew in self._crews for task in crew.abandoned} | self._abandoned
         for task in self._abandoned:
             task.cancel()
         if tasks:
             with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait(tasks, timeout=_LAST_CHANCE)
+                await asyncio.wait(tasks, timeout=chance)
             stuck = [task for task in tasks if not task.done()]
             for task in stuck:
                 _hide(task)
                 _forget_generators(self._loop, task)
-            if stuck:
+            if stuck and not self._said:
+                # Once: a handler of the log may end the process, and this be called again.
+                self._said = True
                 _logger.error(
                     "pipeline %r: tasks are still busy and were left behind: %s",
                     self._pipeline,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from anabranch._builder import Builder
 from anabranch._callables import name_of
-from anabranch.codes import CODES
+from anabranch.codes import CODES, is_code
 from anabranch.errors import EnsureError, refused
 
 if TYPE_CHECKING:
@@ -252,7 +252,8 @@ class Transforms(Builder[T]):
             ([3], {'number.negative': 1})
         """
         label = name_of(predicate, otherwise="ensure") if name is None else name
-        if code != "ensure.failed" and code in CODES:
+        # Any other value is refused below.
+        if is_code(code) and code != "ensure.failed" and code in CODES:
             allowed = "a code that is none of the library's own (see ab.CODES)"
             raise refused("code", code, allowed, pipeline=self.name, stage=label)
 
@@ -262,7 +263,10 @@ class Transforms(Builder[T]):
 
         options = _options(concurrency, ordered, timeout, on_error)
         options |= {"code": code, "message": message}
-        return self._called("ensure", predicate, name, retry, live={"refusal": refusal}, **options)
+        live = {"refusal": refusal}
+        return self._called(
+            "ensure", predicate, name, retry, argument="predicate", live=live, **options
+        )
 
 
 def _options(

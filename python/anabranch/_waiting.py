@@ -18,16 +18,22 @@ if TYPE_CHECKING:
 
 # How long the main thread sleeps at a stretch: signal handlers run in between.
 _LONGEST_SLEEP: Final = 0.25
+# None where there is none, with no exception to be caught at each waking.
+_loop_of_this_thread: Final = asyncio._get_running_loop
 
 
 class TaskWaiter:
-    """A task of the running loop, asleep."""
+    """A task of the running loop, asleep.
 
-    __slots__ = ("_future", "_loop")
+    Attributes:
+        woken: What is done once it is woken; awaited itself, it costs no coroutine.
+    """
+
+    __slots__ = ("_loop", "woken")
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._future: asyncio.Future[None] = self._loop.create_future()
+        self.woken: asyncio.Future[None] = self._loop.create_future()
 
     def wake(self) -> None:
         """Wake the task, from any thread.
@@ -40,23 +46,18 @@ class TaskWaiter:
         else:
             self._loop.call_soon_threadsafe(self._rise)
 
-    @property
-    def woken(self) -> asyncio.Future[None]:
-        """What is done once it is woken."""
-        return self._future
-
     async def sleep(self, seconds: float | None) -> None:
         """Sleep until woken, at most so long; a timer of ours costs less than `asyncio.timeout`."""
         timer = None if seconds is None else self._loop.call_later(seconds, self._rise)
         try:
-            await self._future
+            await self.woken
         finally:
             if timer is not None:
                 timer.cancel()
 
     def _rise(self) -> None:
-        if not self._future.done():
-            self._future.set_result(None)
+        if not self.woken.done():
+            self.woken.set_result(None)
 
 
 class ThreadWaiter:
@@ -120,10 +121,3 @@ def roused(waiter: TaskWaiter | ThreadWaiter, ctx: Context) -> Generator[None]:
         for token in tokens:
             token._detach(waiter)
     check(ctx)
-
-
-def _loop_of_this_thread() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None

@@ -21,6 +21,23 @@ def check(ctx: Context) -> None:
         raise Cancelled(f"{ctx.name!r} was cancelled", reason="it was cancelled")
 
 
+def stepped() -> asyncio.Task[Any] | None:
+    """Return the task that is stepped now; None outside a loop."""
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
+
+
+def is_stepped(task: asyncio.Task[Any] | None) -> bool:
+    """Return whether its loop runs a task now, and not somebody who closes its coroutine.
+
+    A GeneratorExit comes of closing it, under a loop that is gone, and is not to be swallowed; one
+    that the loop has stepped into was raised by a callable, and is an error like any other.
+    """
+    return task is not None and stepped() is task
+
+
 class Watch:
     """Cuts its block short, by cancelling the task it runs in, when its context is cancelled.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, cast
 
 from anabranch import _core
 from anabranch._calls import act, check_context
+from anabranch._record import note
 from anabranch.channel import Channel
 from anabranch.errors import ChannelClosed, refused
 
@@ -75,7 +76,8 @@ class Windowed(Generic[T]):
 
         Raises:
             Cancelled: The context was cancelled; what has been taken stays, see `close`.
-            Exception: The error the reader was closed with, after the last window.
+            Exception: The error the reader was closed with, after the last window; or what
+                `size_of` raised, whose item is in the reader again.
         """
         loop = asyncio.get_running_loop()
         reader, ctx = self._reader, self._ctx
@@ -104,7 +106,8 @@ class Windowed(Generic[T]):
 
         Raises:
             Cancelled: The context was cancelled; what has been taken stays, see `close`.
-            Exception: The error the reader was closed with, after the last window.
+            Exception: The error the reader was closed with, after the last window; or what
+                `size_of` raised, whose item is in the reader again.
         """
         reader, ctx = self._reader, self._ctx
         if ctx is not None:
@@ -148,9 +151,11 @@ class Windowed(Generic[T]):
             return self._cut(now)
         if self._end is None:
             try:
-                self._fill(self._reader._core.receive_many(self._room()), now)
+                items = self._reader._core.receive_many(self._room())
             except Exception as error:  # noqa: BLE001 - it is the reader's end
                 self._end = error
+            else:
+                self._fill(items, now)
         if self._core.due(now) or (self._end is not None and len(self._core)):
             return self._cut(now)
         if self._end is None:
@@ -161,7 +166,13 @@ class Windowed(Generic[T]):
 
     def _fill(self, items: list[T], now: float) -> None:
         for item in items:
-            self._core.push(item, self._size_of(item) if self._sized else 0, now)
+            try:
+                self._core.push(item, self._size_of(item) if self._sized else 0, now)
+            except BaseException as error:
+                # What cannot be weighed was not taken: it came alone, so nothing is behind it.
+                self._reader._core.put_back(item)
+                note(error, f"size_of of a window of {self._reader.name!r}")
+                raise
 
     def _room(self) -> int:
         """Return how many items may be taken with nothing to decide in between."""
@@ -202,7 +213,8 @@ def window(
             follow; 0 leaves with whatever is there.
         idle: Leave when nothing has come for this many seconds.
         max_bytes: Leave with this many bytes or more.
-        size_of: Returns the bytes of one item; by default `len`.
+        size_of: Returns the bytes of one item; by default `len`. An item for which it raises stays
+            in the reader.
         ctx: What ends the waiting for the next window, if it is cancelled.
 
     Returns:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from anabranch import _core
 from anabranch._landing import land
+from anabranch._watch import is_stepped
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -19,18 +20,6 @@ if TYPE_CHECKING:
     from anabranch._weave import Woven
 
 T = TypeVar("T")
-
-
-def is_stepped(task: asyncio.Task[None]) -> bool:
-    """Return whether its loop runs a task now, and not somebody who closes its coroutine.
-
-    A GeneratorExit comes of closing it, under a loop that is gone, and is not to be swallowed; one
-    that the loop has stepped into was raised by a callable, and is an error like any other.
-    """
-    try:
-        return asyncio.current_task() is task
-    except RuntimeError:
-        return False
 
 
 def owned(task: asyncio.Task[T]) -> asyncio.Task[T]:

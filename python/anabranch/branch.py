@@ -6,9 +6,9 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from anabranch.counts import BranchReport
 from anabranch.errors import BranchRefused, refused
 from anabranch.policy import Retry
-from anabranch.report import BranchReport
 
 if TYPE_CHECKING:
     from anabranch._driver import Session

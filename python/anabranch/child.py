@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     import asyncio
 
     from anabranch._calls import Act
+    from anabranch._group import Group
     from anabranch.context import Context
     from anabranch.failure import Failure
-    from anabranch.group import _Group
     from anabranch.result import Result
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ class Child(Generic[T]):
     _value: T | _Pending = _PENDING
     _failure: Failure | None = None
 
-    def __init__(self, group: _Group, call: Act, args: tuple[Any, ...], given: str | None) -> None:
+    def __init__(self, group: Group, call: Act, args: tuple[Any, ...], given: str | None) -> None:
         self._group = group
         self._act = call
         self._args = args

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import TypeGuard
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +81,10 @@ Example:
     >>> ab.CODES["timeout"].description
     "An attempt took longer than its stage's timeout."
 """
+
+
+def is_code(code: object) -> TypeGuard[str]:
+    """Return whether a failure may have it: a str that is not blank, and has a form in UTF-8."""
+    # Half of a surrogate pair has none.
+    halved = isinstance(code, str) and any("\ud800" <= it <= "\udfff" for it in code)
+    return isinstance(code, str) and bool(code.strip()) and not halved

@@ -393,6 +393,11 @@ class Context(metaclass=ABCMeta):  # noqa: B024 - nothing is missing; the engine
             )
         self._scoped().absorb(scope)
 
+    def _carry(self, scope: CompensationScope) -> None:
+        """Have `scope` end with this work, unless it is settled before."""
+        if not self._ended:
+            self._scoped()._carry(scope)
+
     def _hand_over(self) -> bool:
         """The work has succeeded: hand its actions to whom it is a part of, if it is of any."""
         scope, parent = self._scope, self._parent
@@ -403,7 +408,7 @@ class Context(metaclass=ABCMeta):  # noqa: B024 - nothing is missing; the engine
             self._ended = True
             return not self._owns_scope
         if isinstance(parent, _core.Context):
-            parent._absorb(scope._core)
+            parent._absorb(scope._whole())
         else:
             parent._take(scope)
         self._ended = True
@@ -448,10 +453,10 @@ class Context(metaclass=ABCMeta):  # noqa: B024 - nothing is missing; the engine
         scope = self._scope
         if scope is None or not scope.has_actions or not self._owns_scope:
             return
-        tell(
-            error,
-            scope.rollback_blocking(policy=self._policy, deadline=self._rollback_deadline),
-        )
+        try:
+            scope.rollback_blocking(policy=self._policy, deadline=self._rollback_deadline)
+        finally:
+            tell(error, scope.report)
 
 
 Context.register(_core.Context)

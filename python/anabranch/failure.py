@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
-from anabranch.codes import CODES
-from anabranch.errors import HandlerTimeout, RestoredError
+from anabranch.codes import CODES, is_code
+from anabranch.errors import HandlerTimeout, RestoredError, refused
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -150,8 +150,9 @@ class Failure:
         """Return the same failure with another code, message or metadata, for `map_error`.
 
         Raises:
-            ValueError: The code is no text, is empty, or is one of the library's own, all of which
+            ValueError: The code is no text, is blank, or is one of the library's own, all of which
                 are in `ab.CODES`.
+            ConfigError: The message is no text, or the metadata no mapping.
 
         Example:
             >>> import anabranch as ab
@@ -165,8 +166,10 @@ class Failure:
         if code is not None:
             changes["code"] = own_code(code, self.code)
         if message is not None:
+            _check("message", message, str, "a str or None")
             changes["message"] = message
         if metadata is not None:
+            _check("metadata", metadata, Mapping, "a mapping or None")
             changes["metadata"] = metadata
         return dataclasses.replace(self, **changes)
 
@@ -250,11 +253,17 @@ def own_code(code: object, before: str) -> str:
     Raises:
         ValueError: It is no code, or one of the library's own.
     """
-    if not isinstance(code, str) or not code:
-        raise ValueError(f"a code must be a text of at least one character, got {code!r}")
+    if not is_code(code):
+        allowed = "a text of at least one character that is not blank"
+        raise ValueError(f"a code must be {allowed}, got {code!r}")
     if code in CODES and code != before:
         raise ValueError(f"the code {code!r} is one of anabranch's own: choose another")
     return code
+
+
+def _check(argument: str, value: object, kind: type, allowed: str) -> None:
+    if not isinstance(value, kind):
+        raise refused(argument, value, allowed, subject="Failure.replace")
 
 
 def _again(values: dict[str, Any]) -> Failure:
@@ -263,10 +272,17 @@ def _again(values: dict[str, Any]) -> Failure:
 
 def plain(value: object, depth: int = 0) -> object:
     """Return `value` in types that JSON has; what it has no type for becomes its `str`."""
-    if value is None or type(value) in (bool, int, str):
+    if value is None or type(value) in (bool, str):
         return value
-    if type(value) is float:
-        return value if math.isfinite(value) else str(value)
+    if type(value) in (int, float):
+        return _plain_number(value)
+    try:
+        return _plain_parts(value, depth)
+    except Exception:  # noqa: BLE001 - of a container's own methods; as for its text
+        return text(value)
+
+
+def _plain_parts(value: object, depth: int) -> object:
     if depth < _DEEPEST and isinstance(value, list | tuple):
         return [plain(each, depth + 1) for each in cast("Sequence[object]", value)]
     if depth < _DEEPEST and isinstance(value, dict):
@@ -275,11 +291,22 @@ def plain(value: object, depth: int = 0) -> object:
     return text(value)
 
 
+def _plain_number(value: object) -> object:
+    """Return an int or float as it is, or as its text where JSON has no such number."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    try:
+        int.__repr__(cast("int", value))
+    except ValueError:  # more digits than Python writes
+        return text(value)
+    return value
+
+
 def plain_key(tenant: object) -> object:
     """Return a tenant as JSON has it: str, numbers and None as they are."""
-    if isinstance(tenant, float) and not math.isfinite(tenant):
-        return str(tenant)
-    return tenant if tenant is None or isinstance(tenant, str | int | float) else text(tenant)
+    if isinstance(tenant, int | float):
+        return _plain_number(tenant)
+    return tenant if tenant is None or isinstance(tenant, str) else text(tenant)
 
 
 def described(error: BaseException) -> dict[str, str]:

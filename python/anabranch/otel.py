@@ -1,6 +1,6 @@
-"""The numbers of pipelines as OpenTelemetry metrics: `pip install anabranch[otel]`.
+"""The numbers of pipelines, outboxes and workers as OpenTelemetry metrics.
 
-Nothing of OpenTelemetry is imported before `export` is called.
+`pip install anabranch[otel]`. Nothing of OpenTelemetry is imported before `export` is called.
 
 Example:
     ```python
@@ -19,28 +19,41 @@ from typing import TYPE_CHECKING, Any
 
 from anabranch import __version__
 from anabranch._metrics import BRANCHES, METRICS, Metric
-from anabranch.errors import AttachError
+from anabranch._outbox_metrics import OUTBOX, WORKER, labels_of, reading
+from anabranch.errors import AttachError, OutboxError
+from anabranch.outbox import Outbox
+from anabranch.worker import OutboxWorker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+    from typing import TypeAlias
 
-    from anabranch._rows import PipelineRow
     from anabranch._running import Running
+
+    # Metrics, and what they are read from now, with its labels.
+    Row: TypeAlias = tuple[dict[str, str], Any]
+    Series: TypeAlias = tuple[Sequence[Metric], Callable[[], Iterable[Row]]]
 
 
 @contextmanager
 def export(
-    running: Running[Any], *, meter_provider: object = None, branches: bool = False
+    *subjects: Running[Any] | Outbox | OutboxWorker,
+    meter_provider: object = None,
+    branches: bool = False,
 ) -> Generator[None]:
-    """Offer the numbers of a pipeline to the readers of a meter provider, while inside the block.
+    """Offer numbers to the readers of a meter provider, while inside the block.
 
-    They are read when a reader asks for them, on its thread, and hold up nothing. After the block,
-    or once the process has forgotten the pipeline, nothing is observed of it.
+    They are read when a reader asks for them, on its thread. Those of a pipeline or a worker hold
+    up nothing; those of an outbox ask its database, and are left out while that does not answer.
+    After the block, or once the process has forgotten a pipeline, nothing is observed any more.
 
     Args:
-        running: The pipeline.
+        subjects: Pipelines that run; outboxes, or tenants' parts of them; workers, with their
+            subscribers' pipelines. All that one provider is to have, in one call: of a metric that
+            it has already OpenTelemetry takes no other one.
         meter_provider: Yours; the global one by default.
-        branches: Whether each tenant has numbers of its own, too: with many of them it is much.
+        branches: Whether each tenant of a pipeline has numbers of its own, too: with many of them
+            it is much.
 
     Raises:
         ImportError: OpenTelemetry is not installed.
@@ -54,32 +67,67 @@ def export(
     meter = provider.get_meter("anabranch", __version__)
     open_ = [True]
 
-    def numbers() -> PipelineRow | None:
-        try:
-            return running.snapshot(branches=branches) if open_[0] else None
-        except AttachError:
-            return None
-
-    def observe(metric: Metric) -> Callable[[Any], Iterable[Any]]:
-        def observed(_options: object) -> Iterable[Any]:
-            row = numbers()
-            if row is None:
-                return
-            for labels, value in metric.read(row):
-                yield metrics.Observation(value, {"pipeline": row.name, **labels})
-
-        return observed
-
-    for metric in METRICS + (BRANCHES if branches else ()):
-        make = (
-            meter.create_observable_counter
-            if metric.kind == "counter"
-            else meter.create_observable_gauge
-        )
-        unit = {"seconds": "s"}.get(metric.unit, metric.unit)
-        name = f"anabranch.{metric.name}"
-        make(name, [observe(metric)], unit=unit, description=metric.help)
+    callbacks: dict[Metric, list[Callable[[Any], Iterable[Any]]]] = {}
+    for subject in subjects:
+        for family, rows in _series(subject, branches=branches):
+            for metric in family:
+                callbacks.setdefault(metric, []).append(
+                    _observer(metrics.Observation, metric, rows, open_)
+                )
+    for metric, each in callbacks.items():
+        _offer(meter, metric, each)
     try:
         yield
     finally:
         open_[0] = False
+
+
+def _observer(
+    made: Callable[..., Any], metric: Metric, rows: Callable[[], Iterable[Row]], open_: list[bool]
+) -> Callable[[Any], Iterable[Any]]:
+    """Return what a reader calls for a metric of a subject, as long as the block is open."""
+
+    def observed(_options: object) -> Iterable[Any]:
+        try:
+            for labels, row in rows() if open_[0] else ():
+                for more, value in metric.read(row):
+                    yield made(value, {**labels, **more})
+        except (AttachError, OutboxError):
+            return
+
+    return observed
+
+
+def _offer(meter: Any, metric: Metric, callbacks: Sequence[Callable[[Any], Iterable[Any]]]) -> None:  # noqa: ANN401 - OpenTelemetry's
+    counts = metric.kind == "counter"
+    make = meter.create_observable_counter if counts else meter.create_observable_gauge
+    unit = {"seconds": "s"}.get(metric.unit, metric.unit)
+    make(f"anabranch.{metric.name}", callbacks, unit=unit, description=metric.help)
+
+
+def _series(subject: Running[Any] | Outbox | OutboxWorker, *, branches: bool) -> Iterator[Series]:
+    pipelines = METRICS + (BRANCHES if branches else ())
+    if isinstance(subject, Outbox):
+        row = reading(subject)
+        yield OUTBOX, lambda: [({"outbox": row.label}, row)]
+    elif isinstance(subject, OutboxWorker):
+        name = subject.name
+
+        def posts() -> Iterator[Row]:
+            for post in subject._rows()[0]:  # noqa: SLF001 - the package's
+                yield labels_of(name, post), post
+
+        def lanes() -> Iterator[Row]:
+            for lane in subject._rows()[1]:  # noqa: SLF001 - as above
+                yield {"pipeline": lane.name}, lane
+
+        yield WORKER, posts
+        # Of their branches nothing is read: a worker's are its tenants, which have numbers above.
+        yield METRICS, lanes
+    else:
+
+        def running() -> Iterator[Row]:
+            numbers = subject.snapshot(branches=branches)
+            yield {"pipeline": numbers.name}, numbers
+
+        yield pipelines, running

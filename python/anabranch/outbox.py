@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, cast, overload
+from uuid import UUID
 
-from anabranch._outbox_draft import Draft, Options
+from anabranch._outbox_draft import LONGEST_NAME, Draft, Options
 from anabranch._outbox_inbox import Inbox
 from anabranch._outbox_joins import Join, Joining
 from anabranch._outbox_memory import MemoryStore, Transaction
@@ -20,7 +22,7 @@ from anabranch._outbox_url import settings_of, store_of
 from anabranch.errors import ConfigError, refused
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
     from datetime import timedelta
     from types import TracebackType
     from typing import Unpack
@@ -89,7 +91,7 @@ class Outbox(Queue, Inbox, Joining):
         >>> folder = getfixture("tmp_path")
         >>> outbox = ab.Outbox(f"sqlite:///{folder}/shop.db")
         >>> outbox.migrate()
-        1
+        2
         >>> conn = sqlite3.connect(folder / "shop.db")
         >>> _ = conn.execute("create table orders (id integer primary key)")
         >>> with conn:  # one transaction: the order and the message, or neither
@@ -192,12 +194,77 @@ class Outbox(Queue, Inbox, Joining):
         if not isinstance(expose_payloads, bool):
             raise refused("expose_payloads", expose_payloads, "a bool", subject="Outbox")
         self._max_payload = max_payload
+        self._shows = expose_payloads
+        # By tenant, None being all: who waits for it is told that something was enqueued, perhaps.
+        self._listeners: dict[str | None, list[Callable[[], object]]] = {}
+        self._tenants: dict[str, Outbox] = {}
+        # Whose it is alone, and the outbox that this one is a part of.
+        self._tenant: str | None = None
+        self._whole = self
+        self._work_on(store)
+
+    def _work_on(self, store: SqliteStore | PostgresStore | MemoryStore) -> None:
         self._here = store
         self._store = store
         self._begin_queue()
-        # Told that something may have been enqueued, by whoever waits for it.
-        self._listeners: list[Callable[[], object]] = []
-        show(self, store, payloads=expose_payloads)
+        show(self, store, payloads=self._shows)
+
+    def tenant(self, key: str | UUID, /) -> Outbox:
+        """Give the outbox of one tenant, where one table holds the messages of many.
+
+        What it writes, claims, lists, counts, pauses and ends are that tenant's messages alone;
+        ordering keys, dedupe keys, plans and what was `seen` are the tenant's own, too. Who
+        subscribes, and who works, is known for the table as a whole. It needs no connection of its
+        own, and is closed with this outbox.
+
+        So `ab.OutboxRouter(outbox.tenant, tenants=outbox.tenants, refresh=1.0)` gives each tenant
+        its turns. A worker of this outbox itself takes all messages as they come, and a message
+        tells whose it is. An outbox of all can name a tenant for each message, too:
+        `outbox.enqueue(conn, topic, payload, tenant="acme")`.
+
+        Args:
+            key: Whose: 1 to 255 characters. A UUID, and what it is written as, are one tenant.
+
+        Returns:
+            The same one each time.
+
+        Raises:
+            ConfigError: The key is not allowed, or this outbox is a tenant's already.
+
+        Example:
+            >>> import anabranch as ab
+            >>> outbox = ab.Outbox.memory()
+            >>> for tenant in ("acme", "globex"):
+            ...     _ = outbox.tenant(tenant).enqueue("order.created", {"id": 7})
+            >>> outbox.tenant("acme").pause()
+            >>> [(message.tenant, message.payload) for message in outbox.claim()]
+            [('globex', {'id': 7})]
+            >>> outbox.tenant("acme").counts(), outbox.tenants()
+            ({'order.created': {'paused': 1}}, ['acme', 'globex'])
+        """
+        name = str(key) if isinstance(key, UUID) else key
+        if not isinstance(cast("object", name), str) or not 0 < len(name) <= LONGEST_NAME:
+            raise refused("key", key, "a UUID, or a str of 1 to 255 characters", subject="tenant")
+        if self._tenant is not None:
+            allowed = f"asked of the outbox of all tenants: this one is that of {self._tenant!r}"
+            raise refused("key", key, allowed, subject="tenant")
+        part = self._tenants.get(name)
+        if part is None:
+            part = copy.copy(self)
+            part._tenant = name  # noqa: SLF001 - its own
+            part._work_on(self._here.of(name))  # noqa: SLF001 - as above
+            # Of two threads, both get what the first has made.
+            part = self._tenants.setdefault(name, part)
+        return part
+
+    def tenants(self) -> list[str]:
+        """List the tenants that have messages in this outbox's table, or had some that are done.
+
+        Raises:
+            SchemaMismatch: The tables are missing, or of another version.
+            StoreUnavailable: The database cannot be reached, or refuses.
+        """
+        return [self._tenant] if self._tenant is not None else self._store.tenants()
 
     def __repr__(self) -> str:
         return f"Outbox({self._store.label!r})"
@@ -214,9 +281,20 @@ class Outbox(Queue, Inbox, Joining):
         self.close()
 
     def close(self) -> None:
-        """Close the outbox's own connection. What was claimed stays so until its lease is over."""
+        """Close the outbox's own connection. What was claimed stays so until its lease is over.
+
+        That of a tenant has none of its own: it is closed with the outbox it is a part of.
+        """
         hide(self)
+        if self._whole is self:
+            for part in tuple(self._tenants.values()):
+                part.close()
         self._store.close()
+
+    def _share(self, lines: dict[str, Any]) -> None:
+        """Work over the connection that other outboxes in its database have, or let them do so."""
+        if not isinstance(self._here, MemoryStore):
+            self._here.share(lines)
 
     def _retire(self) -> None:
         """Nobody is to need its connection any more: it is opened again for whoever does."""
@@ -290,10 +368,10 @@ class Outbox(Queue, Inbox, Joining):
                 "positional arguments"
             )
         draft = Draft(given[-2], given[-1], **options)
-        rows = [draft.written(self._max_payload)]
+        rows = [self._written(draft)]
         if len(given) == 2:  # noqa: PLR2004 - no connection
             written = self._store.write(rows)[0]
-            self._tell()
+            self._tell(rows)
             return written
         return _first(self._write_over(given[0], rows))
 
@@ -340,32 +418,38 @@ class Outbox(Queue, Inbox, Joining):
         for draft in cast("Iterable[object]", given[-1]):
             if not isinstance(draft, Draft):
                 raise refused("drafts", draft, allowed, subject="enqueue_many")
-            rows.append(draft.written(self._max_payload))
+            rows.append(self._written(draft))
         if len(given) == 1:
             written = self._store.write(rows) if rows else []
-            self._tell()
+            self._tell(rows)
             return written
         return self._write_over(given[0], rows)
 
     def _listen(self, heard: Callable[[], object]) -> Callable[[], object]:
         """Call `heard` when something may have been enqueued here; return what ends that."""
-        self._listeners.append(heard)
-        return lambda: self._listeners.remove(heard)
+        listeners = self._listeners.setdefault(self._tenant, [])
+        listeners.append(heard)
+        return lambda: listeners.remove(heard)
 
-    def _tell(self) -> None:
-        for heard in self._listeners:
-            heard()
+    def _tell(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        for tenant in {None, *(row["tenant"] for row in rows)}:
+            for heard in tuple(self._listeners.get(tenant, ())):
+                heard()
+
+    def _written(self, draft: Draft) -> dict[str, Any]:
+        """Make what a store is given of a draft."""
+        row = draft.written(self._max_payload)
+        if self._tenant is not None:
+            if row["tenant"] not in (None, self._tenant):
+                allowed = f"None or {self._tenant!r}, whose outbox this is"
+                raise refused("tenant", row["tenant"], allowed, subject="enqueue")
+            row["tenant"] = self._tenant
+        return row
 
     def _write_over(self, connection: object, rows: list[dict[str, Any]]) -> object:
         if not isinstance(self._here, MemoryStore):
             return self._here.write_over(connection, rows)
-        return self._own_transaction(connection).write(rows)
-
-    def _own_transaction(self, transaction: object) -> Transaction:
-        if not isinstance(transaction, Transaction) or not transaction.is_of(self._store):
-            allowed = "a transaction of this outbox, from outbox.transaction()"
-            raise refused("conn", transaction, allowed, subject="enqueue")
-        return transaction
+        return self._here.check_own(connection, "enqueue").write(rows)
 
     def transaction(self) -> Transaction:
         """Begin a transaction of an outbox in memory.
@@ -420,7 +504,7 @@ class Outbox(Queue, Inbox, Joining):
             return self._store.retract(message)
         if not isinstance(self._here, MemoryStore):
             return self._here.retract_over(given[0], message)
-        return self._own_transaction(given[0]).retract(message)
+        return self._here.check_own(given[0], "retract").retract(message)
 
 
 def _first(ids: object) -> object:

@@ -11,12 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeAlias, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 from anabranch._outbox_cadence import Cadence, cadence
 from anabranch._outbox_draft import Draft, milliseconds
 from anabranch._outbox_plans import plans_of
 from anabranch.errors import ClosedError, OutboxError, refused
 from anabranch.outbox import Outbox
+from anabranch.router import OutboxRouter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -75,7 +77,9 @@ class OutboxPlanner:
     another one plans when the lease is over.
 
     Args:
-        outboxes: An outbox; or a mapping of keys to outboxes, each of which has all the plans.
+        outboxes: An outbox; or a mapping of keys to outboxes, or an `OutboxRouter`, each of whose
+            outboxes has all the plans. It plans for tenants that come while it runs, and no more
+            for those that are gone.
         lease: Seconds that planning may take.
 
     Raises:
@@ -101,11 +105,17 @@ class OutboxPlanner:
         [{'shard': 0}, {'shard': 1}]
     """
 
-    def __init__(self, outboxes: Outbox | Mapping[Any, Outbox], *, lease: Seconds = 60.0) -> None:
-        self._outboxes = _outboxes(outboxes)
+    def __init__(
+        self, outboxes: Outbox | Mapping[Any, Outbox] | OutboxRouter, *, lease: Seconds = 60.0
+    ) -> None:
+        self._outboxes: list[tuple[Any, Outbox]] = []
+        self._router = outboxes if isinstance(outboxes, OutboxRouter) else None
+        if self._router is None:
+            self._outboxes = _outboxes(outboxes)
         self._lease = milliseconds("lease", lease, subject="OutboxPlanner", positive=True)
         self._plans: dict[str, _Planned] = {}
-        self._owners: dict[int, int] = {}
+        # Weak: an outbox that is gone takes its number along.
+        self._owners: WeakKeyDictionary[Outbox, int] = WeakKeyDictionary()
         self._random = random.Random()  # noqa: S311 - it spreads messages
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped: asyncio.Event | None = None
@@ -194,9 +204,10 @@ class OutboxPlanner:
         stopped = self._begin()
         try:
             while not stopped.is_set():
+                await self._look()
                 waits = [await self._attended(*each) for each in self._outboxes]
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stopped.wait(), min(waits))
+                    await asyncio.wait_for(stopped.wait(), min(waits, default=self._refresh))
         finally:
             self._loop = None
 
@@ -210,6 +221,7 @@ class OutboxPlanner:
         """
         self._begin()
         try:
+            await self._look()
             return sum([await self._round(*each) for each in self._outboxes])
         finally:
             self._loop = None
@@ -255,30 +267,51 @@ class OutboxPlanner:
         self._stopped = asyncio.Event()
         return self._stopped
 
+    async def _look(self) -> None:
+        """Find out which outboxes there are now."""
+        if self._router is None:
+            return
+        try:
+            await asyncio.to_thread(self._router._discover)  # noqa: SLF001 - the package's
+        except Exception as error:  # noqa: BLE001 - whatever the provider has raised
+            _logger.warning(
+                "the stores of %r could not be found out, those known go on: %s: %s",
+                self._router,
+                type(error).__name__,
+                error,
+            )
+        present = self._router._present()  # noqa: SLF001 - as above
+        self._outboxes = [(it.tenant, it.outbox) for it in present.values()]
+
+    @property
+    def _refresh(self) -> float:
+        """Seconds until others are to be looked for, at the latest."""
+        return _LONGEST_SLEEP if self._router is None else self._router.refresh_every
+
     async def _attended(self, tenant: object, outbox: Outbox) -> float:
         """Plan what is due, and return the seconds until something is again."""
         plans = _plans_of(outbox)
-        known = id(outbox) in self._owners
+        known = outbox in self._owners
         try:
             await self._round(tenant, outbox)
             due = await _call(outbox, plans.next_in, list(self._plans))
         except OutboxError as error:
-            if len(self._outboxes) == 1 and not known:
+            if self._router is None and len(self._outboxes) == 1 and not known:
                 raise
             _logger.warning("%s; its plans wait", error)
             return _REST
-        return _LONGEST_SLEEP if due is None else min(_LONGEST_SLEEP, max(0.0, due / 1000))
+        return self._refresh if due is None else min(self._refresh, max(0.0, due / 1000))
 
     async def _round(self, tenant: object, outbox: Outbox) -> int:
         """Plan what is due; return how many messages that were."""
         plans = _plans_of(outbox)
-        owner = self._owners.get(id(outbox))
+        owner = self._owners.get(outbox)
         if owner is None:
             owner = await _call(outbox, _store(outbox).owner)
             now = await _call(outbox, plans.now)
             for name, (when, _) in self._plans.items():
                 await _call(outbox, plans.make, name, when.text(), when.after(now))
-            self._owners[id(outbox)] = owner
+            self._owners[outbox] = owner
         count = 0
         for claimed in await _call(outbox, plans.claim, owner, list(self._plans), self._lease):
             try:
@@ -307,7 +340,7 @@ class OutboxPlanner:
             for draft in cast("Iterable[object]", drafts or ()):
                 if not isinstance(draft, Draft):
                     raise refused("drafts", draft, "of ab.Draft, all of them", subject=plan.name)
-                row = draft.written(outbox._max_payload)  # noqa: SLF001 - the planner is the package's
+                row = outbox._written(draft)  # noqa: SLF001 - the planner is the package's
                 row["delay"] += round(when.jitter * self._random.random())
                 rows.append(row)
         cursor = None if plan.cursor is None else str(plan.cursor)
@@ -319,7 +352,7 @@ class OutboxPlanner:
                 claimed.name,
             )
             return 0
-        outbox._tell()  # noqa: SLF001 - as above
+        outbox._tell(rows)  # noqa: SLF001 - as above
         return len(rows)
 
 
@@ -344,7 +377,7 @@ def _time(at: int) -> datetime:
 def _outboxes(given: object) -> list[tuple[Any, Outbox]]:
     if isinstance(given, Outbox):
         return [(None, given)]
-    allowed = "an Outbox, or a mapping of keys to Outboxes"
+    allowed = "an Outbox, a mapping of keys to Outboxes, or an OutboxRouter"
     kind = type(given).__name__
     pairs = dict(cast("Mapping[Any, object]", given)) if isinstance(given, Mapping) else {}
     if not pairs:

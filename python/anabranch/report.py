@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from anabranch import _core
+from anabranch._report_text import COUNTS, described, lines, many, more, place, telling
 from anabranch.compensation import Compensation, compensation, compensation_of
+from anabranch.counts import Abandonment, BranchReport, BranchReports, Counts, ErrorSummary
 from anabranch.errors import (
     AnabranchError,
     CompensationError,
@@ -16,186 +17,14 @@ from anabranch.errors import (
     HandlerTimeout,
     PipelineFailed,
 )
-from anabranch.failure import Failure, by_now, plain_key
-from anabranch.failure import text as _text
+from anabranch.failure import Failure, by_now, plain_key, text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping, Sequence
 
     from anabranch._playback import Played
 
 T = TypeVar("T")
-
-# How many codes, branches and undo actions the text names; the report itself has them all.
-_SHOWN = 5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Counts:
-    """What became of the items, of a branch or of the whole pipeline.
-
-    Attributes:
-        received: Items taken from the source; for a branch: routed to it.
-        produced: Items that stages made beyond those they took (`flat_map`).
-        committed: Items handled to the end. They stay committed if what they registered with
-            `level="branch"` or `"pipeline"` is undone later, with their branch or the run: items
-            count as they ended, and `Report.compensations` tells of the undo actions. So do those
-            of a run with `commit="end"` that was undone: its outcome is "failed" or "aborted".
-        filtered: Items taken out by a stage on purpose.
-        failed: Items failed for good, and taken by no operator.
-        dropped: Items given up by policy: a partial window when the pipeline is aborted.
-        dead_lettered: Items handed to a dead-letter target.
-        returned: Items given back to a source that takes them back; none of a pipeline's does so
-            far, so it is 0: what was taken and not begun is `left`.
-        left: Items still inside when the pipeline ended.
-        recovered: Items that had failed, and that `recover` made an item of again: they went on,
-            and count where they ended.
-        retried: Attempts after the first, in units.
-        windows: Windows that left, in windows.
-    """
-
-    received: int = 0
-    produced: int = 0
-    committed: int = 0
-    filtered: int = 0
-    failed: int = 0
-    dropped: int = 0
-    dead_lettered: int = 0
-    returned: int = 0
-    left: int = 0
-    recovered: int = 0
-    retried: int = 0
-    windows: int = 0
-
-    @property
-    def balanced(self) -> bool:
-        """Whether every item is accounted for.
-
-        `received + produced == committed + filtered + failed + dropped + dead_lettered + returned
-        + left`. It always holds for a whole report.
-        """
-        ended = self.committed + self.filtered + self.failed + self.dropped
-        ended += self.dead_lettered + self.returned + self.left
-        return self.received + self.produced == ended
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BranchReport(Counts):
-    """What became of one tenant's items.
-
-    `received` is reckoned from what came of them: the sum is a check of the whole report only.
-
-    Attributes:
-        tenant: The branch's key.
-        state: What it was doing at the end of the run, or is doing; see `Branch.state`.
-        generation: How often it was opened.
-        blocked: Seconds it held the source back because it was full, in all.
-    """
-
-    tenant: object
-    state: Literal["open", "paused", "draining", "restarting", "failed", "evicted", "removed"] = (
-        "open"
-    )
-    generation: int = 1
-    blocked: float = 0.0
-
-
-class BranchReports(Sequence[BranchReport]):
-    """The reports of all branches, each made when it is asked for.
-
-    A run with a hundred thousand tenants would spend half of its time on making them at its end.
-    """
-
-    __slots__ = ("_columns", "_rows")
-
-    def __init__(self, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
-        self._columns = columns
-        self._rows = rows
-
-    def _made(self, row: tuple[Any, ...]) -> BranchReport:
-        return BranchReport(**dict(zip(self._columns, row, strict=True)))
-
-    def of(self, tenant: object) -> BranchReport:
-        """Return the report of one tenant.
-
-        Raises:
-            KeyError: There is none.
-        """
-        for row in self._rows:
-            if row[0] == tenant:
-                return self._made(row)
-        raise KeyError(tenant)
-
-    @overload
-    def __getitem__(self, index: int) -> BranchReport: ...
-    @overload
-    def __getitem__(self, index: slice) -> BranchReports: ...
-    def __getitem__(self, index: int | slice) -> BranchReport | BranchReports:
-        if isinstance(index, slice):
-            return BranchReports(self._columns, self._rows[index])
-        return self._made(self._rows[index])
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __eq__(self, other: object) -> bool:
-        if isinstance(other, Sequence):
-            return tuple(self) == tuple(cast("Sequence[object]", other))
-        return NotImplemented
-
-    def __hash__(self) -> int:
-        return hash(tuple(self))
-
-    def __repr__(self) -> str:
-        return repr(tuple(self))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ErrorSummary:
-    """What a `collect_errors` has seen, in a period or in the whole run.
-
-    Attributes:
-        pipeline: The pipeline's name.
-        stage: The `collect_errors`.
-        codes: How many items failed, by code; exact, also where the failures were taken by an
-            operator behind it.
-        failures: The first failures; at most as many as the stage keeps.
-        began: When the period began, in seconds from the start of the run.
-        ended: When it ended.
-    """
-
-    pipeline: str
-    stage: str
-    codes: Mapping[str, int]
-    failures: tuple[Failure, ...]
-    began: float
-    ended: float
-
-    @property
-    def items(self) -> int:
-        """How many items failed."""
-        return sum(self.codes.values())
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Abandonment:
-    """One call that did not end when it should have, and was left behind.
-
-    It had run into its timeout, or the run was aborted.
-
-    Attributes:
-        stage: The stage whose callable it is.
-        tenant: The branch's key; None before `fan_out`.
-        attempt: The number of the attempt, from 1.
-        seconds: How long it had been running by then; since the run was aborted, if that is why.
-
-    An async source that does not end is one, too.
-    """
-
-    stage: str
-    tenant: object
-    attempt: int
-    seconds: float
 
 
 @dataclass(slots=True)
@@ -360,17 +189,17 @@ class Report(Counts, Generic[T]):
         errors: list[Exception] = [self._handler_error(failure) for failure in self.failures]
         stuck = [self._undo_error(action) for action in self.compensations if action.error]
         if stuck:
-            message = f"{_many(self.stuck, 'undo action')} failed{_more(self.stuck, len(stuck))}"
+            message = f"{many(self.stuck, 'undo action')} failed{more(self.stuck, len(stuck))}"
             errors.append(CompensationError(message, stuck))
         message = f"pipeline {self.pipeline!r} {self.outcome}"
         if self.failed:
             listed = sum(failure.items for failure in self.failures)
-            message += f", {_many(self.failed, 'item')} failed{_more(self.failed, listed)}"
+            message += f", {many(self.failed, 'item')} failed{more(self.failed, listed)}"
         if self.left:
-            message += f", {_many(self.left, 'item')} left"
+            message += f", {many(self.left, 'item')} left"
         if self.outcome == "failed" and not self.codes:
             # Whatever else ends a run as failed has a code.
-            lost = f"{_many(self.dropped, 'item')} dropped" if self.dropped else "a branch failed"
+            lost = f"{many(self.dropped, 'item')} dropped" if self.dropped else "a branch failed"
             message += f': {lost}, so by commit="end" all was undone'
         return PipelineFailed(message, errors or [AnabranchError(message)])
 
@@ -467,7 +296,7 @@ class Report(Counts, Generic[T]):
             "outcome": self.outcome,
             "seconds": self.seconds,
             "blocked": self.blocked,
-            "counts": {name: getattr(self, name) for name in _COUNTS},
+            "counts": {name: getattr(self, name) for name in COUNTS},
             "branches": [_plain(branch) for branch in self.branches],
             "codes": dict(self.codes),
             "failures": [failure.to_dict() for failure in self.failures],
@@ -490,40 +319,11 @@ class Report(Counts, Generic[T]):
         }
 
     def __repr__(self) -> str:
-        counts = ", ".join(f"{name}={getattr(self, name)}" for name in self._telling())
+        counts = ", ".join(f"{name}={getattr(self, name)}" for name in telling(self))
         return f"<Report of pipeline {self.pipeline!r}: {self.outcome}, {counts}>"
 
     def __str__(self) -> str:
-        return "\n".join(self._lines())
-
-    def _telling(self) -> list[str]:
-        always = ("received", "committed", "failed")
-        return [name for name in _COUNTS if name in always or getattr(self, name)]
-
-    def _lines(self) -> Iterator[str]:
-        rate = f"{self.rate:,.0f} items/s"
-        yield f"pipeline {self.pipeline!r}: {self.outcome} in {self.seconds:.3g} s, {rate}"
-        rows = [(name, getattr(self, name)) for name in self._telling()]
-        rows += [("branches", len(self.branches))] if self.branches else []
-        yield from _table(rows)
-        if not self.balanced:
-            yield "  these do not add up: please report it as a bug of anabranch"
-        if self.codes:
-            yield "failed items by code"
-            yield from _table(_most(list(self.codes.items())))
-        worst = [(_text(branch.tenant), branch.failed) for branch in self.branches if branch.failed]
-        if worst:
-            yield f"failed items by branch, in {len(worst):,} of {len(self.branches):,}"
-            yield from _table(_most(worst))
-        if self.compensated or self.stuck:
-            yield f"undo actions: {self.compensated:,} done, {self.stuck:,} stuck"
-            stuck = [action for action in self.compensations if action.error is not None]
-            for action in stuck[:_SHOWN]:
-                yield f"  {_place(action)}: {action.name}: {_described(action.error)}"
-        if self.abandoned:
-            yield f"calls left behind because they did not end: {self.abandoned:,}"
-            for row in self.abandonments[:_SHOWN]:
-                yield f"  {_place(row)}: attempt {row.attempt}, after {row.seconds:.3g} s"
+        return "\n".join(lines(self))
 
     def _handler_error(self, failure: Failure) -> Exception:
         # An error of ours says where it is from: that of a source names the client.
@@ -534,7 +334,7 @@ class Report(Counts, Generic[T]):
         tried = f" after {failure.attempts} attempts" if failure.attempts > 1 else ""
         lost = f" ({failure.items:,} items)" if failure.items > 1 else ""
         error = HandlerError(
-            f"{_place(failure)}: {_described(failure.error)}{tried}{lost}",
+            f"{place(failure)}: {described(failure.error)}{tried}{lost}",
             code=failure.code,
             stage=failure.stage,
             tenant=failure.tenant,
@@ -548,16 +348,13 @@ class Report(Counts, Generic[T]):
 
     def _undo_error(self, action: Compensation) -> Exception:
         error = HandlerError(
-            f"{_place(action)}: undo {action.name!r}: {_described(action.error)}",
+            f"{place(action)}: undo {action.name!r}: {described(action.error)}",
             code=type(action.error).__name__,
             stage=action.stage or "",
             tenant=action.tenant,
         )
         error.__cause__ = action.error
         return error
-
-
-_COUNTS = tuple(Counts.__dataclass_fields__)
 
 
 def _plain(record: BranchReport | Compensation | Abandonment) -> dict[str, Any]:
@@ -568,39 +365,5 @@ def _plain(record: BranchReport | Compensation | Abandonment) -> dict[str, Any]:
 
 def _json(value: object) -> object:
     if isinstance(value, BaseException):
-        return {"type": type(value).__name__, "message": _text(value)}
+        return {"type": type(value).__name__, "message": text(value)}
     return plain_key(value)
-
-
-def _described(error: BaseException | None) -> str:
-    text = _text(error)
-    name = type(error).__name__
-    return f"{name}: {text}" if text else name
-
-
-def _place(of: Failure | Compensation | Abandonment) -> str:
-    tenant = "" if of.tenant is None else f", tenant {_text(of.tenant)!r}"
-    return f"stage {of.stage!r}{tenant}"
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
-def _more(count: int, listed: int) -> str:
-    return f", {count - listed:,} more than listed here" if count > listed else ""
-
-
-def _most(rows: list[tuple[str, int]]) -> list[tuple[str, int]]:
-    """Return the rows with the largest counts, and one for the sum of the others."""
-    rows = sorted(rows, key=lambda row: -row[1])
-    others = rows[_SHOWN:]
-    rest = [(f"{len(others):,} others", sum(count for _, count in others))] if others else []
-    return rows[:_SHOWN] + rest
-
-
-def _table(rows: list[tuple[str, int]]) -> Iterator[str]:
-    width = max(len(name) for name, _ in rows)
-    digits = max(len(f"{count:,}") for _, count in rows)
-    for name, count in rows:
-        yield f"  {name:<{width}}  {count:>{digits},}"

@@ -6,18 +6,22 @@ Longer than others: two thirds are overloads and examples of methods that belong
 from __future__ import annotations
 
 import inspect
+from abc import abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Generic, Never, TypeGuard, TypeVar, cast, overload
 
-from anabranch._calls import act, begun, check_context
+from anabranch import _core
+from anabranch._calls import act, begun, check_context, has_ended
 from anabranch._failures import code_of, mapped
 from anabranch._landing import loaded
-from anabranch.codes import CODES
+from anabranch._watch import Watch, check, is_stepped, stepped
+from anabranch.codes import CODES, is_code
 from anabranch.context import Context, child_of
-from anabranch.errors import EnsureError, ResultError, check_name, refused
+from anabranch.errors import Cancelled, EnsureError, ResultError, check_name, refused
 from anabranch.failure import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Generator
     from typing import Self, TypeAlias
 
     from anabranch._callables import WithCtx
@@ -43,6 +47,12 @@ class Result(Generic[T_co]):
     called; `unwrap` and `commit` release it, or hand it on to the `ctx` that `try_` was given. What
     a callable returns that is a Result brings with it what it carries.
 
+    What an `Ok` carries that is neither unwrapped nor committed, as after `match`, ends with the
+    `ctx` that `try_` was given: undone if that fails, released if it ends well. Without one, or
+    with that of a pipeline's callable, nothing else ends it: `unwrap` or `commit` it. When that
+    `ctx` is cancelled, the next call, or the one that is awaited, raises `Cancelled`, and what the
+    Result carries is undone.
+
     In a pipeline an `Err` that a callable returns is a failure of its item, and an `Ok` goes on as
     its value, unwrapped.
 
@@ -65,10 +75,13 @@ class Result(Generic[T_co]):
 
     __slots__ = ("_ctx", "_outer")
 
+    # What its undo actions are registered with, and what that is a part of.
+    _ctx: Context | None
+    _outer: Context | None
+
+    # By hand: an ABC would make every `isinstance(value, Result)` cost four times as much.
     def __init__(self) -> None:
-        # What its undo actions are registered with, and what that is a part of.
-        self._ctx: Context | None = None
-        self._outer: Context | None = None
+        raise TypeError("a Result is made as an ab.Ok or an ab.Err, or by ab.Result.try_")
 
     @staticmethod
     @overload
@@ -89,6 +102,8 @@ class Result(Generic[T_co]):
 
         Raises:
             ConfigError: `fn` is no `def`, or `ctx` no Context.
+            ClosedError: The work of `ctx` has ended.
+            Cancelled: `ctx` was cancelled.
 
         Example:
             >>> import anabranch as ab
@@ -243,7 +258,7 @@ class Result(Generic[T_co]):
             text = f"the predicate was false for {value_of(self)!r}" if message is None else message
             return Err(EnsureError(text, code=code))
 
-        return self._with_value("ensure", predicate, decide)
+        return self._with_value("ensure", predicate, decide, argument="predicate")
 
     @overload
     def tap(  # type: ignore[overload-overlap]  # pyright: ignore[reportOverlappingOverload] - told first
@@ -301,6 +316,7 @@ class Result(Generic[T_co]):
 
         return self._with_failure("map_error", fn, replace)
 
+    @abstractmethod
     def unwrap(self) -> T_co:
         """Return the value; what it carries is released, or handed on, as by `commit_blocking`.
 
@@ -312,7 +328,6 @@ class Result(Generic[T_co]):
             >>> ab.Ok(7).unwrap()
             7
         """
-        raise NotImplementedError
 
     def unwrap_or(self, default: U) -> T_co | U:
         """Return the value, as `unwrap`, or `default` for an `Err`.
@@ -350,15 +365,20 @@ class Result(Generic[T_co]):
 
     # For the package.
 
+    @abstractmethod
     def _land(self, ctx: Context) -> Any:  # noqa: ANN401 - a value
         """Return the value, or raise: where a call of the library's has got it."""
-        raise NotImplementedError
 
     def _with_value(
-        self, verb: str, fn: Callable[..., Any], made: Callable[[Any], Result[Any]]
+        self,
+        verb: str,
+        fn: Callable[..., Any],
+        made: Callable[[Any], Result[Any]],
+        *,
+        argument: str = "fn",
     ) -> Any:  # noqa: ANN401 - a Result, or a coroutine that gives one
         value = value_of(self) if isinstance(self, Ok) else None
-        part = act(fn, f"Result.{verb}", args=(value,), gives="the value")
+        part = act(fn, f"Result.{verb}", argument=argument, args=(value,), gives="the value")
         if isinstance(self, Ok):
             return self._call(part, made)
         return _itself(self) if part.is_async else self
@@ -377,10 +397,16 @@ class Result(Generic[T_co]):
 
     def _call(self, part: Act, made: Callable[[Any], Result[Any]]) -> Any:  # noqa: ANN401 - as above
         """Call, and return the Result that is made of what it returns; or a coroutine for it."""
-        ctx = self._ctx if self._ctx is not None else begun(self._outer, part.name)
+        ctx = self._so_far(part.name)
         one = child_of(ctx, part.name)
         if part.is_async:
             return self._awaited(part(one), ctx, one, made)
+        if self._outer is not None:
+            try:
+                check(one)
+            except Cancelled as cancelled:
+                ctx._undo_blocking(cancelled)
+                raise
         try:
             value = part(one)
             if inspect.isawaitable(value) and not isinstance(value, Result):
@@ -402,28 +428,38 @@ class Result(Generic[T_co]):
     async def _awaited(
         self, value: Awaitable[Any], ctx: Context, one: Context, made: Callable[[Any], Result[Any]]
     ) -> Result[Any]:
+        me = stepped()
         try:
-            result = made(await value)
-            failed = result if isinstance(result, Err) else None
-        except GeneratorExit:
-            raise
-        except Exception as error:  # noqa: BLE001 - as above
-            result = failed = Err(error)
+            if self._outer is None:
+                result = await _outcome(value, made)
+            else:
+                result = await _watched(value, made, one)
         except BaseException as error:
-            await one._undo(error)
-            await ctx._undo(error)
+            if not isinstance(error, GeneratorExit) or is_stepped(me):
+                await one._undo(error)
+                await ctx._undo(error)
             raise
-        if failed is None:
+        if not isinstance(result, Err):
             return self._passed(result, ctx, one)
-        await one._undo(failed.error.error)
-        await ctx._undo(failed.error.error)
-        return self._failed(failed)
+        await one._undo(result.error.error)
+        await ctx._undo(result.error.error)
+        return self._failed(result)
+
+    def _so_far(self, name: str) -> Context:
+        """Return the context of the calls so far, or of the first one of those to come."""
+        ctx, outer = self._ctx, self._outer
+        if ctx is None or ctx._ended or (outer is not None and has_ended(outer)):
+            return begun(outer, name)
+        return ctx
 
     def _passed(self, result: Result[Any], ctx: Context, one: Context) -> Result[Any]:
         one._hand_over()
         brought = result._ctx
         if brought is not None and brought is not ctx and brought._scope is not None:
             ctx._take(brought._scope)
+        outer = self._outer
+        if ctx._scope is not None and outer is not None and not isinstance(outer, _core.Context):
+            outer._carry(ctx._scope)
         passed = Ok(value_of(result))
         passed._ctx, passed._outer = ctx, self._outer
         return passed
@@ -514,6 +550,7 @@ class Err(Result[Never]):
         self._outer = None
         if isinstance(error, str):
             _check_code(error, "Err")
+            _check_details(message, metadata, cause)
             made = ResultError(message or error, code=error, metadata=metadata or {})
             made.__cause__ = cause
             error = made
@@ -574,6 +611,25 @@ def _begin(ctx: Context | None) -> Result[Any]:
     return first
 
 
+async def _outcome(value: Awaitable[Any], made: Callable[[Any], Result[Any]]) -> Result[Any]:
+    try:
+        return made(await value)
+    except Exception as error:  # noqa: BLE001 - that is what an Err is
+        return Err(error)
+
+
+async def _watched(
+    value: Awaitable[Any], made: Callable[[Any], Result[Any]], ctx: Context
+) -> Result[Any]:
+    try:
+        async with Watch(ctx):
+            return await _outcome(value, made)
+    finally:
+        if inspect.iscoroutine(value):
+            value.close()  # it has not begun if `ctx` was cancelled before
+    raise AssertionError(ctx)  # a Watch swallows nothing
+
+
 def _wrapped(value: object) -> Result[Any]:
     return value if is_result(value) else Ok(value)
 
@@ -582,8 +638,17 @@ async def _itself(result: Result[T]) -> Result[T]:
     return result
 
 
+def _check_details(message: object, metadata: object, cause: object) -> None:
+    if not isinstance(message, str):
+        raise refused("message", message, "a str", subject="Err")
+    if metadata is not None and not isinstance(metadata, Mapping):
+        raise refused("metadata", metadata, "a mapping or None", subject="Err")
+    if cause is not None and not isinstance(cause, BaseException):
+        raise refused("cause", cause, "an exception or None", subject="Err")
+
+
 def _check_code(code: object, subject: str, *, but: str | None = None) -> None:
-    if not isinstance(code, str) or not code or (code in CODES and code != but):
+    if not is_code(code) or (code in CODES and code != but):
         allowed = "a code of your own: a str that is not one of ab.CODES"
         raise refused("code", code, allowed, subject=subject)
 

@@ -39,11 +39,13 @@ _NEAREST: Final = 3
 
 
 class OutboxRouter:
-    """The outboxes of many tenants, each in a database of its own, or in a part of one.
+    """The outboxes of many tenants: each a database, a schema, or its rows of a table.
 
     A worker that is given a router works on all of them, and on those that come while it runs; it
     asks again which there are every `refresh` seconds, and at once when `refresh()` is called. A
     tenant that is gone is worked on no more: what was begun ends, the rest stays where it is.
+
+    Those in one database share a connection. For tenants of one table see `Outbox.tenant`.
 
     There is no transaction over several outboxes: what is enqueued in one is there, whatever
     becomes of the others.
@@ -106,6 +108,8 @@ class OutboxRouter:
         # Those there were at the latest look, and those that were asked for since then.
         self._known: dict[Any, Any] = {}
         self._watchers: list[Callable[[], object]] = []
+        # Those in one database share its connection.
+        self._lines: dict[str, Any] = {}
         self._closed = False
 
     @classmethod
@@ -287,6 +291,7 @@ class OutboxRouter:
                 place = before._replace(weight=at.weight, enabled=at.enabled, at=at)
             else:
                 outbox = Outbox(at.url, **{**self._options, **(at.options or {})})
+                outbox._share(self._lines)  # noqa: SLF001 - the package's
                 place = Place(tenant, outbox, at.weight, at.enabled, at)
             self._places[key] = place
         if key is not None and (before is None or before.outbox is not place.outbox):

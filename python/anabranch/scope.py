@@ -1,4 +1,7 @@
-"""Compensation scopes by themselves: what a block of code did is undone if the block fails."""
+"""Compensation scopes by themselves: what a block of code did is undone if the block fails.
+
+Longer than others by the documentation and the examples of one type.
+"""
 
 from __future__ import annotations
 
@@ -103,16 +106,21 @@ class CompensationScope:
         self._core = new_scope()
         self._closed = False
         self._report: RollbackReport | None = None
+        # What ends with it unless it is settled before: what Results carry. All of these have
+        # actions; None until there is one.
+        self._carried: set[CompensationScope] | None = None
+        # Those of another scope that it is one of.
+        self._among: set[CompensationScope] | None = None
 
     @property
     def has_actions(self) -> bool:
         """Whether an undo action or a finalizer is pending."""
-        return self._core.pending() != (0, 0)
+        return bool(self._carried) or self._core.pending() != (0, 0)
 
     @property
     def pending(self) -> int:
         """How many undo actions and finalizers are pending."""
-        return sum(self._core.pending())
+        return sum(self._core.pending()) + sum(it.pending for it in self._carried or ())
 
     @property
     def report(self) -> RollbackReport | None:
@@ -191,7 +199,10 @@ class CompensationScope:
             ClosedError: The scope's block has been left.
         """
         self._check_open()
-        self._core.absorb(_core_of(other))
+        if not isinstance(cast("object", other), CompensationScope):
+            raise refused("other", other, "a CompensationScope", subject="absorb")
+        if other is not self:
+            self._core.absorb(other._whole())
 
     async def commit(self) -> RollbackReport:
         """Release the undo actions, and run the finalizers, in the running loop."""
@@ -217,7 +228,7 @@ class CompensationScope:
     ) -> RollbackReport:
         """Run the undo actions, then the finalizers, in the running loop.
 
-        An action that raises does not stop the others; the report tells of all. A cancellation
+        Whatever an action raises does not stop the others; the report tells of all. A cancellation
         waits until the rollback has ended, or its deadline has come, and then goes on; so does a
         SystemExit of an action, and a Ctrl-C that comes in the middle of one, which is stuck then.
 
@@ -232,8 +243,8 @@ class CompensationScope:
             ConfigError: An argument is not allowed.
         """
         limit = seconds(deadline, "rollback")
-        playback, skipped, parallel = self._begin(policy)
-        return await self._play(playback, skipped, parallel=parallel, deadline=limit)
+        playback, skipped, parallel, fatal = self._begin(policy)
+        return await self._play(playback, skipped, fatal, parallel=parallel, deadline=limit)
 
     def rollback_blocking(
         self,
@@ -259,9 +270,9 @@ class CompensationScope:
             3
         """
         limit = seconds(deadline, "rollback")
-        playback, skipped, _ = self._begin(policy)
+        playback, skipped, _, fatal = self._begin(policy)
         played, leaving = play_blocking(playback, deadline=limit, child=CompensationScope)
-        return self._told(played, leaving, skipped)
+        return self._told(played, fatal or leaving, skipped)
 
     def __enter__(self) -> Self:
         """Begin the block."""
@@ -325,28 +336,53 @@ class CompensationScope:
             message = "the scope was used after its block had been left"
             raise ClosedError(message)
 
-    def _begin(self, policy: object) -> tuple[_core.Playback, list[Played], bool]:
+    def _carry(self, other: CompensationScope) -> None:
+        """Have `other` end with this one, unless it is settled before."""
+        if self._closed or not other.has_actions:
+            return
+        if self._carried is None:
+            self._carried = set()
+        self._carried.add(other)
+        other._among = self._carried
+
+    def _whole(self) -> _core.Scope:
+        """Return all that it holds, which is about to be settled, or to go to another scope."""
+        if self._among is not None:
+            self._among.discard(self)
+            self._among = None
+        for other in tuple(self._carried or ()):
+            self._core.absorb(other._whole())
+        return self._core
+
+    def _begin(
+        self, policy: object
+    ) -> tuple[_core.Playback, list[Played], bool, BaseException | None]:
+        fatal: BaseException | None = None
+        check_policy(policy, subject="rollback")
         if callable(policy):
-            check_policy(policy, subject="rollback")
-            playback = self._core.end(False, "custom")  # noqa: FBT003 - private
+            playback = self._whole().end(False, "custom")  # noqa: FBT003 - private
             actions = playback.unarranged()
-            chosen = arranging(cast("Policy", policy))(tuple(actions)) if actions else []
+            chosen = actions
+            try:
+                chosen = arranging(cast("Policy", policy))(tuple(actions)) if actions else []
+            except (KeyboardInterrupt, SystemExit) as error:
+                fatal = error  # as one of an action: it goes on when all have run
             playback.arranged(chosen)
             skipped = [action for action in actions if action.pending]
         else:
-            check_policy(policy, subject="rollback")
-            playback = self._core.end(False, str(policy))  # noqa: FBT003 - private
+            playback = self._whole().end(False, str(policy))  # noqa: FBT003 - private
             skipped = playback.abandoned()
         played = [Played(action, "skipped", 0.0, None) for action in skipped]
-        return playback, played, policy == "parallel"
+        return playback, played, policy == "parallel", fatal
 
     def _end(self) -> _core.Playback:
-        return self._core.end(True, "sequential")  # noqa: FBT003 - private
+        return self._whole().end(True, "sequential")  # noqa: FBT003 - private
 
     async def _play(
         self,
         playback: _core.Playback,
         skipped: Sequence[Played] = (),
+        fatal: BaseException | None = None,
         *,
         parallel: bool = False,
         deadline: float | None = None,
@@ -354,7 +390,7 @@ class CompensationScope:
         played, leaving = await play(
             playback, parallel=parallel, deadline=deadline, child=CompensationScope
         )
-        return self._told(played, leaving, skipped)
+        return self._told(played, fatal or leaving, skipped)
 
     def _told(
         self,
@@ -385,9 +421,3 @@ def check_policy(policy: object, *, subject: str, argument: str = "policy") -> N
     if callable(policy) or policy not in _POLICIES:
         allowed = "'sequential', 'parallel', 'none' or a def that takes the undo actions"
         check_def(policy, (), argument=argument, allowed=allowed, subject=subject)
-
-
-def _core_of(other: object) -> _core.Scope:
-    if not isinstance(other, CompensationScope):
-        raise refused("other", other, "a CompensationScope", subject="absorb")
-    return other._core  # noqa: SLF001 - one of ours

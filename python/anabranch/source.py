@@ -22,6 +22,7 @@ class Source(Generic[T]):
         reader: The channel.
         name: What errors and reports call it; the channel's name by default.
         ack: Called with an item once its handler has succeeded and what it did is committed.
+            It is not cut short: one that may hang needs a timeout of its own.
         nack: Called with an item, and the exception, once what its handler did is undone. Without
             it the item of a handler that was cut short is put back into the channel.
         close: Called once, when the fan-in has ended, however it did.
@@ -79,8 +80,9 @@ class Source(Generic[T]):
         """What errors and reports call it."""
         return self._name
 
-    def _callables(self) -> list[Act]:
-        return [call for call in (self._ack, self._nack, self._close) if call is not None]
+    def _callables(self) -> list[tuple[str, Act]]:
+        calls = (("ack", self._ack), ("nack", self._nack), ("close", self._close))
+        return [(verb, call) for verb, call in calls if call is not None]
 
     def __repr__(self) -> str:
         return f"<Source {self._name!r}: {self._reader!r}>"

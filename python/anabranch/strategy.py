@@ -39,7 +39,7 @@ class SourceState:
 
 Chooser: TypeAlias = Callable[[Sequence[SourceState]], "int | None"]
 """A strategy of your own: given all sources, it returns the number of the one to be read, or None
-to wait until another one is ready."""
+to wait until another one, which has not ended, is ready."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,10 +134,12 @@ class Strategy:
                 source. None: by when the sources became ready.
 
         Raises:
-            ConfigError: `by` cannot be called.
+            ConfigError: `by` cannot be called, or is async.
         """
-        if by is not None and not callable(by):
-            raise refused("by", by, "a callable or None", subject="strategy 'oldest_first'")
+        if by is not None:
+            from anabranch._calls import check_def
+
+            check_def(by, "by", "strategy 'oldest_first'", args=(None,), gives="an item")
         return cls(kind="oldest_first", call=by)
 
     @classmethod
@@ -157,13 +159,14 @@ class Strategy:
         It is asked whenever something is to be read and at least one source is ready. If it names
         one that is not ready, or has ended, whoever has been ready longest is read; if it returns
         None, it is asked again when another source has become ready. What it raises ends the
-        merge, and so does a number that is none of a source.
+        merge, and so does a number that is none of a source, or None where each source is ready or
+        has ended: there is no other to wait for.
 
         Args:
             choose: Given a sequence of `ab.SourceState`, returns a source's number or None.
 
         Raises:
-            ConfigError: It cannot be called.
+            ConfigError: It cannot be called, or is async.
 
         Example:
             >>> import anabranch as ab
@@ -172,8 +175,9 @@ class Strategy:
             >>> ab.Strategy.custom(youngest).kind
             'custom'
         """
-        if not callable(choose):
-            raise refused("choose", choose, "a callable", subject="strategy 'custom'")
+        from anabranch._calls import check_def
+
+        check_def(choose, "choose", "strategy 'custom'", args=(None,), gives="the sources")
         return cls(kind="custom", call=choose)
 
 

@@ -10,6 +10,7 @@ from anabranch._callables import examine, name_of
 from anabranch._outbox_draft import milliseconds
 from anabranch._outbox_inline import check_inline
 from anabranch._outbox_lane import Handler, Lane
+from anabranch._outbox_metrics import worker_text
 from anabranch._outbox_run import Run
 from anabranch._outbox_terms import DEFAULT_RETRY, router_of, subscriber_of, terms_of
 from anabranch.errors import ClosedError, check_name, refused
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from types import TracebackType
 
+    from anabranch._outbox_metrics import PostRow
+    from anabranch._rows import PipelineRow
     from anabranch.outbox import Outbox
     from anabranch.policy import Retry
     from anabranch.report import Report
@@ -53,7 +56,8 @@ class OutboxWorker:
             more than a quarter of that, and is asked less and less often, until it works again.
         connections: How many connections are open at once, at most, those that listen included.
             With more outboxes than that, the ones that are idle are connected to when their poll
-            is due; those that had messages last are listened to.
+            is due; those that had messages last are listened to. Where there is room for it, one
+            at work has a second connection, for its acks.
         name: What the pipelines' names begin with.
         batch: How many messages are claimed at once, at most, and how many a subscriber may have
             in hand of each outbox before no more of its topics are claimed there.
@@ -62,8 +66,8 @@ class OutboxWorker:
             makes, and that each handler gets as `message.connection`: what it does over that
             happens exactly once, with the ack; see below.
         connect: For `ack="inline"`: makes a connection to the outbox's database, of psycopg,
-            sqlite3 (with `check_same_thread=False`), aiosqlite or SQLAlchemy; called with the key
-            if there is a mapping of outboxes.
+            sqlite3 (with `check_same_thread=False`), aiosqlite, asyncpg or SQLAlchemy; called with
+            the key if there is a mapping of outboxes.
         lease: Seconds that a claim holds; it is renewed while a handler is at work. A worker that
             was killed is followed by another one after that time.
         poll: Seconds after which an outbox is asked for messages though nobody has told of any.
@@ -298,7 +302,15 @@ class OutboxWorker:
         """
         if self._latest is None:
             raise ClosedError(f"worker {self._name!r} has not run yet: it has no numbers")
-        return self._latest.metrics(self._name)
+        return worker_text(self._name, *self._latest.rows())
+
+    @property
+    def name(self) -> str:
+        """What it was called."""
+        return self._name
+
+    def _rows(self) -> tuple[list[PostRow], list[PipelineRow]]:
+        return ([], []) if self._latest is None else self._latest.rows()
 
     def stop(self) -> None:
         """Stop: claim nothing more, give back what was not begun, let handlers end; any thread."""

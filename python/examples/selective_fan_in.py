@@ -48,15 +48,12 @@ class Room:
             .on(self.readings, self.reading, priority=2)
             .after(5.0, lambda: self.say("all is quiet"))
         )
-        while not self.over:
-            await either
-        self.say(f"readings: {self.values}")
-
-    @property
-    def over(self) -> bool:
-        """Whether nothing will come any more."""
-        channels = (self.alarms, self.commands, self.readings)
-        return all(it.closed and it.depth == 0 for it in channels)
+        try:
+            while True:
+                await either
+        except ab.SelectDrained as drained:
+            self.say(f"readings: {self.values}")
+            self.say(drained.code)
 
     async def happen(self) -> None:
         """Let things happen."""
@@ -78,10 +75,6 @@ async def main() -> None:
     async with ab.ErrGroup("room") as group:
         group.go(room.happen)
         group.go(room.watch)
-    try:
-        await ab.select(room.alarms, room.commands)
-    except ab.SelectDrained as drained:
-        print("     ", drained.code)
 
 
 if __name__ == "__main__":
