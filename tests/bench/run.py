@@ -53,10 +53,12 @@ NAMES = (
     "fan-in-100",
     "fan-in-10000",
     "channel-hop",
+    "channel-hop-batches",
     "channel-hop-threads",
     "select-2",
     "select-16",
     "select-256",
+    "tee",
     "watched",
     "unwatched",
     "watched-counted",
@@ -78,6 +80,17 @@ NAMES = (
     "top-key",
     "top-memory",
     "ls",
+    "outbox-lease",
+    "outbox-inline",
+    "outbox-async",
+    "outbox-two",
+    "outbox-four",
+    "outbox-pooled",
+    "outbox-many",
+    "outbox-one",
+    "outbox-sqlite",
+    "outbox-sqlite-many",
+    "outbox-sqlite-one",
     "peer-bytewax",
     "peer-asyncio",
     "peer-anyio",
@@ -114,6 +127,7 @@ def find(name: str) -> Callable[[Settings], Outcome]:
     import latency
     import memory
     import observer
+    import outbox
     import races
     import seen
     import tenants
@@ -124,6 +138,7 @@ def find(name: str) -> Callable[[Settings], Outcome]:
 
     cases = {name: race.run for name, race in races.RACES.items()}
     cases |= latency.CASES | wire.CASES | memory.CASES
+    cases |= outbox.CASES
     cases |= tenants.CASES | undo.CASES | fair.CASES | toolkit.CASES
     return (cases | watched.CASES | seen.CASES | observer.CASES | hung.CASES | dashboard.CASES)[
         name

@@ -40,10 +40,14 @@ def _free_port() -> int:
         return sock.getsockname()[1]
 
 
+# What is lost with the machine need not reach the disk; every test has connections of its own.
+_FOR_TESTS = "-c fsync=off -c max_connections=200"
+
+
 class Server:
     """A server; it is stopped, and its files removed, by `close`."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: str = _FOR_TESTS) -> None:
         self._bin = _programs()
         self._folder = Path(tempfile.mkdtemp(prefix="anabranch-pg-"))
         # It refuses to run as root.
@@ -55,8 +59,7 @@ class Server:
         data = self._folder / "data"
         self._call("initdb", "-D", data, "-U", "tests", "-A", "trust", "-E", "UTF8", "--no-sync")
         self._settings = (
-            f"-p {self.port} -k {self._folder} -c listen_addresses=127.0.0.1 -c fsync=off "
-            "-c max_connections=200"
+            f"-p {self.port} -k {self._folder} -c listen_addresses=127.0.0.1 {settings}"
         )
         self.start()
 

@@ -87,7 +87,7 @@ def test_dashboard_10_stuck_undo_actions_are_tried_again_once_confirmed(job, blo
     assert conflict.value.reason == "conflict"
     one = job.look_blocking().pipeline().rollbacks[0].number
     told = command("comp.skip", rollback=one, confirm="acme", **about)
-    assert told == "1 stuck undo actions were left out for good"
+    assert told == "1 stuck undo action was left out for good"
     assert command("comp.retry", pipeline="ingest", confirm="ingest").startswith("2 stuck")
     with pytest.raises(ab.CommandError) as nothing:
         command("comp.retry", pipeline="ingest", confirm="ingest")

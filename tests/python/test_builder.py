@@ -240,6 +240,10 @@ def test_b3_a_key_callable_is_the_stage_s_callable():
             "fail: after must be an int from 1 to 4294967295, got 0",
         ),
         (
+            lambda: ab.fail(after=True),
+            "fail: after must be an int from 1 to 4294967295, got True",
+        ),
+        (
             lambda: ab.restart(5.0),
             "restart: backoff must be a Retry, but not Retry.custom, got 5.0",
         ),

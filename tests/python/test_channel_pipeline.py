@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -298,14 +299,24 @@ def test_f12_an_aborted_run_is_no_end_either():
 
 
 def test_f12_a_run_that_cannot_begin_closes_the_channel_with_the_reason():
+    channel = ab.Channel(10)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        source = ab.tcp_lines("127.0.0.1", taken.getsockname()[1])
+        with pytest.raises(OSError, match="in use"):
+            ab.Pipeline("p").source(source).to_channel(channel).run_blocking()
+    with pytest.raises(OSError, match="in use"):
+        channel.receive_nowait()
+
+
+def test_f12_so_does_one_whose_source_cannot_be_iterated():
     class Broken:
         def __iter__(self):
             raise OSError("no disk")
 
     channel = ab.Channel(10)
-    with pytest.raises(OSError, match="no disk"):
-        ab.Pipeline("p").source(Broken()).to_channel(channel).run_blocking()
-    with pytest.raises(OSError, match="no disk"):
+    report = ab.Pipeline("p").source(Broken()).to_channel(channel).run_blocking()
+    assert report.outcome == "failed"
+    with pytest.raises(ab.PipelineFailed, match="pipeline 'p' failed"):
         channel.receive_nowait()
 
 

@@ -327,3 +327,27 @@ def test_c20_no_context_is_made_where_nobody_takes_one(driver, kind):
     options = {} if kind == "async" else {"inline": kind == "inline"}
     go(pipeline.for_each(sink, **options), driver)
     assert contexts == [0, 0, 0]
+
+
+@pytest.mark.parametrize("level", ["unit", "branch", "pipeline"])
+@pytest.mark.parametrize("verb", ["compensate", "finalize"])
+def test_c5_what_registers_itself_for_ever_is_stopped_at_every_level(verb, level):
+    ran = 0
+
+    def again(ctx):
+        nonlocal ran
+        ran += 1
+        assert ran < 100, "it has no end"
+        getattr(ctx, verb)(again, level=level)
+
+    def store(item, ctx):
+        getattr(ctx, verb)(again, level=level)
+        if verb == "compensate":
+            raise OSError(item)
+
+    pipeline = ab.Pipeline("p", on_error="stop").source([1])
+    pipeline = pipeline.fan_out(by=str, on_branch_error=ab.fail()).for_each(store, inline=True)
+    report = balanced(pipeline.run_blocking())
+    assert (ran, report.stuck) == (16, 1)
+    (stuck,) = (it for it in report.compensations if it.outcome == "failed")
+    assert (stuck.name, stuck.stage, "last pass" in str(stuck.error)) == ("again", "store", True)

@@ -86,6 +86,31 @@ def test_c17_what_was_done_before_is_undone_when_a_copy_fails_and_only_for_its_i
     assert (report.failed, report.committed, report.codes) == (1, 9, {"OSError": 1})
 
 
+@ab.testing.virtual_time
+async def test_c17_what_copies_stand_on_is_undone_after_what_a_copy_has_done():
+    log = []
+
+    def reserve(item, ctx):
+        ctx.compensate(log.append, "reserve undone")
+        return item
+
+    async def withdraw():
+        log.append("audit begins")
+        await asyncio.sleep(3.0)  # the other copy ends meanwhile
+        log.append("audit undone")
+
+    async def audit(_item, ctx):
+        ctx.compensate(withdraw)
+        raise OSError
+
+    async def main(_item):
+        await asyncio.sleep(1.0)
+
+    pipeline = ab.Pipeline("p").source(["x"]).map(reserve).tee(lambda s: s.for_each(audit))
+    await pipeline.for_each(main).run()
+    assert log == ["audit begins", "audit undone", "reserve undone"]
+
+
 @within
 async def test_c17_the_undo_waits_until_both_copies_have_ended():
     failed, released, log = asyncio.Event(), asyncio.Event(), []

@@ -302,6 +302,98 @@ def test_t6_who_is_told_may_raise(driver, how, caplog):
     assert "nobody listens" in caplog.text
 
 
+class Own(BaseException):
+    """Neither an Exception nor what ends the process."""
+
+
+@pytest.mark.parametrize("every", [None, 60.0])
+@pytest.mark.parametrize("error", [Own, asyncio.CancelledError, GeneratorExit])
+@pytest.mark.parametrize("how", ["def", "async"])
+@ab.testing.virtual_time
+async def test_t6_whatever_who_is_told_raises_the_run_goes_on(clock, how, error, every, caplog):
+    undone = []
+
+    def broken(summary):
+        raise error("nobody listens")
+
+    async def broken_async(summary):
+        await asyncio.sleep(1.0)
+        broken(summary)
+
+    async def source():
+        yield "2"
+        yield "x"
+        await asyncio.sleep(70.0)
+        yield "1"
+
+    def register(n, ctx):
+        ctx.compensate(undone.append, n)
+        return n
+
+    to = broken if how == "def" else broken_async
+    pipeline = ab.Pipeline("p", commit="end").source(source()).tap(register).map(number)
+    pipeline = pipeline.collect_errors(every=every, to=to).recover(lambda failure: 0)
+    report = balanced(await pipeline.collect().run())
+    assert (report.outcome, report.items, report.codes) == ("completed", [2, 0, 1], {})
+    assert (undone, report.stuck) == (["x"], 0)
+    assert caplog.text.count("who is told of the errors raised") == 1
+    assert "nobody listens" in caplog.text
+
+
+@pytest.mark.parametrize("every", [None, 60.0])
+@pytest.mark.parametrize("fatal", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("how", ["def", "async"])
+@ab.testing.virtual_time
+async def test_e4_who_is_told_may_end_the_process(clock, how, fatal, every):
+    undone = []
+
+    def out(summary):
+        raise fatal("out")
+
+    async def out_async(summary):
+        await asyncio.sleep(1.0)
+        out(summary)
+
+    async def source():
+        yield "2"
+        yield "x"
+        await asyncio.sleep(70.0)
+        yield "1"
+
+    def register(n, ctx):
+        ctx.compensate(undone.append, n)
+        return n
+
+    to = out if how == "def" else out_async
+    pipeline = ab.Pipeline("p", commit="end").source(source()).tap(register).map(number)
+    pipeline = pipeline.collect_errors(every=every, to=to).recover(lambda failure: 0).collect()
+    with pytest.raises(fatal, match="out"):
+        await pipeline.run()
+    report = balanced(pipeline.last_report)
+    # At the end of a run it is over already, and has gone well.
+    outcome, expected = ("aborted", ["x", "2"]) if every else ("completed", ["x"])
+    assert (report.outcome, report.stuck, undone) == (outcome, 0, expected)
+
+
+def test_e5_a_loop_that_shuts_down_while_somebody_is_told_costs_no_report():
+    async def to(summary):
+        told.set_result(summary)
+        await asyncio.sleep(3600)
+
+    async def main():
+        nonlocal told
+        told = asyncio.get_running_loop().create_future()
+        running = asyncio.create_task(pipeline.run())
+        await told
+        return running
+
+    told = None
+    pipeline = ab.Pipeline("p").source(["1", "x"]).map(number).collect_errors(to=to).collect()
+    assert asyncio.run(main()).cancelled()
+    report = balanced(pipeline.last_report)
+    assert (report.items, report.errors["collect_errors"].codes) == ([1], {"ValueError": 1})
+
+
 @every_way
 def test_e8_a_run_that_is_aborted_loses_no_failure(driver, kind):
     """Failures that wait for an operator have failed when nobody will be asked any more."""

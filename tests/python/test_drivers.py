@@ -214,6 +214,32 @@ def test_e9_handlers_are_restored_after_an_exception():
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_e5_whatever_a_signal_handler_raises_the_run_is_rolled_back_before_it_goes_on():
+    class Own(BaseException):
+        pass
+
+    came, undone = threading.Event(), []
+
+    def stop(number, frame):
+        came.set()
+        raise Own("out")
+
+    def sink(n, ctx):
+        ctx.compensate(undone.append, n)
+        # The driver has the main thread to itself: nothing else is interrupted.
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+        wait_for(came)
+
+    pipeline = ab.Pipeline("p", commit="end").source([1]).for_each(sink)
+    before = signal.signal(signal.SIGUSR1, stop)
+    try:
+        with pytest.raises(Own, match="out"):
+            pipeline.run_blocking()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert (undone, balanced(pipeline.last_report).outcome) == ([1], "aborted")
+
+
 # Leaving `async with start()`.
 
 

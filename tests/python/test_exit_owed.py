@@ -100,6 +100,45 @@ def test_e7_a_handler_stuck_in_a_thread_is_left_behind_so_that_all_is_undone_at_
     assert finish(child(script)) == (4, "\n".join(undone), "")
 
 
+LEFT_BEHIND = {
+    "pool": "",
+    "async": "pipeline 'p': tasks are still busy and were left behind: 2 of stage "
+    "'store_late_async'\n",
+}
+
+
+@pytest.mark.parametrize("kind", LEFT_BEHIND)
+def test_e7_r8_nor_is_one_waited_for_that_has_timed_out_before(kind):
+    # In 5 s it would be left behind by itself, which the process does not wait for.
+    script = f"""{BEGUN}
+    def store_late(n, ctx):
+        ctx.compensate(undo, 10 + n)
+        if n == 1:
+            never.acquire()
+        begun.set()
+        never.acquire()
+
+    async def store_late_async(n, ctx):
+        ctx.compensate(undo, 10 + n)
+        if n == 2:
+            begun.set()
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                pass
+
+    store = {{"pool": store_late, "async": store_late_async}}["{kind}"]
+    pipeline = ab.Pipeline("p").source([1, 2]).tap(register).for_each(store, timeout=0.01)
+    threading.Thread(target=pipeline.run_blocking, daemon=True).start()
+    begun.wait()
+    sys.exit(4)
+    """
+    code, out, err = finish(child(script))
+    undone = ["undone, awaited 2", "undone 2", "undone, awaited 1", "undone 1", ""]
+    assert (code, out.split("\n")[-5:], err) == (4, undone, LEFT_BEHIND[kind])
+
+
 def test_c3_what_is_stuck_at_the_end_of_a_run_is_said(caplog):
     import anabranch as ab
 

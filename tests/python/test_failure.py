@@ -74,6 +74,46 @@ def test_e1_json_round_trip(item, tenant, metadata):
     assert again.history[0].kind == "OSError"
 
 
+class Unlisted(dict):
+    def items(self):
+        raise OSError("no items")
+
+
+class Unread(list):
+    def __iter__(self):
+        raise OSError("no items")
+
+
+class Untold(Unlisted):
+    def __repr__(self):
+        raise OSError("no text")
+
+
+HUGE = 10**5000
+AWKWARD = [
+    (Unlisted(a=1), "{'a': 1}"),
+    (Unread([1]), "[1]"),
+    (Untold(), "<Untold without a text>"),
+    (HUGE, "<int without a text>"),
+    ([1, -HUGE, {"a": HUGE}], [1, "<int without a text>", {"a": "<int without a text>"}]),
+    ({"a": Unlisted(a=1), HUGE: 2}, {"a": "{'a': 1}", "<int without a text>": 2}),
+]
+
+
+@pytest.mark.parametrize(("item", "told"), AWKWARD, ids=range(len(AWKWARD)))
+def test_e1_t1_an_item_that_has_no_json_form_is_told_by_its_text(item, told, tmp_path):
+    def refuse(_):
+        raise ValueError("no")
+
+    pipeline = ab.Pipeline("p").source([item]).fan_out(by=lambda _: HUGE).map(refuse).collect()
+    report = balanced(pipeline.run_blocking())
+    (failure,) = json.loads(json.dumps(report.to_dict(), allow_nan=False))["failures"]
+    assert (failure["item"], failure["tenant"]) == (told, "<int without a text>")
+    report = balanced(pipeline.dead_letter(tmp_path / "letters").run_blocking())
+    assert (report.dead_lettered, report.codes) == (1, {})
+    assert json.loads((tmp_path / "letters").read_text())["item"] == told
+
+
 @pytest.mark.parametrize("told", [{}, {"code": "x"}, {"children": 7}])
 def test_e1_what_is_no_failure_is_refused(told):
     with pytest.raises(ValueError, match="not the dict of a Failure"):

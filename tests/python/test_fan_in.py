@@ -272,6 +272,95 @@ async def test_f10_the_item_of_a_peer_that_is_cancelled_is_put_back():
     assert drained(slow) == ["first", "second"]
 
 
+@pytest.mark.parametrize("with_ctx", [False, True])
+def test_f2_f10_an_item_is_handled_or_put_back_whenever_it_is_cut_short(with_ctx):
+    async def main():
+        channel, done = ab.Channel(9), []
+        channel.send_nowait("item")
+
+        async def plain(item):
+            await asyncio.sleep(0.5)
+            done.append(item)
+
+        async def undoing(item, ctx):
+            ctx.compensate(done.remove, item)
+            done.append(item)
+            await asyncio.sleep(0.5)
+
+        running = asyncio.ensure_future(ab.fan_in([channel], undoing if with_ctx else plain))
+        await asyncio.sleep(0.5)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert sorted(done + drained(channel)) == ["item"]
+
+    ab.testing.explore(main, seeds=50)
+
+
+def test_f2_f16_what_is_finished_when_a_peer_fails_is_not_put_back():
+    async def main():
+        bad, good = closed("bad", name="bad"), closed("good", name="good")
+        done = []
+
+        async def handle(item, ctx):
+            ctx.compensate(done.remove, item)
+            done.append(item)
+            await asyncio.sleep(0.01)
+            if item == "bad":
+                raise OSError(item)
+
+        with pytest.raises(OSError, match="bad"):
+            await ab.fan_in([bad, good], handle)
+        assert sorted(done + drained(good)) == ["good"]
+
+    ab.testing.explore(main, seeds=50)
+
+
+@within
+async def test_f10_a_def_that_is_cut_short_is_waited_for_and_its_item_is_put_back():
+    channel, done, undone = filled(1), [], []
+    loop, started, may_end = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+
+    def handle(item, ctx):
+        ctx.compensate(undone.append, item)
+        loop.call_soon_threadsafe(started.set)
+        may_end.wait(DEADLINE)
+        done.append((item, ctx.cancelled))
+
+    running = asyncio.ensure_future(ab.fan_in([channel], handle))
+    async with asyncio.timeout(DEADLINE):
+        await started.wait()
+    running.cancel()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert (running.done(), done) == (False, [])
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert (done, undone, drained(channel)) == ([(1, True)], [1], [1])
+
+
+@within
+async def test_f10_a_handler_that_ignores_its_cancellation_is_given_no_other_item():
+    channel, handled, started = filled(1, 2, 3), [], asyncio.Event()
+
+    async def handle(item):
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            handled.append(item)
+
+    running = asyncio.ensure_future(ab.fan_in([channel], handle))
+    async with asyncio.timeout(DEADLINE):
+        await started.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(running, DEADLINE)
+    assert handled == [1]
+    assert drained(channel) == [2, 3]
+
+
 @within
 @pytest.mark.parametrize("policy", ["fail_fast", "drain", "quarantine"])
 async def test_f11_a_fault_is_never_an_end(policy):
@@ -395,9 +484,138 @@ async def test_f17_an_ack_that_fails_is_an_error_and_undoes_nothing():
     def ack(item):
         raise ConnectionError("the broker is gone")
 
-    with pytest.raises(ConnectionError, match="broker"):
-        await ab.fan_in([ab.Source(closed(1), ack=ack)], handle)
+    with pytest.raises(ConnectionError, match="broker") as failed:
+        await ab.fan_in([ab.Source(closed(1), name="orders", ack=ack)], handle)
     assert undone == []
+    assert "anabranch: in the ack of source 'orders' in 'fan_in'" in failed.value.__notes__
+
+
+@within
+@pytest.mark.parametrize("by", ["task", "context", "peer"])
+async def test_f17_an_ack_is_not_cut_short(by):
+    acking, told, may_end = asyncio.Event(), [], asyncio.Event()
+    orders, other = ab.Channel(10, name="orders"), ab.Channel(10, name="other")
+    stop = ab.Cancel()
+
+    async def handle(item, ctx):
+        ctx.finalize(told.append, "settled")
+        ctx.compensate(told.append, "undone")
+        if item == "break":
+            raise OSError(item)
+
+    async def ack(item):
+        acking.set()
+        await may_end.wait()
+        told.append(f"ack {item}")
+
+    readers = [ab.Source(orders, ack=ack), other]
+    ctx = ab.Context("job", cancel=stop)
+    running = asyncio.ensure_future(ab.fan_in(readers, handle, ctx=ctx))
+    orders.send_many_nowait([1, 2])
+    async with asyncio.timeout(DEADLINE):
+        await acking.wait()
+    if by == "task":
+        running.cancel()
+    elif by == "context":
+        stop.cancel("closing time")
+    else:
+        other.send_nowait("break")
+    for _ in range(10):
+        await asyncio.sleep(0)
+    may_end.set()
+    ends = {"task": asyncio.CancelledError, "context": ab.Cancelled, "peer": OSError}
+    with pytest.raises(ends[by]):
+        await running
+    assert [it for it in told if it not in ("undone", "settled")] == ["ack 1"]
+    assert told.count("undone") == (by == "peer")
+    assert drained(orders) == [2]
+
+
+@within
+async def test_f17_an_ack_that_fails_while_it_is_cut_short_is_told_of():
+    acking = asyncio.Event()
+
+    async def ack(item):
+        acking.set()
+        await asyncio.sleep(0)
+        raise ConnectionError("gone")
+
+    source = ab.Source(filled(1), name="orders", ack=ack)
+    running = asyncio.ensure_future(ab.fan_in([source], ignore))
+    async with asyncio.timeout(DEADLINE):
+        await acking.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError) as cut:
+        await running
+    assert (
+        "anabranch: and the ack of source 'orders' raised ConnectionError('gone')"
+        in cut.value.__notes__
+    )
+
+
+@within
+async def test_f10_a_handler_that_is_cancelled_by_itself_has_failed_and_is_undone():
+    channel, undone = closed(1, 2), []
+
+    async def handle(item, ctx):
+        ctx.compensate(undone.append, item)
+        raise asyncio.CancelledError
+
+    with pytest.raises(ab.Cancelled, match="handle' was cancelled") as failed:
+        await ab.fan_in([channel], handle)
+    assert any("item of source" in line for line in failed.value.__notes__)
+    assert (undone, drained(channel)) == ([1], [2])
+
+
+@within
+async def test_f17_an_ack_that_is_cancelled_by_itself_is_a_failure():
+    async def ack(item):
+        raise asyncio.CancelledError
+
+    source = ab.Source(closed(1), name="orders", ack=ack)
+    with pytest.raises(ab.Cancelled, match="ack' was cancelled") as failed:
+        await ab.fan_in([source], ignore)
+    assert "anabranch: in the ack of source 'orders' in 'fan_in'" in failed.value.__notes__
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_e4_f17_what_an_ack_ends_the_process_with_is_raised_once(error):
+    channel, undone = closed(1), []
+
+    async def handle(item, ctx):
+        ctx.compensate(undone.append, item)
+
+    async def ack(item):
+        await asyncio.sleep(0)
+        raise error
+
+    with pytest.raises(error) as stopped:
+        asyncio.run(ab.fan_in([ab.Source(channel, ack=ack)], handle))
+    assert stopped.value.__context__ is None
+    assert (undone, drained(channel)) == ([], [])
+
+
+@pytest.mark.parametrize("ack_fails", [False, True])
+def test_e4_f17_what_a_finalizer_ends_the_process_with_comes_after_the_ack(ack_fails):
+    told, channel = [], closed(1)
+
+    def stop():
+        raise KeyboardInterrupt
+
+    def handle(item, ctx):
+        ctx.finalize(stop)
+
+    def ack(item):
+        told.append(item)
+        if ack_fails:
+            raise ConnectionError("gone")
+
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        ab.fan_in_blocking([ab.Source(channel, name="orders", ack=ack)], handle)
+    assert told == [1]
+    assert drained(channel) == []
+    said = "anabranch: and the ack of source 'orders' raised ConnectionError('gone')"
+    assert (said in getattr(stopped.value, "__notes__", [])) == ack_fails
 
 
 @within

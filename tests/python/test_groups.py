@@ -2,9 +2,12 @@
 
 import asyncio
 import functools
+import gc
 import threading
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import anabranch as ab
 
@@ -87,6 +90,52 @@ async def test_g4_finished_children_commit_or_fold_into_the_group(kind, commit):
     )
 
 
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.tuples(st.floats(0.1, 9.0), st.integers(0, 3)), min_size=1, max_size=8),
+    st.booleans(),
+)
+def test_c2_g4_g5_a_group_is_undone_in_strict_reverse_order_over_all_children(children, by_child):
+    did, undone = [], []
+
+    async def child(number, seconds, steps, ctx):
+        for step in range(steps):
+            ctx.compensate(undone.append, (number, step))
+            did.append((number, step))
+            await asyncio.sleep(seconds)
+
+    async def fail(ctx):
+        await child(-1, 2.5, 2, ctx)
+        raise OSError
+
+    async def main():
+        kind = ab.ErrGroup if by_child else ab.WaitGroup
+        async with kind("g", commit="group") as group:
+            for number, (seconds, steps) in enumerate(children):
+                group.go(child, number, seconds, steps)
+            if by_child:
+                group.go(fail)
+            await asyncio.sleep(5.0)
+            raise OSError
+
+    with pytest.raises(OSError):  # noqa: PT011 - that one
+        ab.testing.run(main())
+    assert undone == did[::-1]
+
+
+@virtual
+async def test_g4_c2_all_or_nothing_a_child_cancelled_alone_is_undone_at_once():
+    world = World()
+    async with ab.ErrGroup("g", commit="group") as group:
+        group.go(world.work, "a", 5.0)
+        alone = group.go(world.work, "b", 5.0)
+        await asyncio.sleep(1.0)
+        alone.cancel()
+        await asyncio.sleep(1.0)
+        assert world.log == ["+a", "+b", "-b"]
+    assert world.log == ["+a", "+b", "-b"]
+
+
 @every_kind
 @virtual
 async def test_g4_c2_a_group_that_ends_well_goes_to_its_context_in_order(kind):
@@ -145,6 +194,20 @@ async def test_g4_e2_cancel_reaches_children_and_none_outlives_the_group(kind, b
     assert sorted(world.log[2:]) == ["-a", "-b"]
     assert clock.now() == 1.0
     assert len(asyncio.all_tasks()) == 1
+
+
+@virtual
+async def test_g4_what_a_child_has_committed_when_its_group_ends_is_its_result():
+    world = World()
+    with pytest.raises(OSError, match="no"):
+        async with ab.ErrGroup("g") as group:
+            first = group.go(world.work, "a", 1.0)
+            group.go(world.work, "b", 1.0, OSError("no"))
+            last = group.go(world.work, "c", 1.0)
+    assert first.result == ab.Ok("a")
+    assert "-a" not in world.log
+    undone = "-c" in world.log
+    assert (last.result == ab.Ok("c")) is not undone
 
 
 @every_kind
@@ -339,18 +402,44 @@ async def test_a_group_is_used_once_and_by_its_block(kind):
             pass
 
 
+class Strange(BaseException):
+    pass
+
+
 @every_kind
-def test_e4_an_interrupt_in_a_child_is_never_swallowed(kind):
-    async def child():
-        raise KeyboardInterrupt
+@pytest.mark.parametrize("fatal", [Strange, GeneratorExit, SystemExit, KeyboardInterrupt])
+@pytest.mark.parametrize("run", [asyncio.run, ab.testing.run])
+def test_g4_e4_what_is_no_exception_ends_the_block_and_is_told_once(kind, fatal, run, caplog):
+    undone = []
+
+    async def other(ctx):
+        ctx.compensate(undone.append, "other")
+        await asyncio.Event().wait()
+
+    async def child(ctx):
+        # In an undo action only these two are more than stuck.
+        if issubclass(fatal, (SystemExit, KeyboardInterrupt)):
+            ctx.compensate(fail)
+            raise ValueError
+        fail()
+
+    def fail():
+        raise fatal
+
+    children = []
 
     async def main():
         async with kind("g") as group:
-            group.go(child)
-            await asyncio.sleep(60.0)
+            children.extend([group.go(other), group.go(child)])
+            await asyncio.Event().wait()
 
-    with pytest.raises(KeyboardInterrupt):
-        ab.testing.run(main())
+    with pytest.raises(fatal):
+        run(main())
+    assert undone == ["other"]
+    assert [it.result.error.code for it in children] == ["cancelled", fatal.__name__]
+    children.clear()
+    gc.collect()
+    assert "never retrieved" not in caplog.text
 
 
 @virtual

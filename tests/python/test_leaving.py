@@ -17,7 +17,7 @@ from anabranch.testing import virtual_time
 STUBBORN = """
     import asyncio, logging, signal, sys
     import anabranch as ab
-    from anabranch import _patience
+    from anabranch import _patience, _tasks
 
     # It says what it leaves behind.
     logging.getLogger("anabranch").addHandler(logging.NullHandler())
@@ -131,6 +131,65 @@ def test_e5_two_interrupts_of_a_loop_of_the_program_end_it(kind):
     """
     # The first one cancels the main task, the second one ends the loop.
     assert steer(script, kind, signal.SIGINT, 2) == (0, f"left ['{STAGES[kind]}']\n", "")
+
+
+@pytest.mark.parametrize("kind", STAGES)
+def test_e4_a_log_may_end_the_process_when_it_is_said_what_is_left_behind(kind):
+    script = """
+    class Exits(logging.Handler):
+        def emit(self, record):
+            sys.exit(7)
+
+    logging.getLogger("anabranch").addHandler(Exits())
+    _patience._GRACE = _tasks._LAST_CHANCE = 0.02
+    pipeline.run_blocking()
+    """
+    assert steer(script, kind, signal.SIGTERM, 2) == (7, "", "")
+
+
+def test_e5_r8_a_thread_with_nothing_to_do_is_not_said_to_be_busy():
+    script = """
+    class Said(logging.Handler):
+        def emit(self, record):
+            if "busy" in record.getMessage():
+                print(record.getMessage())
+
+    logging.getLogger("anabranch").addHandler(Said())
+    try:
+        pipeline.run_blocking()
+    except KeyboardInterrupt:
+        pass
+    """
+    # The pipeline has a thread, for undo actions, and it waits for the first one.
+    said = "pipeline 'p': tasks are still busy and were left behind: 1 of other coroutines\n"
+    assert steer(script, "undo", signal.SIGTERM, 3) == (0, said, "")
+
+
+RUNS = {"run": "pipeline.run()", "start": "started()"}
+
+
+@pytest.mark.parametrize("how", RUNS)
+@pytest.mark.parametrize("kind", [*STAGES, "undo"])
+def test_e5_a_third_interrupt_of_a_loop_of_the_program_leaves_at_once(kind, how):
+    script = f"""
+    async def started():
+        async with pipeline.start() as running:
+            await running.wait()
+
+    try:
+        asyncio.run({RUNS[how]})
+    except KeyboardInterrupt:
+        report = pipeline.last_report
+        print("left", report.outcome, report.balanced)
+        print([row.stage for row in report.abandonments])
+        print([(it.name, it.outcome, str(it.error)[:14]) for it in report.compensations])
+        print(report.seconds < 5)
+        print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+    """
+    stages = [] if kind == "undo" else [STAGES[kind]]
+    rows = "[('undo', 'failed', 'it had not end'), ('print', 'failed', 'it had no turn')]"
+    said = f"left aborted True\n{stages}\n{rows if kind == 'undo' else '[]'}\nTrue\nTrue\n"
+    assert steer(script, kind, signal.SIGINT, 3) == (0, said, "")
 
 
 @pytest.mark.parametrize("kind", STAGES)

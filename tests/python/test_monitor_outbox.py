@@ -105,6 +105,7 @@ def test_dashboard_outbox_a_store_and_its_dead_letters_are_told_of(directory, st
         assert (first["topic"], first["attempts"]) == ("mail", 1)
         assert first["error"] == "ValueError: no such address: 1"
         assert "payload" not in first
+        assert first["tenant"] == told.get("tenant", "")
 
 
 def test_dashboard_10_dead_letters_are_requeued_shown_and_discarded(directory, store):  # noqa: F811

@@ -92,7 +92,7 @@ def test_v1_undo_actions_are_told_as_a_tree(process, directory):  # noqa: F811
         assert scope["start"] - 60_000 < unlink["at"] <= scope["start"] + 1
         assert (delete["name"], delete["st"], delete["finalizer"]) == ("delete", "done", False)
         assert looker.totals[0]["stuck"] == 3
-        assert acme["undone"] == 3
+        assert (acme["undone"], acme["comp"], acme["stuck"]) == (3, 0, 3)
         looker.until_told(lambda it: any("are stuck" in entry["msg"] for entry in it.log))
 
 
@@ -117,7 +117,7 @@ def test_dashboard_10_what_is_stuck_is_tried_again(process, directory):  # noqa:
         one = {"p": 0, "branch": acme, "scope": scope}
         dry = looker.command("comp.retry", on=one, dry=True, if_gen=1)
         assert (dry["ok"], dry["n"]) == (True, 1)
-        assert dry["msg"] == "1 stuck undo actions would be tried again"
+        assert dry["msg"] == "1 stuck undo action would be tried again"
         assert looker.totals[0]["stuck"] == 3
         other = looker.command("comp.retry", on=one, if_gen=2)
         assert other["err"]["code"] == "conflict"

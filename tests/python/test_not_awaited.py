@@ -137,3 +137,102 @@ def test_t9_a_source_may_bring_what_an_async_sink_awaits(driver):
 
     balanced(go(ab.Pipeline("p").source([answer(1), answer(2)]).for_each(sink), driver))
     assert taken == [1, 0]
+
+
+# By hand, in a thread.
+
+
+def channel_of(*items):
+    channel = ab.Channel(10)
+    channel.send_many_nowait(items)
+    channel.close()
+    return channel
+
+
+def test_t9_a_handler_in_a_thread_whose_coroutine_nobody_awaits_has_failed():
+    log = []
+
+    def handle(n, ctx):
+        ctx.compensate(log.append, "undone")
+        return answer(n)
+
+    source = ab.Source(channel_of(1, 2), nack=lambda item, error: log.append((item, type(error))))
+    with pytest.raises(ab.NotAwaited, match="'handle' has returned a coroutine"):
+        ab.fan_in_blocking([source], handle)
+    assert (log, source.reader.depth) == (["undone", (1, ab.NotAwaited)], 1)
+
+
+@pytest.mark.parametrize("told", ["ack", "close"])
+def test_t9_f17_nor_does_a_source_take_what_it_is_told_by_for_done(told):
+    source = ab.Source(channel_of(1), **{told: lambda *_: answer(1)})
+    with pytest.raises(ab.NotAwaited, match="'lambda' has returned a coroutine"):
+        ab.fan_in_blocking([source], print)
+
+
+@pytest.mark.parametrize("told", ["ack", "nack", "close"])
+def test_t9_what_a_thread_cannot_await_is_refused_by_its_name(told):
+    async def told_by(*_):
+        pass
+
+    source = ab.Source(channel_of(1), name="mail", **{told: told_by})
+    with pytest.raises(ab.ConfigError, match=f"{told} of 'mail' must be no async def"):
+        ab.fan_in_blocking([source], print)
+    assert source.reader.depth == 1
+
+
+@pytest.mark.parametrize("threaded", [False, True])
+def test_f17_what_a_nack_raises_is_noted_on_the_error_that_came_first(threaded, caplog):
+    def nack(*_):
+        raise OSError("the broker is gone")
+
+    source = ab.Source(channel_of(1), name="mail", nack=nack)
+    with pytest.raises(ZeroDivisionError) as told:
+        if threaded:
+            ab.fan_in_blocking([source], lambda n: n / 0)
+        else:
+            ab.testing.run(ab.fan_in([source], lambda n: n / 0))
+    noted = "nack of source 'mail' raised OSError('the broker is gone')"
+    assert any(noted in line for line in told.value.__notes__)
+    assert "never retrieved" not in caplog.text
+
+
+def test_t9_nor_is_a_coroutine_what_a_select_has_come_to():
+    reader = channel_of(1)
+    with pytest.raises(ab.NotAwaited, match="'call' has returned a coroutine"):
+        ab.select().on(reader, call).run_blocking()
+
+
+# Keys and hooks.
+
+
+def routed(reader, **options):
+    async def main():
+        async with ab.fan_out(reader, **{"by": lambda n: n, **options}) as branches:
+            await branches.finished()
+            return tuple(branches)
+
+    return ab.testing.run(main())
+
+
+@pytest.mark.parametrize("options", [{"by": call}, {"on_new_branch": lambda _, to: answer(1)}])
+def test_t9_a_fan_out_by_hand_routes_by_no_coroutine_and_runs_no_hook_in_vain(options):
+    reader = channel_of(1)
+    with pytest.raises(ab.NotAwaited, match="answer"):
+        routed(reader, **options)
+    assert reader.depth == 1
+
+
+def test_t12_a_key_by_hand_may_be_a_result():
+    assert routed(channel_of(1, 2, 3), by=lambda n: ab.Ok(n % 2)) == (1, 0)
+    with pytest.raises(ab.ResultError, match="no tenant"):
+        routed(channel_of(1), by=lambda _: ab.Err("no.tenant", "no tenant"))
+
+
+@every_driver
+def test_t9_b3_a_hook_of_branches_is_not_run_in_vain(driver, caplog):
+    pipeline = ab.Pipeline("p").source([1, 2])
+    opened = pipeline.fan_out(by=lambda n: n, on_new_branch=call)
+    assert go(opened.collect(), driver).codes == {"callable.not_awaited": 2}
+    closed = pipeline.fan_out(by=lambda n: n, on_branch_closed=call)
+    assert go(closed.collect(), driver).committed == 2
+    assert "on_branch_closed raised" in caplog.text

@@ -31,6 +31,8 @@ class Acks:
         self.sizes = []
         self.failed = 0
         monkeypatch.setattr(side.outbox._store, "ack", self)
+        # All are counted here, over whichever connection.
+        monkeypatch.setattr(side.outbox._store, "beside", lambda _: side.outbox._store)
 
     def __call__(self, receipts):
         self.sizes.append(len(receipts))
@@ -61,6 +63,75 @@ def test_a7_one_statement_acks_many(side, monkeypatch):
     acks.until_all(worker)
     assert sum(acks.sizes) == 1000
     assert len(acks.sizes) <= 40
+
+
+def test_a7_acks_are_written_while_the_next_messages_are_claimed(tmp_path, monkeypatch):
+    """They meet in the middle: neither waits for the other's end."""
+    meeting = threading.Barrier(2)
+    met = threading.Event()
+
+    def meets(call):
+        def do(*args):
+            if not met.is_set():
+                meeting.wait(PATIENCE)
+                met.set()
+            return call(*args)
+
+        return do
+
+    with contextlib.closing(outboxes.opened("postgres", tmp_path)) as side:
+        store = side.outbox._store
+        beside = store.beside("to read")
+        claims = []
+
+        def claim(*args):
+            claims.append(args)
+            # The first ones are those of a worker that does not know yet how much there is.
+            return (meets(store_claim) if len(claims) > 2 else store_claim)(*args)
+
+        store_claim = store.claim
+        monkeypatch.setattr(store, "claim", claim)
+        monkeypatch.setattr(store, "beside", lambda _: beside)
+        monkeypatch.setattr(beside, "ack", meets(beside.ack))
+        side.outbox.enqueue_many([ab.Draft("mail", n) for n in range(1000)])
+        worker = ab.OutboxWorker(side.outbox, batch=64)
+        seen = []
+
+        @worker.on("mail", inline=True)
+        def handle(message):
+            seen.append(message.payload)
+            if len(seen) == 1000:
+                worker.stop()
+
+        asyncio.run(asyncio.wait_for(worker.run(), PATIENCE))
+        assert met.is_set()
+        assert seen == list(range(1000))
+        assert side.outbox.counts() == {"mail": {"done": 1000}}
+        # Its connection went with the worker.
+        assert beside.line._connection is None
+
+
+def test_a7_a_second_connection_that_is_refused_is_done_without(tmp_path, monkeypatch):
+    with contextlib.closing(outboxes.opened("postgres", tmp_path)) as side:
+        store = side.outbox._store
+        other = type(store)("postgresql://nobody@127.0.0.1:1/none", store._settings)
+        tried, ack = [], other.ack
+        monkeypatch.setattr(other, "ack", lambda receipts: tried.append(1) or ack(receipts))
+        monkeypatch.setattr(store, "beside", lambda _: other)
+        side.outbox.enqueue_many([ab.Draft("mail", n) for n in range(500)])
+        worker = ab.OutboxWorker(side.outbox, batch=64)
+        seen = []
+
+        @worker.on("mail", inline=True)
+        def handle(message):
+            seen.append(message.payload)
+            if len(seen) == 500:
+                worker.stop()
+
+        asyncio.run(asyncio.wait_for(worker.run(), PATIENCE))
+        assert tried == [1]
+        assert sorted(seen) == list(range(500))
+        assert side.outbox.counts() == {"mail": {"done": 500}}
 
 
 @pytest.mark.parametrize("times", [1, 3])

@@ -42,7 +42,7 @@ def dead(side, *payloads):
 
 def test_d1_migrate_makes_the_tables_and_says_so(tmp_path):
     url = f"sqlite:///{tmp_path}/new.db"
-    assert outbox("migrate", url) == (0, f"{url}: 1 version applied\n", "")
+    assert outbox("migrate", url) == (0, f"{url}: 2 versions applied\n", "")
     assert outbox("migrate", url) == (0, f"{url}: up to date\n", "")
     assert told("migrate", url) == {"store": url, "migrated": 0}
 

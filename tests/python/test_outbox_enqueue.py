@@ -141,6 +141,33 @@ def test_n3_enqueue_many_writes_thousands_in_the_order_of_their_ids(side):
     assert side.outbox.enqueue_many([]) == []
 
 
+@pytest.mark.parametrize("differs", ["nothing", "topic", "format", "priority", "delay", "key"])
+def test_n3_n5_many_messages_may_differ_in_anything_and_be_alike_in_the_rest(side, differs):
+    """What is the same in all is said once, and is that of each for all that."""
+
+    def draft(n):
+        return ab.Draft(
+            f"mail.{n}" if differs == "topic" else "mail",
+            b"7" if differs == "format" and n else 7,
+            priority=n if differs == "priority" else 3,
+            delay=60.0 * n if differs == "delay" else 0.0,
+            ordering_key=f"key-{n}" if differs == "key" and n else None,
+            ttl=3600.0,
+        )
+
+    ids = side.outbox.enqueue_many([draft(n) for n in range(3)])
+    found = side.outbox.messages()
+    assert [message.id for message in found] == ids
+    for n, message in enumerate(found):
+        wanted = draft(n)
+        assert message.topic == wanted.topic
+        assert message.payload == wanted.payload
+        assert message.priority == wanted.priority
+        assert message.ordering_key == wanted.ordering_key
+        assert message.due_at - message.enqueued_at == timedelta(seconds=wanted.delay)
+        assert message.expires_at - message.enqueued_at == timedelta(hours=1)
+
+
 def test_n3_enqueue_many_writes_all_or_none(side):
     side.outbox.enqueue("mail", "a", dedupe_key="one")
     drafts = [ab.Draft("mail", "x"), ab.Draft("mail", "b", dedupe_key="one")]

@@ -8,9 +8,13 @@ import contextlib
 import sqlite3
 
 import aiosqlite
+import asyncpg
 import outboxes
 import psycopg
 import pytest
+import sqlalchemy
+import sqlalchemy.ext.asyncio as alchemy_asyncio
+import sqlalchemy.orm
 
 import anabranch as ab
 
@@ -505,3 +509,165 @@ def test_a_connection_that_cannot_be_used_so_is_refused(tmp_path, options, said)
         with pytest.raises(ab.ConfigError, match=said):
             worker.run_once_blocking()
         made[0].close()
+
+
+async def of_asyncpg(side, _engines):
+    return await asyncpg.connect(side.url)
+
+
+async def of_alchemy(side, engines):
+    engines.append(sqlalchemy.create_engine(with_psycopg(side)))
+    return engines[-1].connect()
+
+
+async def of_a_session(side, engines):
+    engines.append(sqlalchemy.create_engine(with_psycopg(side)))
+    return sqlalchemy.orm.Session(engines[-1])
+
+
+async def of_async_alchemy(side, engines):
+    engines.append(alchemy_asyncio.create_async_engine(with_psycopg(side)))
+    return await engines[-1].connect()
+
+
+def with_psycopg(side):
+    return side.url.replace("postgresql:", "postgresql+psycopg:")
+
+
+async def awaited(result):
+    return await result if hasattr(result, "__await__") else result
+
+
+@pytest.mark.parametrize("connect", [of_alchemy, of_a_session, of_async_alchemy, of_asyncpg])
+def test_n1_h9_effect_and_ack_are_one_transaction_of_every_driver(tmp_path, connect):
+    """What has failed is rolled back with its effect, and comes again."""
+    with contextlib.closing(outboxes.opened("postgres", tmp_path)) as side:
+        with side.transaction() as conn:
+            conn.execute("create table effects (topic text, number integer)")
+        engines = []
+        worker = ab.OutboxWorker(side.outbox, ack="inline", connect=lambda: connect(side, engines))
+        attempts = []
+
+        @worker.on("order", retry=quick(2))
+        async def handle(message):
+            value = f"insert into effects values ('order', {message.payload})"
+            statement = value if connect is of_asyncpg else sqlalchemy.text(value)
+            await awaited(message.connection.execute(statement))
+            attempts.append(message.attempt)
+            if message.payload == 1 and message.attempt == 1:
+                raise OSError
+
+        side.outbox.enqueue_many([ab.Draft("order", n) for n in range(3)])
+
+        async def main():
+            while await worker.run_once():
+                pass
+            for engine in engines:
+                await awaited(engine.dispose())
+
+        asyncio.run(main())
+        assert effects(side) == [("order", n) for n in range(3)]
+        assert side.outbox.counts() == {"order": {"done": 3}}
+        assert 2 in attempts
+
+
+def test_x6_no_more_connections_of_the_users_own_are_open_than_there_may_be(tmp_path):
+    names = [str(n) for n in range(6)]
+    for name in names:
+        (tmp_path / name).mkdir()
+    sides = {name: outboxes.SqliteSide(tmp_path / name) for name in names}
+    open_ = []
+    most = []
+
+    class Counted(sqlite3.Connection):
+        def close(self):
+            open_.remove(self)
+            super().close()
+
+    def connect(tenant):
+        made = sqlite3.connect(sides[tenant].path, check_same_thread=False, factory=Counted)
+        open_.append(made)
+        most.append(len(open_))
+        return made
+
+    router = ab.OutboxRouter({name: side.outbox for name, side in sides.items()})
+    worker = ab.OutboxWorker(router, ack="inline", connect=connect, connections=2)
+    seen = []
+
+    @worker.on("order")
+    async def handle(message):
+        seen.append(message.tenant)
+        if len(seen) == 2 * len(names):
+            worker.stop()
+
+    for side in sides.values():
+        side.outbox.enqueue_many([ab.Draft("order", n) for n in range(2)])
+    asyncio.run(asyncio.wait_for(worker.run(), PATIENCE))
+    assert sorted(seen) == sorted(names * 2)
+    assert max(most) <= 2
+    assert open_ == []
+    for side in sides.values():
+        side.close()
+
+
+def test_x4_a_selection_says_whose_transaction_is_next(tmp_path):
+    """A worker with `ack="inline"` asks it as one with leases does, and tells what is there."""
+    sights = []
+
+    def last_first(stores):
+        sights.append({it.tenant: it.depth for it in stores})
+        return max(stores, key=lambda it: it.tenant)
+
+    with contextlib.closing(outboxes.SqliteSide(tmp_path)) as side:
+        tenants = {name: side.outbox.tenant(name) for name in ("a", "b", "c")}
+        worker = ab.OutboxWorker(
+            tenants,
+            ack="inline",
+            connect=lambda _: sqlite3.connect(side.path, check_same_thread=False),
+            selection=last_first,
+            parallel=1,
+        )
+        order = []
+
+        @worker.on("order")
+        async def handle(message):
+            order.append(message.tenant)
+
+        for tenant in tenants.values():
+            tenant.enqueue("order", 1)
+        assert worker.run_once_blocking() == 3
+        assert order == ["c", "b", "a"]
+        assert sights[0].keys() == {"a", "b", "c"}
+
+
+def test_h9_a_claim_is_not_compiled_and_handlers_find_the_setting_as_it_was(tmp_path):
+    """A claim that PostgreSQL compiled took half a second; what a user has set is the user's."""
+    at_claims, at_handlers = [], []
+
+    class Asking(psycopg.Cursor):
+        def execute(self, query, params=None, **options):
+            # What holds one message by its id looks cheap.
+            if "generate_series" in query and "skip locked" in query:
+                super().execute("show jit")
+                at_claims.append(self.fetchone()[0])
+            return super().execute(query, params, **options)
+
+    with contextlib.closing(outboxes.PostgresSide()) as side:
+        for setting in ("on", "off"):
+            options = {"options": f"-c jit={setting}", "cursor_factory": Asking}
+            worker = ab.OutboxWorker(
+                side.outbox,
+                ack="inline",
+                connect=lambda options=options: psycopg.connect(side.url, **options),
+            )
+
+            @worker.on("order", inline=True)
+            def handle(message):
+                [now] = message.connection.execute("show jit").fetchone()
+                at_handlers.append(now)
+
+            # One by itself is held in a transaction that claims nothing else.
+            side.outbox.enqueue_many([ab.Draft("order", n) for n in range(2)])
+            assert worker.run_once_blocking() == 2
+    assert set(at_claims) == {"off"}
+    assert at_handlers == ["on", "on", "off", "off"]

@@ -5,8 +5,11 @@ import re
 
 import outboxes
 import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 import anabranch as ab
+from anabranch import otel
 
 PATIENCE = 60.0
 LINE = re.compile(r'[a-z_]+(\{[a-z]+="[^"]*"(,[a-z]+="[^"]*")*\})? [-+.e\d]+')
@@ -90,3 +93,72 @@ def test_d4_who_has_not_run_has_no_numbers():
     worker = ab.OutboxWorker(ab.Outbox.memory(), name="jobs")
     with pytest.raises(ab.ClosedError, match="worker 'jobs' has not run yet"):
         worker.metrics()
+
+
+@pytest.fixture
+def collected():
+    """A meter provider, and what its reader finds: by name and attributes."""
+    reader = InMemoryMetricReader()
+    provider = MeterProvider(metric_readers=[reader])
+
+    def read():
+        data = reader.get_metrics_data()
+        found = data.resource_metrics[0].scope_metrics[0].metrics if data else []
+        return {
+            (
+                metric.name.removeprefix("anabranch."),
+                *sorted(point.attributes.values()),
+            ): point.value
+            for metric in found
+            for point in metric.data.data_points
+        }
+
+    yield provider, read
+    provider.shutdown()
+
+
+@pytest.mark.parametrize("kind", ["memory", "postgres", "sqlite"])
+def test_d4_opentelemetry_reads_an_outbox_and_a_tenants_part_of_one(kind, tmp_path, collected):
+    provider, read = collected
+    with contextlib.closing(outboxes.opened(kind, tmp_path)) as side:
+        acme = side.outbox.tenant("acme")
+        with otel.export(side.outbox, acme, meter_provider=provider):
+            acme.enqueue("mail", 1)
+            side.outbox.enqueue("mail", 2, tenant="globex")
+            acme.ack(acme.claim())
+            acme.pause("post")
+            inside = read()
+        whole, part = side.outbox._store.label, acme._store.label
+        assert inside["outbox_messages", *sorted([whole, "mail", "ready"])] == 1
+        assert inside["outbox_done", *sorted([whole, "mail"])] == 1
+        assert inside["outbox_done", *sorted([part, "mail"])] == 1
+        assert ("outbox_messages", *sorted([part, "mail", "ready"])) not in inside
+        assert inside["outbox_paused", *sorted([part, "post"])] == 1
+        assert inside["outbox_workers", whole] == 0
+        assert read() == {}
+
+
+def test_d4_of_an_outbox_that_does_not_answer_opentelemetry_reads_nothing(
+    tmp_path, collected, caplog
+):
+    provider, read = collected
+    outbox = ab.Outbox(f"sqlite:///{tmp_path}/nowhere.db")
+    with otel.export(outbox, meter_provider=provider):
+        assert read() == {}
+    assert caplog.records == []
+
+
+def test_d4_opentelemetry_reads_a_worker_and_its_pipelines(collected):
+    provider, read = collected
+    outbox = ab.Outbox.memory()
+    worker = ab.OutboxWorker({"acme": outbox}, name="jobs")
+    worker.on("mail")(lambda message: None)
+    outbox.enqueue_many([ab.Draft("mail", n) for n in range(3)])
+    with otel.export(worker, meter_provider=provider):
+        assert read() == {}
+        worker.run_once_blocking()
+        inside = read()
+    assert inside["outbox_claimed", "acme", "jobs", "memory"] == 3
+    assert inside["outbox_outcomes", "acme", "done", "jobs", "memory"] == 3
+    assert inside["received", "jobs.mail"] == 3
+    assert read() == {}

@@ -11,6 +11,7 @@ class Plain:
     def __init__(self, name):
         self.name = name
         self.costs = True
+        self.line = self
         self.rests = 0
         self.heard = []
 

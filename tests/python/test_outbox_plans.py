@@ -233,3 +233,25 @@ def test_j4_the_next_instant_is_in_the_future_whenever_it_is_asked(options):
         assert now < when.after(now) <= now + period
         assert when.after(now) % period == 0
     assert when.due(period, 10 * period) == ([10 * period], 11 * period)
+
+
+def test_j4_x2_a_planner_of_a_router_plans_for_tenants_that_come_and_not_for_those_that_go(side):
+    names = ["acme"]
+    router = ab.OutboxRouter(side.outbox.tenant, tenants=lambda: names)
+    planner = ab.OutboxPlanner(router)
+    planned = []
+
+    @planner.plan("rebuild", every=60.0)
+    def rebuild(plan):
+        planned.append(plan.tenant)
+        return [ab.Draft("rebuild", plan.tenant)]
+
+    assert planner.run_once_blocking() == 0
+    names.append("globex")
+    side.pass_time(60.0)
+    assert planner.run_once_blocking() == 1
+    names.remove("acme")
+    side.pass_time(60.0)
+    assert planner.run_once_blocking() == 1
+    assert planned == ["acme", "globex"]
+    assert {it.tenant for it in side.outbox.claim()} == {"acme", "globex"}

@@ -184,6 +184,23 @@ def attempts(side, message):
     }
 
 
+@pytest.mark.parametrize("archived", [False, True])
+def test_a7_messages_that_are_held_differently_are_acked_in_one_call(archived, tmp_path):
+    for kind in ("memory", "postgres", "sqlite"):
+        folder = tmp_path / kind
+        folder.mkdir()
+        with contextlib.closing(outboxes.opened(kind, folder, archive=archived)) as side:
+            side.outbox.enqueue_many([ab.Draft("mail", n) for n in range(4)])
+            first = side.outbox.claim(2)
+            side.outbox.release(first[1])
+            again = side.again.claim(10)
+            assert [(it.payload, it.attempt) for it in again] == [(1, 1), (2, 1), (3, 1)]
+            # Of another owner, claimed twice, and of the same owner, claimed once; and one twice.
+            assert side.outbox.ack([*again, first[0], again[0]]) == 4
+            assert side.outbox.counts() == {"mail": {"done": 4}}
+            assert len(side.outbox.messages(status="done")) == 4 * archived
+
+
 @pytest.mark.parametrize("act", ["ack", "abandon", "fail", "release", "extend"])
 def test_a1_who_lost_the_lease_changes_nothing(side, act):
     side.outbox.enqueue("mail", "hello")

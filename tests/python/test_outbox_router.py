@@ -1,10 +1,12 @@
 """The router: rows X, and a worker whose stores come, go, move and die while it is at work."""
 
 import asyncio
+import collections
 import contextlib
 import logging
 import re
 import sqlite3
+import threading
 import uuid
 
 import postgres
@@ -218,7 +220,7 @@ def test_x2_refresh_takes_effect_at_once_and_leaves_the_others_alone(files, rout
             router.outbox("acme").enqueue("order", 1)
             await seen.until(("acme", 1))
             acme = router.outbox("acme")
-            connection = acme._here._connection
+            connection = acme._here.line._connection
             files.open("initech")
             # Nobody has asked for it yet; what is in it is found by the first poll.
             with ab.Outbox(files.url("initech")) as other:
@@ -226,7 +228,7 @@ def test_x2_refresh_takes_effect_at_once_and_leaves_the_others_alone(files, rout
             router.refresh()
             await seen.until(("initech", 2))
             assert router.outbox("acme") is acme
-            assert acme._here._connection is connection is not None
+            assert acme._here.line._connection is connection is not None
             acme.enqueue("order", 3)
             await seen.until(("acme", 3))
 
@@ -503,7 +505,7 @@ def test_x6_a_few_connections_are_enough_for_many_databases(tmp_path):
                             other.enqueue("order", number)
                     await seen.until(*((name, number) for name in names))
                     stores = [router.outbox(name)._here for name in names]
-                    most = max(most, sum(it._connection is not None for it in stores))
+                    most = max(most, sum(it.line._connection is not None for it in stores))
 
         asyncio.run(main())
         # Two of the six are for listening.
@@ -654,3 +656,53 @@ def test_h11_a_provider_of_ones_own_is_typed():
     router = use(Mine())
     assert router.refresh() == ["acme"]
     assert router.outbox("acme") is outbox
+
+
+def test_x5_of_a_store_that_never_worked_a_worker_that_stops_does_not_say_it_works_again(caplog):
+    """Only what was claimed or written tells that it does."""
+    dead = ab.Outbox("postgresql://nobody@127.0.0.1:1/nothing")
+    memory = ab.Outbox.memory()
+    worker = ab.OutboxWorker({"dead": dead, "memory": memory})
+
+    @worker.on("mail")
+    async def handle(message):
+        await until(lambda: any("its messages wait" in it.message for it in caplog.records))
+        worker.stop()
+
+    memory.enqueue("mail", 1)
+    with caplog.at_level(logging.WARNING, "anabranch"):
+        asyncio.run(asyncio.wait_for(worker.run(), PATIENCE))
+    assert not any("works again" in it.message for it in caplog.records)
+
+
+def test_h6_a_handler_that_blocks_in_one_store_delays_no_other_and_each_has_its_concurrency():
+    """It is a `def`: it blocks a thread, not the worker."""
+    outboxes = {name: ab.Outbox.memory() for name in ("acme", "globex", "initech")}
+    worker = ab.OutboxWorker(outboxes)
+    blocked, lock = threading.Event(), threading.Lock()
+    busy = collections.Counter()
+    most = collections.Counter()
+    done = []
+
+    @worker.on("mail", concurrency=2)
+    def handle(message):
+        with lock:
+            busy[message.tenant] += 1
+            most[message.tenant] = max(most[message.tenant], busy[message.tenant])
+        if message.tenant == "acme":
+            assert blocked.wait(PATIENCE)
+        with lock:
+            busy[message.tenant] -= 1
+            done.append(message.tenant)
+            others = len(done) - done.count("acme")
+        if others == 10:
+            blocked.set()
+        if len(done) == 15:
+            worker.stop()
+
+    for outbox in outboxes.values():
+        outbox.enqueue_many([ab.Draft("mail", n) for n in range(5)])
+    asyncio.run(asyncio.wait_for(worker.run(), PATIENCE))
+    assert "acme" not in done[:10]
+    assert most["acme"] == 2
+    assert max(most.values()) == 2

@@ -21,7 +21,7 @@ def side(tmp_path):
 
 def test_d1_migrate_makes_the_tables_once(tmp_path):
     with ab.Outbox(f"sqlite:///{tmp_path}/new.db") as outbox:
-        assert outbox.migrate() == 1
+        assert outbox.migrate() == outboxes.VERSION
         assert outbox.migrate() == 0
         assert outbox.counts() == {}
 
@@ -34,7 +34,7 @@ def test_d1_several_may_migrate_at_once(tmp_path):
             behind.append(outbox.migrate())
 
     outboxes.in_threads(8, work)
-    assert sorted(behind) == [0] * 7 + [1]
+    assert sorted(behind) == [0] * 7 + [outboxes.VERSION]
 
 
 def test_d1_without_tables_everything_but_migrate_says_what_to_do(tmp_path):
@@ -48,7 +48,7 @@ def test_d1_without_tables_everything_but_migrate_says_what_to_do(tmp_path):
                     ab.SchemaMismatch, match=r"no outbox tables; .*migrate"
                 ) as caught:
                     act()
-                assert (caught.value.found, caught.value.needed) == (0, 1)
+                assert (caught.value.found, caught.value.needed) == (0, outboxes.VERSION)
                 assert caught.value.store == f"sqlite:///{path}"
             with pytest.raises(ab.SchemaMismatch, match="has no outbox tables: call"):
                 outbox.enqueue(conn, "mail", "x")
@@ -64,7 +64,8 @@ def test_d1_tables_of_a_later_version_are_left_alone(side):
         with contextlib.closing(fresh), pytest.raises(ab.SchemaMismatch) as caught:
             getattr(fresh, act.__name__)()
         assert str(caught.value) == (
-            f"outbox {side.url}: the tables are version 7; this anabranch knows version 1: "
+            f"outbox {side.url}: the tables are version 7; this anabranch knows version "
+            f"{outboxes.VERSION}: "
             "install the later anabranch"
         )
 
@@ -149,7 +150,7 @@ def test_a_file_with_odd_characters_in_its_name_is_found(tmp_path):
 
 
 def test_another_writer_who_does_not_end_is_said_so(side, monkeypatch):
-    monkeypatch.setattr("anabranch._outbox_sqlite._PATIENCE", 0.01)
+    monkeypatch.setattr("anabranch._outbox_sqlite_line.PATIENCE", 0.01)
     with side.transaction() as conn, ab.Outbox(side.url) as outbox:
         conn.execute("begin immediate")
         with pytest.raises(ab.StoreUnavailable, match="database is locked; another writer held"):
@@ -159,7 +160,7 @@ def test_another_writer_who_does_not_end_is_said_so(side, monkeypatch):
 
 
 def test_a_commit_that_waits_in_vain_for_a_reader_leaves_nothing_behind(side, monkeypatch):
-    monkeypatch.setattr("anabranch._outbox_sqlite._PATIENCE", 0.01)
+    monkeypatch.setattr("anabranch._outbox_sqlite_line.PATIENCE", 0.01)
     with (
         ab.Outbox(side.url) as outbox,
         contextlib.closing(sqlite3.connect(side.path)) as reader,

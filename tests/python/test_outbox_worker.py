@@ -411,6 +411,59 @@ def test_k10_messages_of_one_ordering_key_are_handled_in_order(side):
         assert [n for key, n in seen if key == f"key-{k}"] == list(range(5))
 
 
+def test_k10_x6_the_next_of_an_ordering_key_is_claimed_when_the_one_before_is_done(side):
+    """And not when the outbox is asked for the next time."""
+    worker = ab.OutboxWorker(side.outbox, poll=PATIENCE, max_idle_poll=PATIENCE)
+    seen = []
+
+    @worker.on("order", inline=True)
+    def handle(message):
+        seen.append(message.payload)
+        if len(seen) == 5:
+            worker.stop()
+
+    side.outbox.enqueue_many([ab.Draft("order", n, ordering_key="key") for n in range(5)])
+    asyncio.run(asyncio.wait_for(worker.run(), PATIENCE / 4))
+    assert seen == list(range(5))
+
+
+def test_k9_nothing_is_asked_of_a_store_as_long_as_nobody_has_room(side, monkeypatch):
+    """A claim that leaves out all there is would read all of it."""
+    worker = ab.OutboxWorker(side.outbox, batch=10)
+    store, room = side.outbox._store, threading.Event()
+    asked, twice, claim = [], threading.Event(), store.claim
+
+    def counted(*args):
+        asked.append(args)
+        if len(asked) == 2:
+            twice.set()
+        return claim(*args)
+
+    monkeypatch.setattr(store, "claim", counted)
+
+    @worker.on("mail")
+    def handle(message):
+        assert room.wait(PATIENCE)
+        if message.payload == 99:
+            over.set()
+
+    over = threading.Event()
+
+    async def work():
+        async with worker:
+            assert await asyncio.to_thread(twice.wait, PATIENCE)
+            # Each time it is told of something it has a turn.
+            for _ in range(5):
+                await asyncio.to_thread(side.outbox.enqueue, "mail", 0)
+            assert len(asked) == 2
+            room.set()
+            assert await asyncio.to_thread(over.wait, PATIENCE)
+
+    side.outbox.enqueue_many([ab.Draft("mail", n) for n in range(100)])
+    asyncio.run(work())
+    assert all(args[3].without == [] for args in asked)
+
+
 def test_a10_a_long_handler_keeps_its_lease(side):
     worker = ab.OutboxWorker(side.outbox, lease=0.3)
     seen = []

@@ -1,5 +1,6 @@
 """What can never work is refused where it is said, by name: E1, T9, C22, R2, R3, G6."""
 
+import asyncio
 import dataclasses
 import functools
 import re
@@ -123,6 +124,45 @@ def test_t9_a_callable_that_could_not_be_called_is_refused_at_build(call, argume
 def test_t9_what_can_be_called_or_cannot_be_looked_into_is_not_refused(fn):
     scanning(fn)
     ab.Retry.custom(fn)
+
+
+# Not what the plan, which shows it, calls the argument.
+@pytest.mark.parametrize("codes", [" ", "", "\ud800", 3, [], [3], ["ok", " "]])
+@pytest.mark.parametrize("verb", ["recover", "tap_error", "map_error", "dead_letter"])
+def test_e1_codes_that_none_can_be_are_refused_as_such(verb, codes):
+    error = refusal(getattr(begun(), verb), print, codes=codes)
+    assert (error.argument, error.value) == ("codes", codes)
+    assert "codes must be a code, or several of them, got " in str(error)
+    assert refusal(begun().collect_errors, codes=codes).argument == "codes"
+
+
+@pytest.mark.parametrize("code", [[], {}, 3, None, " ", "\ud800", "timeout"])
+@pytest.mark.parametrize("make", [lambda: begun().ensure, lambda: ab.Ok(1).ensure])
+def test_e1_a_code_that_none_can_be_is_refused(make, code):
+    assert refusal(make(), bool, code=code).argument == "code"
+
+
+@pytest.mark.parametrize("make", [lambda: begun().ensure, lambda: ab.Ok(1).ensure])
+def test_t9_what_cannot_be_called_is_refused_under_its_own_name(make):
+    for predicate in (3, none, two):
+        assert refusal(make(), predicate).argument == "predicate"
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "said"),
+    [
+        ("message", 4, "message must be a str or None, got 4"),
+        ("metadata", 3, "metadata must be a mapping or None, got 3"),
+        ("metadata", [("a", 1)], "metadata must be a mapping or None, got [('a', 1)]"),
+    ],
+)
+def test_e1_a_failure_is_given_no_other_message_or_metadata(argument, value, said):
+    failure = ab.Failure.of(OSError("full"))
+    error = refusal(failure.replace, **{argument: value})
+    assert (error.argument, str(error)) == (argument, f"Failure.replace: {said}")
+    for code in (" ", "\ud800", "", 3):
+        with pytest.raises(ValueError, match="a text of at least one character"):
+            failure.replace(code=code)
 
 
 # Of each: what cannot be called with these, and what the error says of it.
@@ -300,3 +340,33 @@ def test_e1_a_channel_takes_no_bool_for_a_number_and_no_item_for_a_batch(argumen
     error = refusal(call, channel)
     assert error.argument == argument
     assert str(error).startswith(f"channel {channel.name!r}: {argument} must be a")
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (
+            lambda: begun().map_batch(one),
+            "stage 'one': max_items must be an int >= 1 where neither max_age nor idle is given",
+        ),
+        (lambda: begun().map_batch(one, max_items=0), "stage 'one': max_items must be an int"),
+        (lambda: begun().map_batch(one, max_age=-1, name="x"), "stage 'x': max_age must be a num"),
+        (lambda: begun().map_batch(5, max_items=1), "stage 'map_batch': fn must be a callable"),
+        (
+            lambda: begun().map_batch(one, max_items=1, name=5),
+            "stage 'map_batch': name must be a non-empty str",
+        ),
+        (lambda: begun().to_channel(5), "stage 'to_channel': channel must be a Channel, got 5"),
+        (
+            lambda: asyncio.run(ab.all_of(none, max_concurrency=0)),
+            "^all_of: max_concurrency must be an int >= 1 or None, got 0",
+        ),
+        (
+            lambda: asyncio.run(ab.all_of(none, max_concurrency=True, on_error="collect")),
+            "^all_of: max_concurrency must be an int >= 1 or None, got True",
+        ),
+    ],
+)
+def test_e1_w8_what_is_refused_is_told_of_what_was_called(make, said):
+    with pytest.raises(ab.ConfigError, match=said):
+        make()

@@ -15,6 +15,10 @@ def closed(*items, error=None, **options):
     return channel
 
 
+async def later(_):
+    return 1
+
+
 async def collected(channel):
     return [item async for item in channel]
 
@@ -136,19 +140,6 @@ async def test_b9_a_cancellation_reaches_every_branch(make):
         for one in reading:
             with pytest.raises(ab.Cancelled, match="closing time"):
                 await one
-
-
-@within
-async def test_f10_when_the_block_is_left_what_was_not_sent_stays_in_the_reader():
-    source = filled(*range(10))
-    async with ab.broadcast(source, 2, capacity=3) as (one, two):
-        await parked(two, senders=1)
-    assert drained(one) == drained(two) == [0, 1, 2]
-    assert drained(source) == list(range(3, 10))
-    with pytest.raises(ab.ClosedError, match="its block was left"):
-        await one.receive()
-    for channel in (source, one, two):
-        conserved(channel)
 
 
 @within
@@ -325,19 +316,6 @@ async def test_f10_a_cancelled_fan_out_puts_back_what_it_holds_in_order_per_key(
 
 @within
 @pytest.mark.parametrize("make", [ab.broadcast, ab.balance])
-async def test_a_block_is_entered_once(make):
-    relay = make(closed(1), 2)
-    await relay.finished()
-    async with relay as branches:
-        await relay.finished()
-        assert 1 in flat([drained(branch) for branch in branches])
-    with pytest.raises(ab.ClosedError, match="is used once: make a new one"):
-        async with relay:
-            pass
-
-
-@within
-@pytest.mark.parametrize("make", [ab.broadcast, ab.balance])
 async def test_b9_a_context_that_is_cancelled_already_lets_nothing_begin(make):
     source, stop = filled(1, 2), ab.Cancel()
     stop.cancel("closed today")
@@ -362,11 +340,22 @@ async def test_what_the_block_raises_goes_before_what_a_key_has_raised():
         (lambda: ab.broadcast(ab.Channel(), 0), "branches must be an int from 1 to 256"),
         (lambda: ab.broadcast(ab.Channel(), ["a", "a"]), "branches must be names that differ"),
         (lambda: ab.balance(ab.Channel(), ["a", ""]), r"branches\[1\] must be a str that is not"),
-        (lambda: ab.balance(ab.Channel(), 2, capacity=0), "capacity must be an int >= 1, got 0"),
+        (lambda: ab.balance(ab.Channel(), 2, capacity=0), "balance: capacity must be an int >= 1"),
+        (lambda: ab.broadcast(ab.Channel(), 2, capacity=True), "broadcast: capacity must be an"),
+        (
+            lambda: ab.broadcast(ab.Channel(), 2, on_full="fall"),
+            "broadcast: on_full must be",
+        ),
         (lambda: ab.broadcast(ab.Channel(), 2, ctx=1), "ctx must be a Context or None, got 1"),
         (lambda: ab.fan_out(ab.Channel(), 1), "fan_out: by must be a name, ab.item"),
         (lambda: ab.fan_out(ab.Channel(), "a", max_branches=0), "max_branches must be an int >= 1"),
-        (lambda: ab.fan_out(ab.Channel(), "a", capacity=0), "capacity must be an int >= 1"),
+        (lambda: ab.fan_out(ab.Channel(), "a", capacity=0), "fan_out: capacity must be an int"),
+        (lambda: ab.fan_out(ab.Channel(), "a", capacity=later), "fan_out: capacity must be a def"),
+        (lambda: ab.fan_out(ab.Channel(), "a", on_full=later), "fan_out: on_full must be a def"),
+        (
+            lambda: ab.fan_out(ab.Channel(), "a", capacity=0, on_full=lambda _: "wait"),
+            "fan_out: capacity must be an int",
+        ),
         (lambda: ab.fan_out(ab.Channel(), "a", idle_ttl=0), "idle_ttl must be"),
         (
             lambda: ab.fan_out(ab.Channel(), "a", on_new_branch=1),

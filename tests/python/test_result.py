@@ -230,3 +230,123 @@ def test_t12_a_mapped_code_survives_unwrap():
         err.unwrap()
     assert caught.value.code == "no.number"
     assert isinstance(caught.value.__cause__, ValueError)
+
+
+def test_e1_a_result_is_always_one_of_the_two():
+    with pytest.raises(TypeError, match=r"ab\.Ok or an ab\.Err"):
+        ab.Result()
+
+
+@pytest.mark.parametrize("fails", [True, False])
+@pytest.mark.parametrize("how", ["plain", "async", "scope"])
+def test_g8_c15_what_nobody_unwraps_ends_with_its_context(how, fails):
+    log = []
+
+    async def main():
+        if how == "scope":
+            with ab.CompensationScope() as scope:
+                await one(ab.Context("c", scope=scope))
+        elif how == "async":
+            async with ab.Context("c") as ctx:
+                await one(ctx)
+        else:
+            with ab.Context("c") as ctx:
+                await one(ctx)
+
+    async def one(ctx):
+        ctx.compensate(log.append, "-before")
+        match ab.Result.try_(work(log, "a"), ctx=ctx):
+            case ab.Ok(_):
+                ctx.compensate(log.append, "-between")
+        match await ab.Result.try_async(step("async", work(log, "b")), None, ctx=ctx):
+            case ab.Ok(_) if fails:
+                raise OSError
+
+    try:
+        asyncio.run(main())
+    except OSError:
+        assert log[2:] == ["-b", "-between", "-a", "-before", "closed b", "closed a"]
+    else:
+        assert log[2:] == ["closed b", "closed a"]
+
+
+def test_g8_what_ended_with_its_context_is_settled():
+    log = []
+    with ab.Context("c") as ctx:
+        result = ab.Result.try_(work(log, "a"), ctx=ctx)
+    assert log == ["+a", "closed a"]
+    assert result.unwrap() == "a"
+    with pytest.raises(ab.ClosedError, match="'c' was used after its work had ended"):
+        result.map(work(log, "b"))
+    assert log == ["+a", "closed a"]
+
+
+def test_c11_a_context_keeps_nothing_of_results_that_are_settled():
+    log = []
+    with ab.CompensationScope() as scope, ab.Context("c", scope=scope) as ctx:
+        for name in "ab":
+            assert not ab.Result.try_(work(log, name), ctx=ctx).ensure(lambda _: False).ok
+        assert (scope.pending, scope.has_actions) == (0, False)
+        held = ab.Result.try_(work(log, "c"), ctx=ctx)
+        assert (scope.pending, scope.has_actions) == (2, True)
+        held.unwrap()
+        assert scope.pending == 2
+    assert log[-1] == "closed c"
+
+
+def test_c2_the_order_of_undoing_holds_through_results_of_any_kind():
+    log = []
+    with pytest.raises(LookupError), ab.Context("c") as ctx:
+        held = ab.Result.try_(work(log, "a"), ctx=ctx)
+        ab.Result.try_(work(log, "b"), ctx=ctx).unwrap()
+        held.map(work(log, "c"))
+        ab.Result.try_(lambda: ab.Result.try_(work(log, "d"), ctx=ctx), ctx=ctx)
+        raise LookupError
+    assert [entry for entry in log if entry[0] == "-"] == ["-d", "-c", "-b", "-a"]
+
+
+def test_e2_g8_a_cancelled_context_calls_nothing_and_undoes_what_is_carried():
+    log = []
+    stop = ab.Cancel()
+    ctx = ab.Context("c", cancel=stop)
+    held = ab.Result.try_(work(log, "a"), ctx=ctx)
+    stop.cancel("enough")
+    with pytest.raises(ab.Cancelled, match="enough"):
+        ab.Result.try_(work(log, "b"), ctx=ctx)
+    assert log == ["+a"]
+    with pytest.raises(ab.Cancelled, match="enough"):
+        held.map(work(log, "c"))
+    assert log == ["+a", "-a", "closed a"]
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+@ab.testing.virtual_time
+async def test_e2_g8_what_is_awaited_is_cut_short_by_its_context(when, clock):
+    log = []
+    stop = ab.Cancel()
+
+    async def slow(ctx):
+        work(log, "b")(ctx=ctx)
+        await asyncio.sleep(60.0)
+
+    if when == "before":
+        stop.cancel("enough")
+    else:
+        asyncio.get_running_loop().call_later(1.0, stop.cancel, "enough")
+    with pytest.raises(ab.Cancelled, match="enough"):
+        await ab.Result.try_async(slow, ctx=ab.Context("c", cancel=stop))
+    assert log == ([] if when == "before" else ["+b", "-b", "closed b"])
+    assert clock.now() == (0.0 if when == "before" else 1.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"message": 5}, "Err: message must be a str, got 5"),
+        ({"metadata": 5}, "Err: metadata must be a mapping or None, got 5"),
+        ({"cause": 5}, "Err: cause must be an exception or None, got 5"),
+    ],
+)
+def test_e1_a_detail_of_an_err_that_is_none_is_refused_by_name(given, said):
+    with pytest.raises(ab.ConfigError, match=said):
+        ab.Err("x.y", **given)

@@ -261,17 +261,27 @@ def test_c14_a_policy_of_ones_own_is_called_once_per_rollback(driver):
     assert (report.compensated, report.skipped) == (4, 2)
 
 
-@pytest.mark.parametrize("answer", [None, ["strange"]])
-def test_c14_a_policy_that_fails_loses_no_action(answer, caplog):
+class Strange(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("answer", [None, ["strange"], LookupError, GeneratorExit, Strange])
+@every_driver
+def test_c14_a_policy_that_fails_loses_no_action(driver, answer, caplog):
     ran = []
+
+    def policy(_):
+        if isinstance(answer, type):
+            raise answer
+        return answer
 
     def handler(n, ctx):
         for name in "abc":
             ctx.compensate(ran.append, name)
         raise Refused
 
-    go(pipeline(rollback=lambda actions: answer).for_each(handler, inline=True))
-    assert ran == ["c", "b", "a"]
+    report = go(pipeline(rollback=policy).for_each(handler, inline=True), driver)
+    assert (ran, report.compensated, report.outcome) == (["c", "b", "a"], 3, "completed")
     assert "rollback policy failed" in caplog.text
 
 

@@ -106,6 +106,27 @@ async def test_s4_all_closed_is_drained_or_the_default():
         await running
 
 
+@pytest.mark.parametrize("seconds", [0.0, 1.0])
+@within
+async def test_s4_all_closed_is_drained_with_after_too_however_soon_that_is(seconds):
+    a, b, _ = three()
+    a.send_nowait("last")
+    a.close()
+    either = ab.select(a, b).after(seconds)
+    assert (await either).item == "last"
+    assert (await either).case == "after"
+    running = asyncio.ensure_future(ab.select(a, b).after(60.0).run())
+    await parked(b, receivers=1)
+    b.close()
+    for closed in (running, either, either.run(timeout=5.0)):
+        with pytest.raises(ab.SelectDrained):
+            await closed
+    with pytest.raises(ab.SelectDrained):
+        await asyncio.to_thread(either.run_blocking)
+    assert (await either.default()).case == "default"
+    assert (await ab.select().after(seconds)).case == "after"
+
+
 @within
 async def test_s4_f11_a_channel_that_failed_is_not_one_that_has_ended():
     a, b, _ = three()

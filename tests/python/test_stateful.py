@@ -220,7 +220,7 @@ def test_t7_a_generator_is_consumed_by_one_pipeline():
         (lambda p: p.distinct(max_keys="3"), "max_keys must be an int >= 1, got '3'"),
         (lambda p: p.distinct(by=" "), "by must be the name of an entry"),
         (lambda p: p.distinct(by=1), "by must be a callable"),
-        (lambda p: p.map_batch(len), "max_items must be an int >= 1 where none of"),
+        (lambda p: p.map_batch(len), "max_items must be an int >= 1 where neither"),
         (lambda p: p.merge([ab.Channel()]), "source"),
         (lambda _: ab.Pipeline("p").merge(1), "readers must be an iterable"),
         (lambda _: ab.Pipeline("p").merge([], strategy="x"), "strategy must be a Strategy"),

@@ -1,6 +1,8 @@
 """What a pipeline does with failures and sources: on_error, closing, every kind of source."""
 
 import asyncio
+import signal
+import traceback
 
 import pytest
 from support import (
@@ -228,6 +230,67 @@ def test_t8_an_aclose_that_raises_costs_nothing(driver, caplog):
     report = go(ab.Pipeline("p").source(Broken([1, 2])).collect(), driver)
     assert report.items == [1, 2]
     assert "pipeline 'p', stage 'Broken': closing the source raised" in caplog.text
+
+
+@pytest.mark.parametrize("how", ["take", "drain"])
+@every_driver
+def test_t8_a_generator_that_raises_when_it_is_closed_costs_nothing(driver, how, caplog):
+    undone = []
+
+    async def source():
+        try:
+            for n in range(100):
+                yield n
+                # Where the stop finds it.
+                await asyncio.sleep(0 if n < 2 else 3600)
+        finally:
+            raise OSError("cannot close")
+
+    def register(n, ctx):
+        ctx.compensate(undone.append, n)
+        if how == "drain" and n == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return n
+
+    pipeline = ab.Pipeline("p", commit="end").source(source()).map(register)
+    pipeline = pipeline.take(3) if how == "take" else pipeline
+    report = balanced(go(pipeline.collect(), driver))
+    assert (report.outcome, report.items) == (
+        "drained" if how == "drain" else "completed",
+        [0, 1, 2],
+    )
+    assert (report.codes, undone) == ({}, [])
+    assert "pipeline 'p', stage 'source': closing the source raised" in caplog.text
+
+
+@pytest.mark.parametrize("fatal", [KeyboardInterrupt, SystemExit])
+@every_driver
+def test_e4_an_iter_may_end_the_process(driver, fatal):
+    class Out(list):
+        def __iter__(self):
+            raise fatal("out")
+
+    pipeline = ab.Pipeline("p").source(Out()).collect()
+    with pytest.raises(fatal, match="out"):
+        go(pipeline, driver)
+    assert balanced(pipeline.last_report).outcome == "aborted"
+
+
+@pytest.mark.parametrize("answer", [OSError("no such thing"), 3])
+@every_driver
+def test_t9_a_source_that_cannot_be_iterated_has_failed(driver, answer):
+    class Broken:
+        def __iter__(self):
+            if isinstance(answer, OSError):
+                raise answer
+            return answer
+
+    report = balanced(go(ab.Pipeline("p").source(Broken()).collect(), driver))
+    (failure,) = report.failures
+    assert (report.outcome, failure.code, failure.stage) == ("failed", "source.failed", "Broken")
+    assert isinstance(failure.error, OSError if isinstance(answer, OSError) else TypeError)
+    names = [frame.name for frame in traceback.extract_tb(failure.error.__traceback__)]
+    assert ("__iter__" in names) == isinstance(answer, OSError)
 
 
 class TrackedAsync(Tracked):

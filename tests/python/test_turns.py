@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 import pytest
 
@@ -44,10 +45,13 @@ def test_b12_weight_says_how_many_units_a_turn_has():
     assert both.count("acme") == pytest.approx(3 * both.count("globex"), abs=3)
 
 
-def test_b12_one_weight_for_all_changes_nothing_between_them():
+def test_b12_one_weight_for_all_changes_nothing_between_them_but_how_long_a_turn_is():
     items = [(tenant, n) for n in range(40) for tenant in ("acme", "globex")]
-    order = served(crowded(items, weight=5))
-    assert abs(order[:40].count("acme") - order[:40].count("globex")) <= 5
+    for weight in (1, 5):
+        order = served(crowded(items, weight=weight))
+        assert abs(order[:40].count("acme") - order[:40].count("globex")) <= weight
+        turns = [len(list(turn)) for _, turn in itertools.groupby(order)]
+        assert max(turns) == weight
 
 
 @pytest.mark.parametrize("weight", [0, 1001, -1, True, 1.5, None, "2"])

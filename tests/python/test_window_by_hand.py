@@ -81,6 +81,36 @@ def test_bytes_are_counted_by_len_or_as_said():
     assert list(ab.window(reader, max_bytes=3, size_of=lambda n: n)) == [[1, 2], [3]]
 
 
+@pytest.mark.parametrize("size", [None, -1, "heavy", 1 << 40])
+@pytest.mark.parametrize("asynchronously", [False, True])
+def test_f5_what_cannot_be_weighed_stays_in_the_reader(asynchronously, size):
+    reader = filled("a", "b", "odd", "c")
+    reader.close()
+
+    def weigh(item):
+        if item != "odd":
+            return 1
+        if size is None:
+            raise ValueError(item)
+        return size
+
+    windows = ab.window(reader, max_bytes=5, size_of=weigh)
+
+    async def one():
+        return await anext(windows)
+
+    def following():
+        return asyncio.run(one()) if asynchronously else next(windows)
+
+    for _ in range(2):
+        with pytest.raises((ValueError, OverflowError, TypeError)) as told:
+            following()
+        assert "size_of of a window of 'channel'" in told.value.__notes__[-1]
+        assert (windows.filled, reader.depth) == (2, 2)
+    assert reader.receive_nowait() == "odd"
+    assert following() == ["a", "b", "c"]
+
+
 @within
 async def test_w10_a_slow_consumer_holds_back_who_sends():
     reader = filled(1, 2, 3, capacity=3)

@@ -1,0 +1,83 @@
+"""`ab.broadcast`, `ab.balance` and `ab.fan_out`: before, behind and at the end of their block."""
+
+import pytest
+from channels import conserved, drained, filled, parked
+from support import flat, within
+
+import anabranch as ab
+
+
+def closed(*items):
+    channel = filled(*items)
+    channel.close()
+    return channel
+
+
+@within
+async def test_f10_when_the_block_is_left_what_was_not_sent_stays_in_the_reader():
+    source = filled(*range(10))
+    async with ab.broadcast(source, 2, capacity=3) as (one, two):
+        await parked(two, senders=1)
+    assert drained(one) == drained(two) == [0, 1, 2]
+    assert drained(source) == list(range(3, 10))
+    with pytest.raises(ab.ClosedError, match="its block was left"):
+        await one.receive()
+    for channel in (source, one, two):
+        conserved(channel)
+
+
+@within
+@pytest.mark.parametrize("make", [ab.broadcast, ab.balance])
+async def test_f10_a_block_left_before_its_task_has_run_leaves_nobody_waiting(make):
+    source = filled(1, 2)
+    with pytest.raises(OSError, match="mine"):
+        async with make(source, 2) as failed:
+            raise OSError("mine")
+    async with make(source, 2) as left:
+        pass
+    for branch in (*failed, *left):
+        with pytest.raises(ab.ClosedError, match="its block was left before its reader had ended"):
+            await branch.receive()
+    assert drained(source) == [1, 2]
+
+
+@within
+async def test_f10_so_does_a_fan_out_that_is_left_at_once():
+    async with ab.fan_out(filled({"k": 1}), "k") as branches:
+        branch = branches.add("early")
+    with pytest.raises(ab.ClosedError, match="its block was left before its reader had ended"):
+        await branch.receive()
+
+
+@within
+async def test_b8_a_branch_that_is_added_behind_the_end_closes_with_the_block():
+    async with ab.fan_out(closed({"k": 1}), "k") as branches:
+        await branches.finished()
+        late = branches.add("late")
+    assert [item async for item in late] == []
+
+
+@within
+async def test_b4_no_branch_is_added_outside_of_the_block():
+    branches = ab.fan_out(closed(), "k")
+    with pytest.raises(ab.ClosedError, match="fan_out has not begun: use it by `async with`"):
+        branches.add("early")
+    async with branches:
+        pass
+    with pytest.raises(ab.ClosedError, match="fan_out: its block has been left: no branch 'late'"):
+        branches.add("late")
+    assert not branches
+
+
+@within
+@pytest.mark.parametrize("make", [ab.broadcast, ab.balance])
+async def test_a_block_is_entered_once(make):
+    relay = make(closed(1), 2)
+    with pytest.raises(ab.ClosedError, match=f"{make.__name__} has not begun: use it by"):
+        await relay.finished()
+    async with relay as branches:
+        await relay.finished()
+        assert 1 in flat([drained(branch) for branch in branches])
+    with pytest.raises(ab.ClosedError, match="is used once: make a new one"):
+        async with relay:
+            pass
