@@ -80,6 +80,7 @@ trials: export STORMS ?= 100000
 trials: export LIFECYCLE ?= 50
 trials: export SOAK ?= 600
 trials: export KILLS ?= 60
+trials: export DISASTERS ?= 10
 trials: export SIMULATIONS ?= 2000
 trials: pythons $(VERSIONS:%=.venv-%/installed) ## the random tests at length, every way to end 50 times, a soak of 10 minutes
 	cargo test --release --package anabranch-core --test trees -- --nocapture
@@ -90,6 +91,7 @@ trials: pythons $(VERSIONS:%=.venv-%/installed) ## the random tests at length, e
 	done
 	.venv-$(lastword $(VERSIONS))/bin/python tests/python/soak.py
 	.venv-$(lastword $(VERSIONS))/bin/python tests/python/killing.py
+	.venv-$(lastword $(VERSIONS))/bin/python tests/python/disasters.py
 	SIMULATIONS=$(SIMULATIONS) .venv-$(lastword $(VERSIONS))/bin/python -m pytest -q tests/python/test_outbox_acks.py
 
 bench: .venv-bench/installed ## measure against hand-written loops and other libraries
