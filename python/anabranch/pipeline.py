@@ -330,6 +330,8 @@ class Pipeline(Transforms[T], Stateful[T], Grouping[T], Courses[T], Operators[T]
             grace; leaving it with one aborts it. `await running.wait()` waits for its end. What
             asks for the end of the process in a handler, as `sys.exit()`, aborts the run, and is
             raised by who waits for it and where the block is left; the block is not interrupted.
+            The first items may be handled before `async with` has bound the name behind `as`: a
+            callable that uses it takes it from `running = pipeline.start()`, entered afterwards.
 
         Raises:
             ConfigError: There is no source or no sink.

@@ -11,7 +11,7 @@ import os
 import select
 import signal
 import socket
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from statistics import median
 from time import monotonic
@@ -27,7 +27,6 @@ from outcome import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Generator
-    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from measure import Settings
@@ -41,9 +40,13 @@ CLIENTS = 8
 
 
 @contextmanager
-def stopped(directory: str) -> Generator[None]:
-    """Connect a client that looks at all, and stop it."""
-    with watched.somebody(directory) as pid:
+def stopped(directory: str, *, connected: bool) -> Generator[None]:
+    """Start a process and stop it: a client that looks at all, or one that never connects.
+
+    A process that has just been started leaves its traces in the machine's caches. What is to be
+    measured is the client: so that the process is there both ways.
+    """
+    with watched.somebody(directory, connected=connected) as pid:
         os.kill(pid, signal.SIGSTOP)
         try:
             yield
@@ -56,10 +59,6 @@ def _turns(pairs: int) -> list[bool]:
     return [way for pair in range(pairs) for way in ((True, False), (False, True))[pair % 2]]
 
 
-def _client(directory: str, *, there: bool) -> AbstractContextManager[None]:
-    return stopped(directory) if there else nullcontext()
-
-
 def throughput(settings: Settings) -> Outcome:
     """Dashboard 2: the canonical job over 10 000 tenants, with a client that is stopped."""
     events = watched.events_of(settings.size(CANONICAL_EVENTS))
@@ -68,7 +67,7 @@ def throughput(settings: Settings) -> Outcome:
     seconds: dict[bool, list[float]] = {True: [], False: []}
     with watched.monitored() as directory:
         for there in [True, False, *_turns(settings.pairs)]:
-            with _client(directory, there=there):
+            with stopped(directory, connected=there):
                 seconds[there].append(timed(job, sums, "anabranch"))
     # The first ones have warmed caches.
     paired = Paired(seconds[True][1:], seconds[False][1:])
@@ -83,7 +82,7 @@ def push(settings: Settings) -> Outcome:
     took: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
     with watched.monitored() as directory:
         for there in _turns(settings.pairs):
-            with _client(directory, there=there):
+            with stopped(directory, connected=there):
                 # More than its socket holds.
                 watched.through(full, "auto")
                 took[there].append(latency.timed_push(ours.pushed, events, "anabranch"))

@@ -45,10 +45,13 @@ HELLO = "".join(f"{json.dumps(it)}\n" for it in ({"t": "hello", "proto": [1, 1]}
 CLIENT = """
 import os, socket, sys, threading
 os.sched_setaffinity(0, range(os.cpu_count()))  # its own time is not the pipeline's
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0))).start()
 connection = socket.socket(socket.AF_UNIX)
+if len(sys.argv) < 3:
+    print(flush=True)
+    threading.Event().wait()
 connection.connect(sys.argv[1])
 connection.sendall(sys.argv[2].encode())
-threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0))).start()
 print(connection.recv(1 << 20)[:1], flush=True)
 while connection.recv(1 << 20):
     pass
@@ -68,10 +71,16 @@ def events_of(count: int) -> list[Event]:
 
 
 @contextmanager
-def somebody(directory: str) -> Generator[int]:
-    """Connect a client that looks at all, in a process of its own; give its pid."""
+def somebody(directory: str, *, connected: bool = True) -> Generator[int]:
+    """Start a client that looks at all, in a process of its own; give its pid.
+
+    Args:
+        directory: Where the way in is.
+        connected: Whether it connects; otherwise there is just its process.
+    """
     (path,) = Path(directory).glob("*.sock")
-    command = [sys.executable, "-c", CLIENT, str(path), HELLO.decode()]
+    told = [str(path), HELLO.decode()] if connected else []
+    command = [sys.executable, "-c", CLIENT, *told]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     with process:
         assert process.stdout is not None

@@ -261,8 +261,10 @@ def test_b4_a_command_may_come_from_any_thread(kind):
 
     async def main():
         pipeline = ab.Pipeline("p").source(source).fan_out(by=lambda item: item[0])
-        async with pipeline.for_each(sink).start() as running:
-            box.append(running)
+        running = pipeline.for_each(sink).start()
+        # Before it starts: a thread of the pool may be at the second item before `as` binds.
+        box.append(running)
+        async with running:
             if kind == "thread":
                 await asyncio.to_thread(lambda: (wait_for(came), command(running)))
             else:

@@ -192,7 +192,9 @@ async def test_e9_an_aborted_run_tells_what_it_left(log):
             running.abort()
 
     source = ab.tail(log, from_start=True)
-    async with ab.Pipeline("p").source(source).tap(give_up).collect().start() as running:
+    # Named before it starts: lines may be handled before `as` has bound anything.
+    running = ab.Pipeline("p").source(source).tap(give_up).collect().start()
+    async with running:
         report = balanced(await running.wait())
     assert report.outcome == "aborted"
     assert report.received >= 10
