@@ -91,6 +91,16 @@ NAMES = (
     "outbox-sqlite",
     "outbox-sqlite-many",
     "outbox-sqlite-one",
+    "outbox-wake",
+    "outbox-sqlite-wake",
+    "outbox-killed",
+    "outbox-sqlite-killed",
+    "outbox-scheduled",
+    "outbox-ended",
+    "outbox-sqlite-scheduled",
+    "outbox-sqlite-ended",
+    "outbox-through",
+    "outbox-through-held",
     "peer-bytewax",
     "peer-asyncio",
     "peer-anyio",
@@ -121,9 +131,11 @@ def arguments() -> argparse.Namespace:
 def find(name: str) -> Callable[[Settings], Outcome]:
     """Return the case called `name`."""
     # Imported here: the parent, which only starts workers, stays small and needs no anabranch.
+    import claims
     import dashboard
     import fair
     import hung
+    import killed
     import latency
     import memory
     import observer
@@ -133,12 +145,13 @@ def find(name: str) -> Callable[[Settings], Outcome]:
     import tenants
     import toolkit
     import undo
+    import wakes
     import watched
     import wire
 
     cases = {name: race.run for name, race in races.RACES.items()}
     cases |= latency.CASES | wire.CASES | memory.CASES
-    cases |= outbox.CASES
+    cases |= outbox.CASES | wakes.CASES | killed.CASES | claims.CASES
     cases |= tenants.CASES | undo.CASES | fair.CASES | toolkit.CASES
     return (cases | watched.CASES | seen.CASES | observer.CASES | hung.CASES | dashboard.CASES)[
         name

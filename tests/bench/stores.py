@@ -46,11 +46,7 @@ class Bench:
 
     def connect(self, **options: Any) -> Any:
         """Make a connection of the user's."""
-        if self.kind == "sqlite":
-            return sqlite3.connect(self.url.removeprefix("sqlite:///"), **options)
-        import psycopg
-
-        return psycopg.connect(self.url, **options)
+        return connect(self.kind, self.url, **options)
 
     def fill(self, count: int, *, delay: int = 0, priority: int = 5, ended: str = "") -> None:
         """Write messages that are ready; later by so many milliseconds; or archived, or dead."""
@@ -77,6 +73,15 @@ class Bench:
             self.outbox.unsubscribe(subscription.subscriber)
         with contextlib.closing(self.connect()) as conn, conn:
             conn.execute("delete from outbox_message")
+
+
+def connect(kind: str, url: str, **options: Any) -> Any:
+    """Make a connection of the user's."""
+    if kind == "sqlite":
+        return sqlite3.connect(url.removeprefix("sqlite:///"), **options)
+    import psycopg
+
+    return psycopg.connect(url, **options)
 
 
 @contextlib.contextmanager
