@@ -16,6 +16,7 @@ from anabranch.errors import refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from datetime import datetime
 
     from anabranch import _core
     from anabranch._callables import Call
@@ -30,12 +31,13 @@ T = TypeVar("T")
 class Builder(Generic[T]):
     """The part of a Pipeline that all the others stand on."""
 
-    __slots__ = ("__weakref__", "_last_report", "_plan", "_settings", "_stages", "_turn")
+    __slots__ = ("__weakref__", "_last_report", "_plan", "_settings", "_since", "_stages", "_turn")
 
     _settings: Settings
     _plan: _core.Plan
     _stages: tuple[Stage, ...]
     _last_report: Report[T] | None
+    _since: datetime | None
 
     def _become(self, settings: Settings, plan: _core.Plan, stages: tuple[Stage, ...]) -> None:
         self._settings = settings
@@ -44,6 +46,8 @@ class Builder(Generic[T]):
         # Taken by the run and never given back. A lock, because two threads may try.
         self._turn = threading.Lock()
         self._last_report = None
+        # When its run began.
+        self._since = None
 
     @property
     def name(self) -> str:

@@ -1,6 +1,7 @@
 """The extension module. Private, but for `RetryBudget`, `UndoAction` and `WindowInfo`."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Literal, final
 
 from anabranch._build import Spec
@@ -152,7 +153,7 @@ class Channel:
     def called(self, ticket: int) -> bool: ...
     def put_back(self, item: object) -> None: ...
     def leave(self, ticket: int) -> None: ...
-    def close(self, error: BaseException | None = None) -> None: ...
+    def close(self, error: BaseException | None = None, moment: datetime | None = None) -> None: ...
 
 @final
 class Readers:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from anabranch import _branches, _build, _core, _process, _undriven
 from anabranch._clock import RunClock
+from anabranch._moment import moment
 from anabranch._patience import Patience
 from anabranch._signals import leaving, steering
 from anabranch._stateful import fresh
@@ -29,6 +30,7 @@ from anabranch.report import Report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from datetime import datetime
 
     from anabranch._collecting import ErrorCollector
     from anabranch._pool import InlinePool, Pool
@@ -80,6 +82,7 @@ class Session(Generic[T]):
         # Whether the process ends, and does not wait for this run.
         self._exiting = False
         self._collectors: list[ErrorCollector] = []
+        self._ended: datetime | None = None
         # The one that drives the run, and the loop it does so in.
         self._thread: int | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -150,7 +153,7 @@ class Session(Generic[T]):
         if run is None:
             over = self._pipeline.last_report is not None
             what = "has ended: its report tells of its branches" if over else "does not run yet"
-            raise ClosedError(f"pipeline {self.name!r} {what}")
+            raise ClosedError(f"pipeline {self.name!r} {what}", since=self._ended)
         here = threading.get_ident() == self._thread
         if here and not run.attend():
             if what in ("look", "blocking"):
@@ -586,6 +589,7 @@ class Session(Generic[T]):
             collector.end()
         errors = {it.stage: it for it in (each.whole() for each in self._collectors)}
         report: Report[T] = Report.from_core({**run.report(), "errors": errors})
+        self._ended = moment()
         self._pipeline._last_report = report  # noqa: SLF001 - the session is the pipeline's
         whole = report.outcome in ("completed", "drained")
         self._close_targets(None if whole else report.as_error())

@@ -9,6 +9,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from anabranch._calls import Act, act, adopt, attempt, begun, check_context
+from anabranch._moment import moment
 from anabranch._record import note
 from anabranch._watch import Watch, check, is_stepped
 from anabranch.child import Child
@@ -19,6 +20,7 @@ from anabranch.result import Result
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from datetime import datetime
     from types import TracebackType
 
     from anabranch.context import Context
@@ -53,6 +55,7 @@ class Group(ABC):
         self._whole = commit == "group"
         self._outer = ctx
         self._state: Literal["new", "open", "over"] = "new"
+        self._since: datetime | None = None
         self._running: set[Child[Any]] = set()
         self._waiting: deque[Child[Any]] = deque()
         self._failed: list[tuple[Child[Any], Exception]] = []
@@ -164,6 +167,7 @@ class Group(ABC):
                 cancelled = another
                 self._abort()
         self._state = "over"
+        self._since = moment()
         other = self._watch.end()
         fatal = self._fatal
         if other and isinstance(fatal, _ENDS_THE_LOOP):
@@ -204,7 +208,11 @@ class Group(ABC):
         kind = type(self).__name__
         if self._state == "new":
             return ClosedError(f"{kind} {self.name!r} has not begun: use it by `async with`")
-        return ClosedError(f"{kind} {self.name!r} is used once: make a new one for other children")
+        what = "is over" if self._state == "over" else "is in use"
+        return ClosedError(
+            f"{kind} {self.name!r} {what}, and is used once: make a new one for other children",
+            since=self._since,
+        )
 
     def _start(self, child: Child[Any]) -> None:
         self._running.add(child)

@@ -15,6 +15,7 @@ from anabranch._calls import (
     imposed,
 )
 from anabranch._destination import check_destination, ending
+from anabranch._moment import moment
 from anabranch._readers import NOTHING, OnFault, Readers
 from anabranch._waiting import TaskWaiter, ThreadWaiter
 from anabranch._watch import check
@@ -22,7 +23,7 @@ from anabranch.errors import ChannelClosed, ChannelEmpty, ClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from datetime import timedelta
+    from datetime import datetime, timedelta
     from types import TracebackType
 
     from anabranch.channel import Channel
@@ -53,6 +54,7 @@ class Merge(Generic[T]):
         self._readers = Readers(readers, strategy, on_fault, "merge")
         self._began = False
         self._closed = False
+        self._since: datetime | None = None
         self._waiting = False
         # The source of the item that was given last: it may be read again with the next one.
         self._last: int | None = None
@@ -243,6 +245,8 @@ class Merge(Generic[T]):
 
     def close(self) -> None:
         """Read no more; what is in the channels stays there. Closing again changes nothing."""
+        if not self._closed:
+            self._since = moment()
         self._closed = True
         self._readers.leave()
 
@@ -309,7 +313,7 @@ class Merge(Generic[T]):
         readers = self._readers
         if self._closed:
             readers.conclude()
-            raise ChannelClosed("the merge was closed")
+            raise ChannelClosed("the merge was closed", since=self._since)
         if not self._began:
             clock = imposed()
             readers.begin(None if clock is None else clock._time)
@@ -326,7 +330,8 @@ class Merge(Generic[T]):
         if readers.over:
             self.close()
             readers.conclude()
-            raise ChannelClosed("merge: all sources are closed, and nothing is left in them")
+            message = "merge: all sources are closed, and nothing is left in them"
+            raise ChannelClosed(message, since=self._since)
         return NOTHING
 
     def _wait(self) -> None:

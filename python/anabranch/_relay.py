@@ -7,12 +7,14 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from anabranch._calls import check_context
+from anabranch._moment import moment
 from anabranch._watch import check, joined
 from anabranch.channel import Channel
 from anabranch.errors import Cancelled, ChannelClosed, ClosedError, refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from datetime import datetime
     from types import TracebackType
 
     from anabranch.cancel import Cancel
@@ -54,6 +56,8 @@ class Relay(ABC, Generic[T]):
         self._ctx = cast("Context | None", ctx)
         self._tokens: list[Cancel] = [] if self._ctx is None else self._ctx._tokens()
         self._task: asyncio.Task[None] | None = None
+        # When its block began, and, for who wants another branch, when it was left.
+        self._since: datetime | None = None
         # What is neither the reader's nor a cancellation: a key that raised.
         self._error: Exception | None = None
 
@@ -67,7 +71,9 @@ class Relay(ABC, Generic[T]):
 
     async def _begin(self) -> None:
         if self._task is not None:
-            raise ClosedError(f"{self._subject} is used once: make a new one for another block")
+            message = f"{self._subject} is used once: make a new one for another block"
+            raise ClosedError(message, since=self._since)
+        self._since = moment()
         if self._ctx is not None:
             check(self._ctx)
         loop = asyncio.get_running_loop()
@@ -139,7 +145,8 @@ class Relay(ABC, Generic[T]):
                 return error
         if self._reader.closed and self._reader.depth == 0 and not self._reader._core.failed:
             return None
-        return ClosedError(f"{self._subject}: its block was left before its reader had ended")
+        message = f"{self._subject}: its block was left before its reader had ended"
+        return ClosedError(message, since=moment())
 
     def _not_begun(self) -> ClosedError:
         return ClosedError(f"{self._subject} has not begun: use it by `async with`")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast
 from anabranch._calls import check_def, check_seconds
 from anabranch._idle import Idle
 from anabranch._landing import plain, true
+from anabranch._moment import moment
 from anabranch._record import note
 from anabranch._relay import Relay, check_branch
 from anabranch._room import Room
@@ -92,7 +93,8 @@ class Branches(Relay[T], Mapping[Any, Channel[T]]):
         if self._task is None:
             raise self._not_begun()
         if self._left:
-            raise ClosedError(f"fan_out: its block has been left: no branch {tenant!r} is opened")
+            message = f"fan_out: its block has been left: no branch {tenant!r} is opened"
+            raise ClosedError(message, since=self._since)
         if tenant in self._open:
             message = f"fan_out: the branch {tenant!r} is open already"
             raise BranchError(message, tenant=tenant, state="open")
@@ -133,6 +135,7 @@ class Branches(Relay[T], Mapping[Any, Channel[T]]):
         if self._idle is not None:
             self._idle.stop()
         self._left = True
+        self._since = moment()
         await super().__aexit__(kind, error, traceback)
 
     def __repr__(self) -> str:

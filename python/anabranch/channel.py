@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
 
 from anabranch import _core
+from anabranch._moment import moment
 from anabranch.errors import ChannelClosed, ChannelEmpty, ChannelFull, refused
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ class Channel(Generic[T]):
             Traceback (most recent call last):
             ConnectionResetError: the peer is gone
         """
-        self._core.close(self._reason(error))
+        self._core.close(self._reason(error), moment())
 
     # Sending.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     ExcT = TypeVar("ExcT", bound=Exception)
 
@@ -46,7 +47,18 @@ class ConfigError(AnabranchError, ValueError):
 
 
 class ClosedError(AnabranchError):
-    """The object was used after its end: it was closed, or has run already."""
+    """The object was used after its end: it was closed, or has run already.
+
+    Attributes:
+        since: When it ended, in UTC (virtual time begins with 1970); its message says so, too.
+            None: it has not ended, e.g. not begun, or it is not known when.
+    """
+
+    def __init__(self, message: str, *, since: datetime | None = None) -> None:
+        if since is not None:
+            message = f"{message} (since {since.isoformat(' ', 'milliseconds')})"
+        super().__init__(message)
+        self.since = since
 
 
 class ChannelClosed(ClosedError):

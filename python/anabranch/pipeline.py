@@ -14,6 +14,7 @@ from anabranch import _core
 from anabranch._callables import check_def, name_of, source_kind
 from anabranch._courses import Courses
 from anabranch._grouping import Grouping
+from anabranch._moment import moment
 from anabranch._observe import checked
 from anabranch._operators import Operators, last_letters, letters
 from anabranch._sinks import Sinks
@@ -24,7 +25,7 @@ from anabranch.errors import ClosedError, refused
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Iterable
-    from datetime import timedelta
+    from datetime import datetime, timedelta
     from pathlib import PurePath
 
     from anabranch._driver import Session
@@ -363,8 +364,10 @@ class Pipeline(Transforms[T], Stateful[T], Grouping[T], Courses[T], Operators[T]
         if not self._turn.acquire(blocking=False):
             raise ClosedError(
                 f"pipeline {self.name!r} has been run already: a Pipeline object runs once, "
-                "so build one for each run, for instance in a function that returns it"
+                "so build one for each run, for instance in a function that returns it",
+                since=self._since,
             )
+        self._since = moment()
         self._take_source()
         # Here, not above: it needs asyncio, which a program that only builds does not.
         from anabranch._driver import Session
@@ -379,21 +382,22 @@ class Pipeline(Transforms[T], Stateful[T], Grouping[T], Courses[T], Operators[T]
                 f"pipeline {self.name!r}: its source {name_of(source)!r} is a generator that "
                 "another run has taken its items from, and a generator gives each once: make a "
                 "new one for each pipeline, or run one that gives several the same items, by "
-                "tee(...), broadcast(...) or share(...)"
+                "tee(...), broadcast(...) or share(...)",
+                since=_taken[source],
             )
 
     def _take_source(self) -> None:
         source = self._stages[0].options["source"]
         if _is_generator(source):
-            _taken.add(source)
+            _taken[source] = moment()
 
 
 def _is_generator(source: object) -> bool:
     return inspect.isgenerator(source) or inspect.isasyncgen(source)
 
 
-# The generators that some run has taken items from.
-_taken: weakref.WeakSet[Any] = weakref.WeakSet()
+# The generators that some run has taken items from, and since when.
+_taken: weakref.WeakKeyDictionary[Any, datetime] = weakref.WeakKeyDictionary()
 
 
 def _check_clock(clock: object, *, pipeline: object) -> None:

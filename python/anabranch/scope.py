@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Literal, Self, TypeAlias, cast
 
 from anabranch._callables import check_def
 from anabranch._core import UndoAction
+from anabranch._moment import moment
 from anabranch._playback import Played, arranging, new_scope, play, play_blocking, seconds
 from anabranch._record import note, record, record_of
 from anabranch.compensation import Compensation, compensation_of
 from anabranch.errors import ClosedError, refused
 
 if TYPE_CHECKING:
-    from datetime import timedelta
+    from datetime import datetime, timedelta
     from types import TracebackType
 
     from anabranch import _core
@@ -105,6 +106,7 @@ class CompensationScope:
     def __init__(self) -> None:
         self._core = new_scope()
         self._closed = False
+        self._since: datetime | None = None
         self._report: RollbackReport | None = None
         # What ends with it unless it is settled before: what Results carry. All of these have
         # actions; None until there is one.
@@ -287,6 +289,7 @@ class CompensationScope:
     ) -> None:
         """Commit, or roll back if the block has raised."""
         self._closed = True
+        self._since = moment()
         if error is None:
             self.commit_blocking()
         else:
@@ -307,6 +310,7 @@ class CompensationScope:
     ) -> None:
         """Commit, or roll back if the block has raised."""
         self._closed = True
+        self._since = moment()
         if error is None:
             await self.commit()
         else:
@@ -334,7 +338,7 @@ class CompensationScope:
     def _check_open(self) -> None:
         if self._closed:
             message = "the scope was used after its block had been left"
-            raise ClosedError(message)
+            raise ClosedError(message, since=self._since)
 
     def _carry(self, other: CompensationScope) -> None:
         """Have `other` end with this one, unless it is settled before."""

@@ -16,11 +16,12 @@ from anabranch._calls import (
     now_of,
     pause_blocking,
 )
+from anabranch._moment import moment
 from anabranch.errors import ClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
-    from datetime import timedelta
+    from datetime import datetime, timedelta
     from types import TracebackType
 
     from anabranch._calls import Part
@@ -138,6 +139,7 @@ class Ticker:
         self._number = 0
         self._reading = False
         self._stopped = False
+        self._since: datetime | None = None
 
     @property
     def period(self) -> float:
@@ -146,6 +148,8 @@ class Ticker:
 
     def stop(self) -> None:
         """End it: who iterates comes to the end after the tick that is waited for."""
+        if not self._stopped:
+            self._since = moment()
         self._stopped = True
 
     def __enter__(self) -> Self:
@@ -187,7 +191,7 @@ class Ticker:
             ClosedError: It is read already, or was stopped.
         """
         if self._stopped:
-            raise ClosedError("the ticker was stopped: make a new one")
+            raise ClosedError("the ticker was stopped: make a new one", since=self._since)
         if self._began is not None:
             raise ClosedError("the ticker has one reader, and has been read: make a new one")
         self._began = now_of(self._call)

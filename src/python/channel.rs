@@ -10,7 +10,7 @@
 mod bell;
 mod exchange;
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use anabranch_core::channel::{Counts, OnFull, Shared, Taken, Ticket};
@@ -95,6 +95,8 @@ pub(crate) struct PyChannel {
     process: u32,
     clock: Clock,
     state: Mutex<State>,
+    /// The calendar's time of its end, for whoever comes later.
+    since: OnceLock<Py<PyAny>>,
 }
 
 #[pymethods]
@@ -126,6 +128,7 @@ impl PyChannel {
             process: std::process::id(),
             clock: Clock::start(time.map(|it| it.0.clone())),
             state: Mutex::new(Shared::with_lanes(lanes, capacity, on_full, aging)),
+            since: OnceLock::new(),
         })
     }
 
@@ -356,8 +359,15 @@ impl PyChannel {
     }
 
     /// Lets nothing more in, because of `error` if there is one. The first end stands.
-    #[pyo3(signature = (error=None))]
-    fn close(&self, py: Python<'_>, error: Option<Bound<'_, PyAny>>) -> PyResult<()> {
+    ///
+    /// `moment` is the time of the calendar, a `datetime`.
+    #[pyo3(signature = (error=None, moment=None))]
+    fn close(
+        &self,
+        py: Python<'_>,
+        error: Option<Bound<'_, PyAny>>,
+        moment: Option<Py<PyAny>>,
+    ) -> PyResult<()> {
         let failure = match error {
             Some(error) => {
                 let traceback = error.getattr(pyo3::intern!(py, "__traceback__"))?;
@@ -368,6 +378,11 @@ impl PyChannel {
             }
             None => None,
         };
+        // Before the end is there to be told; of two who close at once the first one's stands.
+        if let Some(moment) = moment {
+            let late = self.since.set(moment);
+            drop(late);
+        }
         let now = self.clock.now();
         let mut state = locked(&self.state);
         let late = state.close(failure, now);

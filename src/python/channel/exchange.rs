@@ -6,6 +6,7 @@ use std::sync::MutexGuard;
 use anabranch_core::channel::{Called, OnFull, Refused, Taken, Ticket};
 use anabranch_core::clock::Time;
 use pyo3::prelude::*;
+use pyo3::types::IntoPyDict as _;
 
 use super::super::errors::{ChannelClosed, ChannelFull};
 use super::super::run::locked;
@@ -150,7 +151,7 @@ impl PyChannel {
     /// What a receiver is told at the end.
     pub(super) fn end(&self, py: Python<'_>) -> PyErr {
         self.failure(py)
-            .unwrap_or_else(|| self.closed_error("is closed, and nothing is left in it"))
+            .unwrap_or_else(|| self.closed_error(py, "is closed, and nothing is left in it"))
     }
 
     /// Sends items; false if their sender has to wait.
@@ -199,7 +200,7 @@ impl PyChannel {
 
     /// What a sender is told after the end; its cause is the error the channel was closed with.
     fn refused(&self, py: Python<'_>) -> PyErr {
-        let error = self.closed_error("is closed: nothing more can be sent");
+        let error = self.closed_error(py, "is closed: nothing more can be sent");
         let cause = locked(&self.state)
             .failure()
             .map(|failure| failure.error.clone_ref(py));
@@ -209,8 +210,13 @@ impl PyChannel {
         error
     }
 
-    fn closed_error(&self, what: &str) -> PyErr {
-        ChannelClosed::new_err(format!("channel '{}' {what}", self.name))
+    fn closed_error(&self, py: Python<'_>, what: &str) -> PyErr {
+        let message = format!("channel '{}' {what}", self.name);
+        let kind = py.get_type::<ChannelClosed>();
+        let since = [("since", self.since.get())].into_py_dict(py);
+        since
+            .and_then(|since| kind.call((message,), Some(&since)))
+            .map_or_else(|error| error, PyErr::from_value)
     }
 
     /// Releases the lock, lets go of what was dropped, and wakes those whose turn it is.
