@@ -26,6 +26,8 @@ class Outcome:
 def rate(items: int, seconds: float) -> str:
     """Return items per second in words: `2.05 M/s`."""
     per_second = items / seconds
+    if per_second < 1e4:
+        return f"{per_second / 1e3:.1f} k/s"
     return f"{per_second / 1e6:.2f} M/s" if per_second >= 1e6 else f"{per_second / 1e3:.0f} k/s"
 
 

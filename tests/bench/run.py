@@ -101,6 +101,15 @@ NAMES = (
     "outbox-sqlite-ended",
     "outbox-through",
     "outbox-through-held",
+    "outbox-peer-pgqueuer",
+    "outbox-peer-procrastinate",
+    "outbox-peer-chancy",
+    "outbox-peer-dbos",
+    "outbox-peer-awa",
+    "outbox-peer-taskito",
+    "outbox-sqlite-peer-huey",
+    "outbox-sqlite-peer-litequeue",
+    "outbox-sqlite-peer-taskito",
     "peer-bytewax",
     "peer-asyncio",
     "peer-anyio",
@@ -141,6 +150,7 @@ def find(name: str) -> Callable[[Settings], Outcome]:
     import observer
     import outbox
     import races
+    import rivals
     import seen
     import tenants
     import toolkit
@@ -151,7 +161,7 @@ def find(name: str) -> Callable[[Settings], Outcome]:
 
     cases = {name: race.run for name, race in races.RACES.items()}
     cases |= latency.CASES | wire.CASES | memory.CASES
-    cases |= outbox.CASES | wakes.CASES | killed.CASES | claims.CASES
+    cases |= outbox.CASES | wakes.CASES | killed.CASES | claims.CASES | rivals.CASES
     cases |= tenants.CASES | undo.CASES | fair.CASES | toolkit.CASES
     return (cases | watched.CASES | seen.CASES | observer.CASES | hung.CASES | dashboard.CASES)[
         name
