@@ -115,7 +115,9 @@ class Balance(Relay[T]):
     async def _wait_for_room(self) -> None:
         """Wait until somebody has room, or has left."""
         waiter = TaskWaiter()
-        tickets = [(branch._core, branch._core.ticket()) for branch in self._branches]
+        # Of one that was closed there is nothing to wait for, and no end of being told so.
+        live = [branch._core for branch in self._branches if not branch.closed]
+        tickets = [(core, core.ticket()) for core in live]
         try:
             for core, ticket in tickets:
                 core.join_senders(ticket, 1, waiter.wake)

@@ -142,6 +142,8 @@ class _FanIn:
         self._handled = [0] * len(many.sources)
         # What acks have raised, and of which sources: only one of all errors is raised.
         self._unacked: list[tuple[str, BaseException]] = []
+        # And what handlers have raised.
+        self._unhandled: list[tuple[str, Exception]] = []
         self._workers = 0
         # Those who wait for an item, in order; the bell wakes the first, and each one the next.
         self._idle: deque[asyncio.Future[None]] = deque()
@@ -157,6 +159,9 @@ class _FanIn:
             for name, late in self._unacked:
                 if late is not error:
                     note(error, f"and the ack of source {name!r} raised {late!r}")
+            for name, late in self._unhandled:
+                if late is not error:
+                    note(error, f"and an item of source {name!r} failed with {late!r}")
             await self._close(error)
             raise
         await self._close(None)
@@ -328,8 +333,12 @@ class _FanIn:
     async def _failed(self, number: int, item: object, error: BaseException) -> None:
         """Tell where the item came from that what was done for it is undone."""
         source = self._many.sources[number]
+        first = False
         if isinstance(error, Exception):
             note(error, f"with an item of source {source.name!r} in {self._ctx.name!r}")
+            self._unhandled.append((source.name, error))
+            # One that fails as it is cut short ends nothing, and was not handled.
+            first = not self._group._aborted and not is_cancelled()
         if source._nack is not None:
             # Not to be cut short by what has cut the handler short.
             nacked = self._loop.create_task(told(source._nack, item, error))
@@ -338,7 +347,7 @@ class _FanIn:
                 note(error, f"and the nack of source {source.name!r} raised {late!r}")
             if cancelled is not None and isinstance(error, Exception):
                 raise cancelled
-        elif not isinstance(error, Exception):
+        elif not first:
             self._many.put_back(number, item)
 
     async def _close(self, error: BaseException | None) -> None:

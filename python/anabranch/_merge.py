@@ -20,6 +20,7 @@ from anabranch._readers import NOTHING, OnFault, Readers
 from anabranch._waiting import TaskWaiter, ThreadWaiter
 from anabranch._watch import check
 from anabranch.errors import ChannelClosed, ChannelEmpty, ClosedError
+from anabranch.result import Err
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -396,3 +397,20 @@ def merge(
         ['a', 1, 2, 'b', 3, 4]
     """
     return Merge(readers, strategy, on_fault)
+
+
+class MergedSource(Merge[T]):
+    """A merge that is the source of a pipeline: what is set aside is a failure of the run."""
+
+    def _take(self) -> object:
+        aside = self._readers.quarantined
+        if not aside:
+            try:
+                item = super()._take()
+            except ChannelClosed:
+                if not aside:
+                    raise
+            else:
+                if item is not NOTHING or not aside:
+                    return item
+        return Err(aside.popleft())

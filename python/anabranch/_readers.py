@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Literal, SupportsFloat, TypeAlias, cast
 
 from anabranch import _core
-from anabranch._record import note
+from anabranch._record import audible, note
 from anabranch.errors import ConfigError, refused
 from anabranch.source import sources_of
 from anabranch.strategy import SourceState, Strategy, strategy_of
@@ -28,6 +29,7 @@ class Readers:
         subject: What reads them, for errors.
         read: How many items were taken of each.
         faults: The errors that sources have ended with, by their names.
+        quarantined: Those that are set aside, for who wants to hear of them as they come.
         error: What all of it ends with, where something has failed.
         left: How many sources have not ended.
     """
@@ -42,6 +44,7 @@ class Readers:
         self.subject = subject
         self.read = [0] * len(self.sources)
         self.faults: dict[str, Exception] = {}
+        self.quarantined: deque[Exception] = deque()
         self.error: Exception | None = None
         self.left = len(self.sources)
         self._strategy = strategy_of(strategy, len(self.sources), subject)
@@ -77,6 +80,10 @@ class Readers:
         while self.error is None:
             try:
                 event = self.core.take(NOTHING, done)
+            except (StopIteration, StopAsyncIteration) as error:
+                self.error = audible(error)
+                note(self.error, f"in the strategy of {self.subject}")
+                raise self.error from error
             except Exception as error:
                 note(error, f"in the strategy of {self.subject}")
                 self.error = error
@@ -100,6 +107,9 @@ class Readers:
         """Raise what it ends with, if it has failed."""
         if self.error is None and self._on_fault == "drain":
             self.error = next(iter(self.faults.values()), None)
+            for name, late in self.faults.items():
+                if self.error is not None and late is not self.error:
+                    note(self.error, f"and source {name!r} ended with {late!r}")
         if self.error is not None:
             raise self.error
 
@@ -118,10 +128,14 @@ class Readers:
         if error is None:
             return
         source = self.sources[number]
+        if isinstance(error, StopIteration | StopAsyncIteration):
+            error = audible(error)
         note(error, f"in source {source.name!r} of {self.subject}")
         self.faults.setdefault(source.name, error)
         if self._on_fault == "fail_fast":
             self.error = error
+        elif self._on_fault == "quarantine":
+            self.quarantined.append(error)
 
     def _asked(self, looks: Sequence[tuple[bool, int, float, bool]]) -> int | None:
         """Ask a strategy of the user's."""

@@ -20,6 +20,13 @@ _MOST_NOTES = 8
 _MOST_UNDONE = 1000
 
 
+def audible(error: StopIteration | StopAsyncIteration) -> RuntimeError:
+    """Return what is raised in place of what would end an iteration without a word (PEP 479)."""
+    told = RuntimeError(f"{error!r} was raised, which an iteration takes for its end")
+    told.__cause__ = error
+    return told
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """What is known of an exception.

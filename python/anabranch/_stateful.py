@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 
 from anabranch._builder import Builder
-from anabranch._callables import Call, check_def, examine, examine_undo, name_of
+from anabranch._callables import Call, check_def, examine, examine_undo, is_async, name_of
 from anabranch._landing import plain, true
 from anabranch._stages import extend
 from anabranch.errors import refused
@@ -226,7 +228,8 @@ class Stateful(Builder[T]):
         """Gather items into lists, and replace each list by the items that `fn(list)` returns.
 
         It is `window` with `flat_map` behind it: for what is faster with many at once. Behind
-        `fan_out` each branch has lists of its own.
+        `fan_out` each branch has lists of its own. A list succeeds or fails as a whole: of a
+        generator all is taken before any of it goes on.
 
         Args:
             fn: A `def`, an `async def`, or a generator function, that is given a list.
@@ -261,7 +264,7 @@ class Stateful(Builder[T]):
         gathered = self._extended("window", None, options, live={"size_of": None})
         more: dict[str, Any] = {"ordered": True, "timeout": None, "on_error": None}
         flat: Pipeline[Any] = gathered._called(  # noqa: SLF001 - one more of its own kind
-            "flat_map", fn, label, None, concurrency=concurrency, **more
+            "flat_map", _whole(fn), label, None, concurrency=concurrency, **more
         )
         return flat
 
@@ -306,6 +309,19 @@ class Stateful(Builder[T]):
 
 def _unasked(_items: int) -> None:
     pass
+
+
+def _whole(fn: object) -> Any:  # noqa: ANN401 - whatever was given is checked behind this
+    """Return `fn`, with all taken of the iterator that it may return."""
+    if not callable(fn) or is_async(fn):
+        return fn
+
+    @functools.wraps(fn)
+    def whole(*args: Any, **kwargs: Any) -> object:  # noqa: ANN401 - as `fn` has them
+        made = fn(*args, **kwargs)
+        return list(cast("Iterator[object]", made)) if isinstance(made, Iterator) else made
+
+    return whole
 
 
 def fresh(stages: tuple[Stage, ...], want: Callable[[int], object]) -> tuple[Stage, ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, cast
 
 from anabranch import _core
 from anabranch._calls import act, check_context
-from anabranch._record import note
+from anabranch._record import audible, note
 from anabranch.channel import Channel
 from anabranch.errors import ChannelClosed, refused
 
@@ -161,6 +161,8 @@ class Windowed(Generic[T]):
         if self._end is None:
             return None
         if self._reader._core.failed or not isinstance(self._end, ChannelClosed):
+            if isinstance(self._end, StopIteration | StopAsyncIteration):
+                raise audible(self._end)
             raise self._end
         return []
 
@@ -172,6 +174,8 @@ class Windowed(Generic[T]):
                 # What cannot be weighed was not taken: it came alone, so nothing is behind it.
                 self._reader._core.put_back(item)
                 note(error, f"size_of of a window of {self._reader.name!r}")
+                if isinstance(error, StopIteration | StopAsyncIteration):
+                    raise audible(error) from error
                 raise
 
     def _room(self) -> int:

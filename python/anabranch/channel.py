@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
 
 from anabranch import _core
 from anabranch._moment import moment
+from anabranch._record import audible
 from anabranch.errors import ChannelClosed, ChannelEmpty, ChannelFull, refused
 
 if TYPE_CHECKING:
@@ -517,6 +518,8 @@ class Channel(Generic[T]):
             if self._core.failed:
                 raise
             raise StopAsyncIteration from None
+        except StopAsyncIteration as error:
+            raise audible(error) from error
 
     def __iter__(self) -> Channel[T]:
         return self
@@ -528,6 +531,8 @@ class Channel(Generic[T]):
             if self._core.failed:
                 raise
             raise StopIteration from None
+        except StopIteration as error:
+            raise audible(error) from error
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"

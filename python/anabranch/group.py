@@ -18,7 +18,9 @@ class WaitGroup(Group):
 
     Args:
         name: What the children's names begin with, after that of `ctx`.
-        max_concurrency: How many run at once; None for all.
+        max_concurrency: How many run at once; None for all, but of `def` children as many as the
+            loop's executor has threads, by default `min(32, cores + 4)`. Where they wait for each
+            other give it more: `loop.set_default_executor`.
         commit: When what a child did is settled: "child": when it has succeeded; "group": with the
             group, all or nothing, undone in strict reverse order over all children but those that
             had failed before by themselves; if it ends well it goes to `ctx`, if there is one.

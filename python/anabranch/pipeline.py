@@ -230,7 +230,8 @@ class Pipeline(Transforms[T], Stateful[T], Grouping[T], Courses[T], Operators[T]
         Args:
             readers: The channels, each once. What was not taken stays in them.
             strategy: Which of those that have something is read next: see `ab.Strategy`.
-            on_fault: What the error of a channel does; see `ab.merge`.
+            on_fault: What the error of a channel does, see `ab.merge`; with "quarantine" it is a
+                failure of the run, which goes on.
             name: The stage's name; "merge" by default.
 
         Raises:
@@ -246,13 +247,13 @@ class Pipeline(Transforms[T], Stateful[T], Grouping[T], Courses[T], Operators[T]
             >>> ab.Pipeline("p").merge([one, two]).collect().run_blocking().items
             [1, 10, 2, 20]
         """
-        from anabranch._merge import Merge
+        from anabranch._merge import MergedSource
         from anabranch.source import sources_of
 
         given = list(readers) if hasattr(readers, "__iter__") else readers
 
-        def begin() -> Merge[U]:
-            return Merge(given, strategy, on_fault)
+        def begin() -> MergedSource[U]:
+            return MergedSource(given, strategy, on_fault)
 
         def fresh(stage: Stage, _want: Callable[[int], object]) -> Stage:
             return replace(stage, options={**stage.options, "source": begin()})

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeAlias, TypeVar, cast
 from weakref import WeakKeyDictionary
 
+from anabranch._calls import in_thread
 from anabranch._outbox_cadence import Cadence, cadence
 from anabranch._outbox_draft import Draft, milliseconds
 from anabranch._outbox_plans import plans_of
@@ -336,7 +337,7 @@ class OutboxPlanner:
             if inspect.iscoroutinefunction(planner):
                 drafts = await planner(plan)
             else:
-                drafts = await asyncio.to_thread(planner, plan)
+                drafts = await in_thread(planner, plan)
             for draft in cast("Iterable[object]", drafts or ()):
                 if not isinstance(draft, Draft):
                     raise refused("drafts", draft, "of ab.Draft, all of them", subject=plan.name)

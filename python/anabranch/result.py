@@ -17,7 +17,7 @@ from anabranch._landing import loaded
 from anabranch._watch import Watch, check, is_stepped, stepped
 from anabranch.codes import CODES, is_code
 from anabranch.context import Context, child_of
-from anabranch.errors import Cancelled, EnsureError, ResultError, check_name, refused
+from anabranch.errors import Cancelled, ClosedError, EnsureError, ResultError, check_name, refused
 from anabranch.failure import Failure
 
 if TYPE_CHECKING:
@@ -380,8 +380,20 @@ class Result(Generic[T_co]):
         value = value_of(self) if isinstance(self, Ok) else None
         part = act(fn, f"Result.{verb}", argument=argument, args=(value,), gives="the value")
         if isinstance(self, Ok):
-            return self._call(part, made)
+            lost = self._lost()
+            if lost is None:
+                return self._call(part, made)
+            return _itself(Err(lost)) if part.is_async else Err(lost)
         return _itself(self) if part.is_async else self
+
+    def _lost(self) -> ClosedError | None:
+        """Return what is to be told of an `Ok` whose effects were undone meanwhile."""
+        if self._ctx is None or self._ctx._scope is None or not self._ctx._scope._undone:
+            return None
+        return ClosedError(
+            f"what {self!r} stands on was undone: another call that went on from the same Result "
+            "has failed; begin again with ab.Result.try_"
+        )
 
     def _with_failure(
         self, verb: str, fn: Callable[..., Any], made: Callable[[Any], Result[Any]]
@@ -497,6 +509,9 @@ class Ok(Result[T_co]):
 
     def unwrap(self) -> T_co:
         """Return the value; what it carries is released, or handed on."""
+        lost = self._lost()
+        if lost is not None:
+            raise lost
         if self._ctx is not None:
             self._ctx._keep_blocking()
         return self._value

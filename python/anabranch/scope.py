@@ -108,6 +108,8 @@ class CompensationScope:
         self._closed = False
         self._since: datetime | None = None
         self._report: RollbackReport | None = None
+        # Whether undo actions have run, or were skipped: what they are of is no more.
+        self._undone = False
         # What ends with it unless it is settled before: what Results carry. All of these have
         # actions; None until there is one.
         self._carried: set[CompensationScope] | None = None
@@ -363,6 +365,7 @@ class CompensationScope:
     ) -> tuple[_core.Playback, list[Played], bool, BaseException | None]:
         fatal: BaseException | None = None
         check_policy(policy, subject="rollback")
+        self._undone = self._undone or self.has_actions
         if callable(policy):
             playback = self._whole().end(False, "custom")  # noqa: FBT003 - private
             actions = playback.unarranged()

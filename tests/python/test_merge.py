@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 from channels import conserved, drained, filled, in_thread, parked
-from support import DEADLINE, within
+from support import DEADLINE, balanced, every_driver, go, within
 
 import anabranch as ab
 
@@ -374,3 +374,34 @@ def test_a_channel_is_merged_once():
 def test_m1_a_strategy_checks_what_it_is_given(make):
     with pytest.raises(ab.ConfigError, match="strategy '"):
         make()
+
+
+def broken(*items, name):
+    channel = ab.Channel(10, name=name)
+    channel.send_many_nowait(items)
+    channel.close(ConnectionError(f"{name} is gone"))
+    return channel
+
+
+@every_driver
+def test_f11_what_a_pipelines_merge_sets_aside_is_a_failure_of_the_run(driver):
+    one, two, three = broken(1, 2, name="one"), broken(name="two"), ab.Channel(10, name="three")
+    three.send_many_nowait([3, 4])
+    three.close()
+    pipeline = ab.Pipeline("p").merge([one, two, three], on_fault="quarantine").collect()
+    report = balanced(go(pipeline, driver))
+    assert sorted(report.items) == [1, 2, 3, 4]
+    assert report.codes == {"ConnectionError": 2}
+    assert sorted(str(failure.error) for failure in report.failures) == [
+        "one is gone",
+        "two is gone",
+    ]
+
+
+def test_f11_a_drain_tells_of_every_source_that_has_failed():
+    merged = ab.merge([broken(1, name="one"), broken(2, name="two")], on_fault="drain")
+    items = []
+    with pytest.raises(ConnectionError, match="one is gone") as caught:
+        items.extend(merged)
+    assert sorted(items) == [1, 2]
+    assert any("'two'" in note and "two is gone" in note for note in caught.value.__notes__)

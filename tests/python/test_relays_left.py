@@ -81,3 +81,15 @@ async def test_a_block_is_entered_once(make):
     with pytest.raises(ab.ClosedError, match="is used once: make a new one"):
         async with relay:
             pass
+
+
+@within
+async def test_f10_a_balance_goes_on_when_a_branch_that_is_full_is_closed():
+    source = closed(*range(8))
+    async with ab.balance(source, 2, capacity=1) as (one, other):
+        await parked(one, senders=1)
+        await parked(other, senders=1)
+        one.close()
+        rest = [item async for item in other]
+    # What the other one held stays in it.
+    assert sorted([*rest, one.receive_nowait()]) == list(range(8))

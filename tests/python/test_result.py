@@ -350,3 +350,16 @@ async def test_e2_g8_what_is_awaited_is_cut_short_by_its_context(when, clock):
 def test_e1_a_detail_of_an_err_that_is_none_is_refused_by_name(given, said):
     with pytest.raises(ab.ConfigError, match=said):
         ab.Err("x.y", **given)
+
+
+@forms
+def test_c17_what_another_course_has_undone_goes_no_further(form):
+    log, called = [], []
+    booked = ab.Result.try_(lambda ctx: work(log, "seat")(ctx=ctx))
+    assert not got(booked.map(step(form, lambda _: 1 // 0)), form).ok
+    assert log == ["+seat", "-seat", "closed seat"]
+    failed = got(booked.map(step(form, called.append)), form)
+    assert isinstance(failed.error.error, ab.ClosedError)
+    assert called == []
+    with pytest.raises(ab.ClosedError, match="was undone: another call"):
+        booked.unwrap()

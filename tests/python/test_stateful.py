@@ -229,3 +229,22 @@ def test_t7_a_generator_is_consumed_by_one_pipeline():
 def test_a_bad_argument_is_refused(add, said):
     with pytest.raises(ab.ConfigError, match=said):
         add(ab.Pipeline("p").source([1]))
+
+
+@every_driver
+def test_t7_a_list_fails_as_a_whole_also_where_a_generator_has_begun(driver):
+    undone = []
+
+    def enrich(batch, ctx):
+        ctx.compensate(undone.append, list(batch))
+        for item in batch:
+            if item == 5:
+                raise ConnectionError(item)
+            yield item
+
+    report = balanced(
+        go(ab.Pipeline("p").source(range(8)).map_batch(enrich, max_items=4).collect(), driver)
+    )
+    assert report.items == [0, 1, 2, 3]
+    assert undone == [[4, 5, 6, 7]]
+    assert (report.failed, report.received) == (4, 8)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from support import Live, Seen, balanced, every_driver, go, turns, wait_for, within
@@ -465,3 +466,20 @@ def test_r8_a_timeout_of_an_inline_def_is_refused(build):
 def test_r8_a_timeout_is_seconds(timeout):
     with pytest.raises(ab.ConfigError, match="timeout must be a number of seconds > 0"):
         one().for_each(print, timeout=timeout)
+
+
+@within
+async def test_a_def_that_has_not_got_a_thread_in_time_is_not_called_any_more():
+    """By hand: `ab.timeout` on an executor that is busy."""
+    loop, may_end, called = asyncio.get_running_loop(), threading.Event(), []
+    executor = ThreadPoolExecutor(1)
+    loop.set_default_executor(executor)
+    busy = loop.run_in_executor(None, wait_for, may_end)
+    with pytest.raises(ab.HandlerTimeout) as caught:
+        await ab.timeout(lambda: called.append(1), 0.01)
+    assert not caught.value.abandoned
+    may_end.set()
+    await busy
+    # Behind it in the same line.
+    await loop.run_in_executor(None, len, ())
+    assert called == []
