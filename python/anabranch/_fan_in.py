@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sys
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -27,7 +28,7 @@ from anabranch.group import ErrGroup
 from anabranch.result import Result
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Coroutine, Iterable, Mapping
     from datetime import timedelta
 
     from anabranch._readers import OnFault
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from anabranch.strategy import Chooser, Strategy
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 _MOST_AT_ONCE = 64
 # After so many items that did not have to be waited for, others have their turn.
@@ -191,34 +193,43 @@ class _FanIn:
             self._group._begin(Act(self._work, "work", (), awaits=True, ctx=False), ())
 
     async def _work(self) -> None:
+        me = stepped()
         done: int | None = None
         stretch = 0
         # A handler may ignore that it was cancelled: it is given no other item.
-        while not self._group._aborted and (taken := await self._next(done)) is not None:
-            await self._handle(*taken)
+        while not self._group._aborted:
+            taken = self._take(done) or await self._next()
+            if taken is None:
+                return
+            await self._handle(*taken, me)
             done = taken[0]
             stretch += 1
             if stretch == _STRETCH:
                 stretch = 0
                 await asyncio.sleep(0)
 
-    async def _next(self, done: int | None) -> tuple[int, Any] | None:
+    def _take(self, done: int | None) -> tuple[int, Any] | None:
+        """Take the next item; None if there is none now."""
+        taken = self._many.take(done)
+        if taken is None:
+            return None
+        number, item, more = taken
+        if not self._idle:
+            # Somebody has to hear the bell while this one is at work.
+            self._hire()
+        elif more:
+            self._rise()
+        return number, item
+
+    async def _next(self) -> tuple[int, Any] | None:
         """Wait for the next item; None at the end."""
-        while True:
-            taken = self._many.take(done)
-            done = None
-            if taken is not None:
-                number, item, more = taken
-                if not self._idle:
-                    # Somebody has to hear the bell while this one is at work.
-                    self._hire()
-                elif more:
-                    self._rise()
-                return number, item
-            if self._many.over:
-                self._wake_all()
-                return None
+        while not self._many.over:
             await self._wait()
+            taken = self._take(None)
+            if taken is not None:
+                return taken
+        self._wake_all()
+        return None
 
     async def _wait(self) -> None:
         future = self._loop.create_future()
@@ -259,11 +270,10 @@ class _FanIn:
         while self._idle:
             self._rise()
 
-    async def _handle(self, number: int, item: Any) -> None:  # noqa: ANN401 - an item
+    async def _handle(self, number: int, item: Any, me: asyncio.Task[Any] | None) -> None:  # noqa: ANN401 - an item
         source = self._many.sources[number]
         call = self._handler
         one: Context | None = None
-        me = stepped()
         try:
             if call.is_async and not call.takes_ctx:
                 # It has no context: there is nothing to undo, or to tell it.
@@ -284,7 +294,10 @@ class _FanIn:
                 # The loop was closed under it: there is nobody to wait for.
                 self._many.put_back(number, item)
             raise
-        await self._settle(number, item, one)
+        if one is None and source._ack is None:
+            self._handled[number] += 1
+        else:
+            await self._settle(number, item, one)
 
     async def _attempted(self, name: str, given: Act) -> Context:
         one = child_of(self._ctx, name)
@@ -326,9 +339,15 @@ class _FanIn:
             return error, None
         if not inspect.isawaitable(value):
             return None, None
-        acked = self._loop.create_task(outcome_of(value, ack.name))
+        acked = self._begun(outcome_of(value, ack.name))
         cancelled = await joined([acked])
         return acked.result(), cancelled
+
+    def _begun(self, awaited: Coroutine[Any, Any, U]) -> asyncio.Task[U]:
+        """Begin a task: one that need not wait is over, which costs a fifth."""
+        if sys.version_info >= (3, 12):
+            return asyncio.Task(awaited, loop=self._loop, eager_start=True)
+        return self._loop.create_task(awaited)
 
     async def _failed(self, number: int, item: object, error: BaseException) -> None:
         """Tell where the item came from that what was done for it is undone."""

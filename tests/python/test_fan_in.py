@@ -1,6 +1,7 @@
 """`ab.fan_in`: many readers, and one handler for all their items."""
 
 import asyncio
+import sys
 import threading
 
 import pytest
@@ -565,6 +566,51 @@ async def test_f10_a_handler_that_is_cancelled_by_itself_has_failed_and_is_undon
         await ab.fan_in([channel], handle)
     assert any("item of source" in line for line in failed.value.__notes__)
     assert (undone, drained(channel)) == ([1], [2])
+
+
+@within
+async def test_f17_an_ack_is_a_task_of_its_own_whether_or_not_it_waits():
+    tasks, waits = [], iter([False, True])
+
+    async def handle(item):
+        tasks.append(asyncio.current_task())
+
+    async def ack(item):
+        tasks.append(asyncio.current_task())
+        async with asyncio.timeout(DEADLINE):
+            if next(waits):
+                await asyncio.sleep(0)
+        tasks.append(asyncio.current_task())
+
+    await ab.fan_in([ab.Source(closed(1, 2), ack=ack)], handle)
+    worker, first, same, again, second, still = tasks
+    assert (worker, first, second) == (again, same, still)
+    assert len({worker, first, second}) == 3
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="every task waits for its turn there")
+@within
+async def test_f17_an_ack_that_need_not_wait_holds_up_nobody():
+    async def handle(item):
+        pass
+
+    async def ack(item):
+        pass
+
+    async def turns_of(**options):
+        turns, loop = 0, asyncio.get_running_loop()
+
+        def turn():
+            nonlocal turns, handle_of_turn
+            turns += 1
+            handle_of_turn = loop.call_soon(turn)
+
+        handle_of_turn = loop.call_soon(turn)
+        await ab.fan_in([ab.Source(closed(*range(50)), **options)], handle)
+        handle_of_turn.cancel()
+        return turns
+
+    assert await turns_of(ack=ack) == await turns_of()
 
 
 @within
