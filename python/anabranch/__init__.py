@@ -98,7 +98,8 @@ if TYPE_CHECKING:
     from anabranch._retry import retry
     from anabranch._route import Branches, fan_out
     from anabranch._running import Running
-    from anabranch._select import Select, Selected, select
+    from anabranch._select import Select, select
+    from anabranch._selected import Selected
     from anabranch._stats import Stats, stats
     from anabranch._streaming import Stream
     from anabranch._timeout import timeout
@@ -280,7 +281,7 @@ _LATER = {
     "Running": "_running",
     "Saga": "saga",
     "Select": "_select",
-    "Selected": "_select",
+    "Selected": "_selected",
     "Selection": "selection",
     "Stats": "_stats",
     "StoreAt": "router",

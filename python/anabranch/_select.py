@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, Never, TypeVar, cast, overload
 
 from anabranch import _core
@@ -21,10 +20,11 @@ from anabranch._calls import (
 )
 from anabranch._readers import NOTHING
 from anabranch._record import note
+from anabranch._selected import After, Case, Selected, drained, named, overran
 from anabranch._waiting import TaskWaiter, ThreadWaiter
 from anabranch._watch import check
 from anabranch.channel import Channel
-from anabranch.errors import HandlerTimeout, SelectDrained, refused
+from anabranch.errors import refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -39,38 +39,6 @@ U = TypeVar("U")
 _LOOK = 0.25
 
 
-# Not frozen: each is its caller's alone, and a frozen one costs more to make.
-@dataclass(slots=True, kw_only=True)
-class Selected(Generic[T]):
-    """What a select has come to.
-
-    Attributes:
-        case: The number of the case among those that receive, in the order they were given in;
-            "default" or "after" for these.
-        reader: The channel that was received from; None for "default" and "after".
-        item: The item; None for "default" and "after".
-        value: What the case's handler returned; the item if it has none.
-    """
-
-    case: int | str
-    reader: Channel[T] | None
-    item: T | None
-    value: Any
-
-
-@dataclass(frozen=True, slots=True)
-class _Case:
-    reader: Channel[Any]
-    handler: Act | None
-    priority: int
-
-
-@dataclass(frozen=True, slots=True)
-class _After:
-    seconds: float
-    handler: Act | None
-
-
 class Select(Generic[T]):
     """Cases, of which one is taken: made by `ab.select`, completed by its methods.
 
@@ -79,11 +47,11 @@ class Select(Generic[T]):
 
     def __init__(
         self,
-        cases: tuple[_Case, ...],
+        cases: tuple[Case, ...],
         *,
         fair: bool,
         default: tuple[Act | None] | None = None,
-        after: _After | None = None,
+        after: After | None = None,
     ) -> None:
         self._cases = cases
         self._fair = fair
@@ -97,6 +65,7 @@ class Select(Generic[T]):
         self._core: _core.Readers | None = None
         handlers = [it.handler for it in (*cases, after) if it is not None]
         self._plain = not any((*handlers, *(default or ())))
+        self._idle = self._plain and default is None and after is None and bool(cases)
 
     def on(
         self, reader: Channel[U], handler: Callable[..., object] | None = None, *, priority: int = 0
@@ -115,7 +84,7 @@ class Select(Generic[T]):
             raise refused("priority", priority, "0 where fair=True", subject="select")
         if type(priority) is not int:
             raise refused("priority", priority, "an int", subject="select")
-        case = _Case(_reader(reader, "reader"), _handler(handler, (None,), "an item"), priority)
+        case = Case(_reader(reader, "reader"), _handler(handler, (None,), "an item"), priority)
         return cast("Select[T | U]", self._with(cases=(*self._cases, case)))
 
     def after(
@@ -133,7 +102,7 @@ class Select(Generic[T]):
             ConfigError: An argument is not allowed.
         """
         limit = check_seconds(seconds, "seconds", "select")
-        return self._with(after=_After(limit, _handler(handler, (), "nothing")))
+        return self._with(after=After(limit, _handler(handler, (), "nothing")))
 
     def default(self, handler: Callable[..., object] | None = None) -> Select[T]:
         """Add the case that is taken when no other is ready: the select does not wait.
@@ -149,9 +118,9 @@ class Select(Generic[T]):
     def _with(
         self,
         *,
-        cases: tuple[_Case, ...] | None = None,
+        cases: tuple[Case, ...] | None = None,
         default: tuple[Act | None] | None = None,
-        after: _After | None = None,
+        after: After | None = None,
     ) -> Select[T]:
         return Select(
             self._cases if cases is None else cases,
@@ -161,7 +130,7 @@ class Select(Generic[T]):
         )
 
     def __await__(self) -> Generator[Any, None, Selected[T]]:
-        return self.run().__await__()
+        return (self._any() if self._idle else self.run()).__await__()
 
     async def run(
         self,
@@ -196,7 +165,7 @@ class Select(Generic[T]):
             handler, chosen = self._at_once(call, limit) or await self._wait(call, limit)
             if handler is None:
                 return chosen
-            return replace(chosen, value=await attempt(_given(handler, chosen), call))
+            return chosen._replace(value=await attempt(_given(handler, chosen), call))
 
         return await conduct(begun(ctx, "select"), body, "select")
 
@@ -218,7 +187,7 @@ class Select(Generic[T]):
                 return chosen
             if handler.is_async:
                 raise refused("handler", handler.fn, "a def in a thread", subject="select")
-            return replace(chosen, value=attempt_alone(_given(handler, chosen), call))
+            return chosen._replace(value=attempt_alone(_given(handler, chosen), call))
 
         selected: Selected[T] = conduct_blocking(begun(ctx, "select"), body, "select")
         return selected
@@ -230,7 +199,7 @@ class Select(Generic[T]):
         if call is not None:
             check(call)
         if limit is not None and limit <= 0:
-            raise _overran(_named(call), limit)
+            raise overran(named(call), limit)
         if self._cases:
             if self._core is None:
                 self._core = self._readers()
@@ -241,6 +210,31 @@ class Select(Generic[T]):
             handler = self._default[0]
             return handler, Selected(case="default", reader=None, item=None, value=None)
         return None
+
+    async def _any(self) -> Selected[T]:
+        """Take what is ready first: with no time to look at, nor a context, nor a handler."""
+        found = self._at_once(None, None)
+        if found is not None:
+            return found[1]
+        left = len(self._cases)
+        readers = self._core or self._readers()
+        self._core = None
+        try:
+            while left:
+                event = readers.take(NOTHING)
+                if event is None:
+                    waiter = TaskWaiter()
+                    if readers.sleep(waiter.wake):
+                        await waiter.woken
+                elif event[1] is not NOTHING:
+                    return self._taken(event[0], event[1])[1]
+                else:
+                    self._ended(event, None)
+                    left -= 1
+        finally:
+            readers.leave()
+            self._core = readers
+        raise drained(None)
 
     async def _wait(
         self, call: Context | None, limit: float | None
@@ -288,7 +282,16 @@ class Select(Generic[T]):
             self._first = (at + 1) % len(self._cases)
         number = self._order[at]
         case = self._cases[number]
-        return case.handler, Selected(case=number, reader=case.reader, item=item, value=item)
+        fields = (number, case.reader, item, item)
+        return case.handler, tuple.__new__(Selected, fields)
+
+    def _ended(self, event: tuple[int, Any, Exception | None, bool], call: Context | None) -> None:
+        """Raise the error that a channel has ended with, if there is one."""
+        at, _, error, _ = event
+        if error is not None:
+            name = self._cases[self._order[at]].reader.name
+            note(error, f"in channel {name!r} of {named(call)!r}")
+            raise error
 
 
 class _Waits(Generic[T]):
@@ -312,24 +315,17 @@ class _Waits(Generic[T]):
     def look(self, now: float) -> tuple[Act | None, Selected[T]] | None:
         """Take what is ready."""
         while (event := self.readers.take(NOTHING)) is not None:
-            at, item, error, _ = event
-            if item is not NOTHING:
-                return self._select._taken(at, item)
-            if error is not None:
-                name = self._select._cases[self._select._order[at]].reader.name
-                note(error, f"in channel {name!r} of {_named(self._call)!r}")
-                raise error
+            if event[1] is not NOTHING:
+                return self._select._taken(event[0], event[1])
+            self._select._ended(event, self._call)
             self._open -= 1
         # A deadline first: it is what a caller counts on.
         if self._until is not None and now >= self._until:
-            raise _overran(_named(self._call), cast("float", self._limit))
+            raise overran(named(self._call), cast("float", self._limit))
         # Nothing will come that `after` could wait for, unless it was given alone.
         alone = self._after is not None and not self._select._cases
         if self._open == 0 and not alone:
-            raise SelectDrained(
-                f"{_named(self._call)!r}: all of its channels are closed, and nothing is left in "
-                "them"
-            )
+            raise drained(self._call)
         if self._after is not None and self._late is not None and now >= self._late:
             nothing: Selected[T] = Selected(case="after", reader=None, item=None, value=None)
             return self._after.handler, nothing
@@ -381,7 +377,7 @@ def select(*readers: Channel[Any], fair: bool = False) -> Select[Any]:
     if not isinstance(cast("object", fair), bool):
         raise refused("fair", fair, "True or False", subject="select")
     cases = tuple(
-        _Case(_reader(reader, f"readers[{at}]"), None, 0) for at, reader in enumerate(readers)
+        Case(_reader(reader, f"readers[{at}]"), None, 0) for at, reader in enumerate(readers)
     )
     return Select(cases, fair=fair)
 
@@ -402,13 +398,3 @@ def _handler(fn: object, args: tuple[object, ...], gives: str) -> Act | None:
 def _given(handler: Act, selected: Selected[Any]) -> Act:
     args = () if selected.reader is None else (selected.item,)
     return Act(handler.fn, handler.name, args, awaits=handler.is_async, ctx=handler.takes_ctx)
-
-
-def _named(call: Context | None) -> str:
-    return "select" if call is None else call.name
-
-
-def _overran(name: str, limit: float) -> HandlerTimeout:
-    return HandlerTimeout(
-        f"{name!r}: nothing was ready within its timeout of {limit:g} s", timeout=limit
-    )

@@ -249,3 +249,21 @@ async def test_c1_what_a_handler_did_is_undone_if_it_fails():
 def test_a_bad_argument_is_refused(make, said):
     with pytest.raises(ab.ConfigError, match=said):
         make()
+
+
+@within
+async def test_s3_what_was_selected_is_a_value():
+    a, b, _ = three()
+    b.send_many_nowait([1, 1])
+    either = ab.select(a, b)
+    chosen, again = await either, await either
+    match chosen:
+        case ab.Selected(case=1, item=item):
+            assert item == 1
+        case _:
+            pytest.fail(f"no match: {chosen!r}")
+    assert chosen == again
+    assert hash(chosen) == hash(again)
+    assert repr(chosen) == f"Selected(case=1, reader={b!r}, item=1, value=1)"
+    with pytest.raises(AttributeError):
+        chosen.item = 2
