@@ -111,7 +111,10 @@ def hop(settings: Settings) -> Outcome:
 
     Of the instructions between two items two loops and two awaited coroutines that do nothing are
     a quarter of what the queue takes: no channel whose calls are coroutines comes near the bar.
-    Awaitables of the extension's own gain a seventh, and are no coroutines for those who ask.
+    Awaitables of the extension's own, which do nothing until they are awaited, take 0.91 times
+    (3.11) and 1.01 times (3.12) the instructions of coroutines on a channel that is a bare deque:
+    what they gain in sending, a third, is lost to the StopIteration that each received item comes
+    in. They are no coroutines for those who ask, and nobody is told of one that is not awaited.
     """
     items = settings.size(ITEMS)
     return _raced(5.0, items, "asyncio.Queue", _hop_ours, _hop_theirs, settings)
