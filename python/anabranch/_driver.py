@@ -366,13 +366,14 @@ class Session(Generic[T]):
         if self._run is None and ended is not None:
             # The process ends, and has not waited for this.
             return ended
+        how: str | None = None
         while True:
             try:
                 if not self.forked and not is_stepped(me):
                     how = "closed" if loop.is_closed() else "stopped"
                     if how == "stopped":
                         loop.remove_reader(run.fileno())
-                    self._end_without_loop(run, tasks, f"its event loop was {how} while it ran")
+                    _undriven.wind_up(run, tasks, self._pool, self._patience)
                 elif not self.forked:
                     loop.remove_reader(run.fileno())
                     await tasks.dismiss(leaving=self._leaving)
@@ -385,11 +386,14 @@ class Session(Generic[T]):
                 # An impatient Ctrl-C does not cost the report.
                 self._interrupted(error)
             else:
-                return self._end(run)
+                report = self._end(run)
+                if how is not None:
+                    self._warn(f"its event loop was {how} while it ran")
+                return report
 
-    def _end_without_loop(self, run: _core.Run, tasks: Tasks | None, why: str) -> None:
-        name = self._settings.name
-        _undriven.wind_up(run, tasks, self._pool, self._patience, pipeline=name, why=why)
+    def _warn(self, why: str) -> None:
+        # Last: it may have been made an error.
+        _undriven.warn(self._pipeline, self._settings.name, why)
 
     # The end of the process.
 
@@ -405,8 +409,9 @@ class Session(Generic[T]):
         if run is None or self.forked:
             return
         self._exiting = True
-        self._end_without_loop(run, self._crews, "the process ended while it ran")
+        _undriven.wind_up(run, self._crews, self._pool, self._patience)
         self._end(run)
+        self._warn("the process ended while it ran")
 
     def tell_owed(self) -> None:
         """Say what will not be undone: its driver is stuck, and the process ends."""

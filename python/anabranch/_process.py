@@ -48,7 +48,11 @@ class Driven(Protocol):
         """Leave handlers behind that do not end now."""
 
     def end_with_process(self) -> None:
-        """End without the driver: nothing will drive it any more."""
+        """End without the driver: nothing will drive it any more.
+
+        Raises:
+            ResourceWarning: It has ended, and Python was told to make errors of them.
+        """
 
     def tell_owed(self) -> None:
         """Say what will not be undone."""
@@ -110,12 +114,20 @@ def _leave() -> None:
     _interrupt(set(_elsewhere().values()))
     _wait(_INTERRUPTING)
     main = threading.main_thread()
+    errors: list[str] = []
     for run, thread in tuple(_driving.items()):
         if thread is main or not thread.is_alive():
             # Its loop was closed or stopped under it, and somebody refers to it still.
-            run.end_with_process()
+            try:
+                run.end_with_process()
+            except ResourceWarning as warning:
+                # Made an error by somebody: it costs the other runs nothing.
+                errors.append(str(warning))
         else:
             run.tell_owed()
+    if errors:
+        # Of a group Python would show nothing but the name, here.
+        raise ResourceWarning("\n".join(errors))
 
 
 def _interrupt(threads: set[threading.Thread]) -> None:

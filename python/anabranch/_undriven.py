@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,9 +34,6 @@ def wind_up(
     tasks: Tasks | None,
     pool: Pool | InlinePool | None,
     patience: Patience,
-    *,
-    pipeline: str,
-    why: str,
 ) -> None:
     """Abort a run and drive it to its end, as far as it goes.
 
@@ -44,10 +42,7 @@ def wind_up(
         tasks: Its tasks, whose coroutines are ended where they stand.
         pool: Its threads.
         patience: What leaves handlers behind.
-        pipeline: The pipeline's name.
-        why: Why nothing drives it, to follow the name.
     """
-    _logger.warning("pipeline %r: %s; it was aborted", pipeline, why)
     run.abort()
     # Before anything fails: what handlers did is then undone with all the rest, in one order.
     run.step(in_loop=False)
@@ -70,6 +65,27 @@ def _driven(run: _core.Run, seconds: float) -> bool:
         longest = run.timeout()
         run.wait(left if longest is None else min(longest, left))
     return True
+
+
+def warn(pipeline: object, name: str, why: str) -> None:
+    """Warn that nobody has ended a run, as Python does of a file that nobody has closed.
+
+    In the log, too, if somebody has configured it: a warning of this kind is shown to nobody who
+    has not asked for it, and a log that is not configured writes to stderr, at the end of a program
+    that may have ended well.
+
+    Args:
+        pipeline: The pipeline; with `tracemalloc`, Python tells where it was made.
+        name: Its name.
+        why: Why nothing drove it, to follow the name.
+
+    Raises:
+        ResourceWarning: If Python was told to make errors of them.
+    """
+    message = f"pipeline {name!r}: {why}; it was aborted"
+    if _logger.hasHandlers():
+        _logger.warning("%s", message)
+    warnings.warn(message, ResourceWarning, stacklevel=2, source=pipeline)
 
 
 def tell_failed(report: Report[Any]) -> None:

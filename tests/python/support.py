@@ -168,9 +168,9 @@ def balanced(report):
     return report
 
 
-def child(script, *, arguments=(), **options):
+def child(script, *, arguments=(), flags=("-W", "error"), **options):
     """Start a Python of its own that runs `script`, with warnings as errors."""
-    command = [sys.executable, "-W", "error", "-u", "-c", textwrap.dedent(script), *arguments]
+    command = [sys.executable, *flags, "-u", "-c", textwrap.dedent(script), *arguments]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     # Not the checkout, should the tests be run from there.
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
