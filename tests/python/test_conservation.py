@@ -44,6 +44,7 @@ class Course:
         self.salt = salt
         self.failing = failing
         self.failed, self.filtered, self.committed = [], [], []
+        self.produced = 0
         self.registered, self.undone, self.attempts = [], [], Counter()
         self.sink_failed, self.sink_undone, self.sink_retries = [], [], False
         self.waiting = {}
@@ -80,6 +81,7 @@ class Course:
         if kind == "flat_map":
             children = [(*value, child) for child in range(self.draw(f"{stage} many", value, 4))]
             self.filtered += [] if children else leaves(value)
+            self.produced += max(len(children) - 1, 0)
             return children
         return value
 
@@ -239,7 +241,9 @@ def courses(draw):
         command = st.tuples(st.integers(1, 60), st.sampled_from(COMMANDS), st.integers(0, 4))
         pipeline = pipeline.tap(course.commander(draw(st.lists(command, min_size=1, max_size=5))))
     kinds = []
-    stages = st.lists(st.tuples(st.sampled_from(KINDS), st.sampled_from(FLAVOURS)), max_size=6)
+    # Fused stages have a form of their own where none of them takes a context.
+    flavours = draw(st.sampled_from([FLAVOURS, FLAVOURS, ("def",)]))
+    stages = st.lists(st.tuples(st.sampled_from(KINDS), st.sampled_from(flavours)), max_size=6)
     for kind, flavour in draw(stages):
         kinds.append(kind)
         pipeline = add_stage(draw, course, pipeline, kinds, flavour)
@@ -268,6 +272,7 @@ def test_e8_every_item_is_accounted_for_by_number_and_by_name(drawn):
     # By number: what the callables did is what was counted.
     assert report.committed == len(course.committed)
     assert report.filtered == len(course.filtered)
+    assert report.produced == course.produced
     failed = course.failed + [leaf for unit in course.waiting.values() for leaf in unit]
     # One that had failed once may have been cancelled in its second attempt.
     sure = len(course.failed if cancelled else failed)

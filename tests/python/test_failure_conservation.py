@@ -1,7 +1,8 @@
 """Random pipelines with stages for failures: each item ends once, by number and by name.
 
-An item is a tuple that begins with its number; windows make lists of them. What the callables
-logged, and the failures the report has kept, say what became of each; the counts must agree.
+An item is a tuple, its number first; `flat_map` adds a digit, windows make lists of them. What the
+callables logged, and the failures the report has kept, say what became of each; the counts must
+agree.
 """
 
 import asyncio
@@ -14,15 +15,15 @@ from support import DRIVERS, SINKS, balanced, go
 
 import anabranch as ab
 
-STAGES = ("map", "filter", "tap", "ensure", "fan_out", "window")
+STAGES = ("map", "filter", "flat_map", "tap", "ensure", "fan_out", "window")
 OPERATORS = ("recover", "tap_error", "map_error", "dead_letter", "collect_errors")
 
 
 def leaves(value):
-    """The numbers of the items a value stands for."""
+    """The items a value stands for."""
     if isinstance(value, list):
         return [leaf for each in value for leaf in leaves(each)]
-    return [] if value is None else [value[0]]
+    return [] if value is None else [value]
 
 
 class Course:
@@ -32,6 +33,8 @@ class Course:
         self.salt = salt
         self.filtered, self.committed, self.letters = [], [], []
         self.recovered, self.seen, self.undone = [], {}, []
+        self.produced = 0
+        self.plain = False
         self.running = None
 
     def draw(self, stage, value, sides):
@@ -43,16 +46,28 @@ class Course:
             raise (OSError, KeyError, ValueError)[self.draw(f"{stage} type", value, 3)](stage)
 
     def stage(self, kind, stage):
-        def call(value, ctx):
-            ctx.compensate(self.undone.append, (stage, tuple(leaves(value))))
+        def call(value, ctx=None):
+            if ctx is not None:
+                ctx.compensate(self.undone.append, (stage, tuple(leaves(value))))
             self.check(stage, value)
             if kind == "filter":
                 kept = self.draw(f"{stage} kept", value, 4) > 0
                 self.filtered += [] if kept else leaves(value)
                 return kept
+            if kind == "flat_map":
+                children = [
+                    (*value, child) for child in range(self.draw(f"{stage} many", value, 3))
+                ]
+                self.filtered += [] if children else leaves(value)
+                self.produced += max(len(children) - 1, 0)
+                return children
             return value if kind == "map" else True
 
-        return call
+        def plain(value):
+            return call(value)
+
+        # Fused stages have a form of their own where none of them takes a context.
+        return plain if self.plain else call
 
     def operator(self, kind, stage):
         def call(failure):
@@ -105,13 +120,16 @@ def add_stage(draw, course, pipeline, kinds):
         if kind in before:
             return pipeline
         return pipeline.fan_out(
-            by=lambda value: (leaves(value) or [0])[0] % 3,
+            by=lambda value: (leaves(value) or [(0,)])[0][0] % 3,
             capacity=draw(st.sampled_from([1, 5, 1000])),
         )
     if kind == "window":
         return pipeline.window(max_items=draw(st.sampled_from([1, 3, 100])))
+    # Of a window there are no children, and of those of children too many to be kept.
+    if kind == "flat_map" and {"window", "flat_map"} & set(before):
+        return pipeline
     call = course.stage(kind, stage)
-    wait = draw(st.booleans())
+    wait = draw(st.booleans()) and not course.plain
     return getattr(pipeline, kind)(with_ctx(call) if wait else call, name=stage)
 
 
@@ -132,6 +150,7 @@ def add_operator(draw, course, pipeline, kinds):
 def courses(draw):
     """A course, its pipeline, how many items there are, and how to run or to end it."""
     course = Course(draw(st.integers(0, 10_000)))
+    course.plain = draw(st.booleans())
     count = draw(st.sampled_from([1, 7, 60]))
     end = draw(st.sampled_from([*DRIVERS, *DRIVERS, "drain", "abort"]))
     commit = draw(st.sampled_from(["unit", "unit", "end"]))
@@ -185,6 +204,7 @@ def test_e8_every_item_ends_once_whatever_becomes_of_its_failures(drawn):
     assert behind_the_sink >= 0  # recovered where nothing follows
     assert (report.filtered, report.failed) == (len(course.filtered), len(failed))
     assert report.dead_lettered == len(course.letters)
+    assert report.produced == course.produced
     assert report.recovered <= len(course.recovered)
     assert sum(report.codes.values()) == report.failed
     assert sum(failure.items for failure in report.failures) == report.failed
@@ -196,7 +216,7 @@ def test_e8_every_item_ends_once_whatever_becomes_of_its_failures(drawn):
     assert not logged or max(logged.values()) == 1, logged
     if report.outcome == "completed":
         assert (report.received, report.left, report.dropped) == (count, 0, 0)
-        assert len(logged) + behind_the_sink == count
+        assert len(logged) + behind_the_sink == count + report.produced
         assert report.recovered == len(course.recovered)
     # A unit that committed is never undone; none is undone twice.
     assert max(Counter(course.undone).values(), default=1) == 1
