@@ -366,14 +366,11 @@ class Session(Generic[T]):
         if self._run is None and ended is not None:
             # The process ends, and has not waited for this.
             return ended
-        how: str | None = None
+        why = ""
         while True:
             try:
                 if not self.forked and not is_stepped(me):
-                    how = "closed" if loop.is_closed() else "stopped"
-                    if how == "stopped":
-                        loop.remove_reader(run.fileno())
-                    _undriven.wind_up(run, tasks, self._pool, self._patience)
+                    why = self._end_without_loop(loop, run, tasks)
                 elif not self.forked:
                     loop.remove_reader(run.fileno())
                     await tasks.dismiss(leaving=self._leaving)
@@ -387,9 +384,19 @@ class Session(Generic[T]):
                 self._interrupted(error)
             else:
                 report = self._end(run)
-                if how is not None:
-                    self._warn(f"its event loop was {how} while it ran")
+                if why:
+                    self._warn(why)
                 return report
+
+    def _end_without_loop(
+        self, loop: asyncio.AbstractEventLoop, run: _core.Run, tasks: Tasks
+    ) -> str:
+        """Wind the run up; return why nothing drives it."""
+        how = "closed" if loop.is_closed() else "stopped"
+        if how == "stopped":
+            loop.remove_reader(run.fileno())
+        _undriven.wind_up(run, tasks, self._pool, self._patience)
+        return f"its event loop was {how} while it ran"
 
     def _warn(self, why: str) -> None:
         # Last: it may have been made an error.

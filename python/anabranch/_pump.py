@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
@@ -70,6 +71,19 @@ class Pump:
         if not self.task.done() and not self.task.cancelling():
             self.task.cancel()
 
+    def end_without_loop(self) -> None:
+        """End the task of a loop that was closed, and the source as far as that needs no loop."""
+        coroutine = self.task.get_coro()
+        if not inspect.iscoroutine(coroutine):
+            return
+        try:
+            # Up to CPython 3.12 `close()` leaves an async generator that awaits as it is.
+            coroutine.throw(asyncio.CancelledError())
+        except (StopIteration, asyncio.CancelledError):
+            return
+        # It awaits something in order to end: nobody is there for it.
+        coroutine.close()
+
     async def _work(self, source: AsyncIterable[Any]) -> None:
         run = self._run
         error: BaseException | None = None
@@ -98,6 +112,8 @@ class Pump:
         finally:
             if is_stepped(self.task):
                 await self._aclose(iterator)
+            else:
+                self._close_without_loop(iterator)
             run.source_ended(error)
             self._kick()
 
@@ -127,4 +143,21 @@ class Pump:
             if isinstance(failure, GeneratorExit) and not is_stepped(self.task):
                 # The loop was closed under the run, which says so itself.
                 raise
+            _logger.exception(_CLOSING, self._pipeline, self._stage)
+
+    def _close_without_loop(self, iterator: object) -> None:
+        """Close the source as far as it comes without awaiting anything."""
+        aclose = getattr(iterator, "aclose", None)
+        if aclose is None or getattr(iterator, "ag_running", False):
+            # Python has closed this task by itself, which ends no generator that awaits: see above.
+            return
+        try:
+            closing = aclose().__await__()
+            next(closing)
+            closing.throw(RuntimeError("there is no event loop any more"))
+        except StopIteration:
+            pass
+        except (KeyboardInterrupt, SystemExit) as fatal:
+            self._interrupted(fatal)
+        except BaseException:
             _logger.exception(_CLOSING, self._pipeline, self._stage)

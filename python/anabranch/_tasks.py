@@ -275,13 +275,12 @@ class Tasks:
         """End all tasks of a loop that was closed: their coroutines, where they stand."""
         tasks = {task for crew in self._crews for task in (*crew.tasks, *crew.abandoned)}
         tasks |= {*self._jobs, *self._undoing, *self._abandoned}
+        ends = [_closing(task) for task in tasks]
         if self._pump is not None:
-            tasks.add(self._pump.task)
-        for task in tasks:
-            coroutine = task.get_coro()
+            ends.append(self._pump.end_without_loop)
+        for end in ends:
             try:
-                if inspect.iscoroutine(coroutine):
-                    coroutine.close()
+                end()
             except RuntimeError:
                 # The user's coroutine awaits something in order to end: nobody is there for it.
                 _logger.exception("a coroutine could not be ended in a closed event loop")
@@ -316,6 +315,11 @@ class Tasks:
                 job.failed(overran)
         else:
             job.done(result)
+
+
+def _closing(task: asyncio.Task[None]) -> Callable[[], None]:
+    coroutine = task.get_coro()
+    return coroutine.close if inspect.iscoroutine(coroutine) else lambda: None
 
 
 def _hide(task: asyncio.Task[None]) -> None:

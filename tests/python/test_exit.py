@@ -315,6 +315,12 @@ def test_e7_e8_a_run_that_nobody_has_ended_is_warned_of_as_an_open_file_is(how, 
     assert all(f"pipeline '{it}': {ENDED[how]}; it was aborted\n" in err for it in "ab"), err
 
 
+def run_in_a_loop_that_is_closed(begun):
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(begun())
+    loop.close()
+
+
 def test_e7_e8_a_log_that_is_configured_says_so_too(caplog):
     import anabranch as ab
 
@@ -323,14 +329,53 @@ def test_e7_e8_a_log_that_is_configured_says_so_too(caplog):
         await running.__aenter__()
         return running
 
-    loop = asyncio.new_event_loop()
-    running = loop.run_until_complete(begun())
-    loop.close()
+    run_in_a_loop_that_is_closed(begun)
     told = "pipeline 'p': its event loop was closed while it ran; it was aborted"
     with pytest.warns(ResourceWarning, match=told):
-        del running, loop
         gc.collect()
     assert told in [it.getMessage() for it in caplog.records]
+
+
+@pytest.mark.parametrize("where", ["at a yield", "in an await", "in its own aclose"])
+def test_t8_an_async_source_is_closed_though_its_loop_was_closed_under_it(where, caplog):
+    import anabranch as ab
+
+    log = []
+
+    async def source():
+        try:
+            yield 1
+            if where == "in an await":
+                await asyncio.Event().wait()
+            for n in itertools.count(2):
+                yield n
+        finally:
+            if where == "in its own aclose":
+                await asyncio.sleep(0)
+            log.append("closed")
+
+    async def begun():
+        taken = asyncio.Event()
+
+        async def store(n):
+            taken.set()
+            await asyncio.Event().wait()
+
+        running = ab.Pipeline("p").source(source()).for_each(store).start()
+        await running.__aenter__()
+        await taken.wait()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        return running
+
+    run_in_a_loop_that_is_closed(begun)
+    with pytest.warns(ResourceWarning):
+        gc.collect()
+    if where == "in its own aclose":
+        told = "pipeline 'p', stage 'source': closing the source raised"
+        assert (log, told in [it.getMessage() for it in caplog.records]) == ([], True)
+    else:
+        assert log == ["closed"]
 
 
 def test_importing_starts_nothing():
