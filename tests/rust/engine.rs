@@ -9,6 +9,7 @@
 //! - `engine/full.rs`: branches that are full, or throttled: the rows B5, B6, B11.
 //! - `engine/lives.rs`: how branches live and end: the rows B4, B14, C19.
 //! - `engine/between.rs`: what comes between two of their generations.
+//! - `engine/generations.rs`: how one of their generations ends, and what its end leaves alone.
 //! - `engine/beats.rs`: which of them hear that nothing has come: the row G3.
 //! - `engine/fallen.rs`: those whose units fail for good: the row B7.
 //! - `engine/streaks.rs`: when branches have failed often enough: the row B7.
@@ -54,6 +55,8 @@ mod failures;
 mod fallen;
 #[path = "engine/full.rs"]
 mod full;
+#[path = "engine/generations.rs"]
+mod generations;
 #[path = "engine/held.rs"]
 mod held;
 #[path = "engine/lives.rs"]

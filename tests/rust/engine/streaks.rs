@@ -358,3 +358,104 @@ fn b7_a_branch_that_comes_back_has_no_streak() {
     }
     assert_eq!(state(&driver, a), State::Open);
 }
+
+#[test]
+fn t3_b7_failures_in_front_of_the_fan_out_fail_no_branch() {
+    let fails = OnBranchError::Fail { after: 1 };
+    for on_error in [OnBranchError::Stop, fails] {
+        let branches = BranchOptions {
+            on_error: on_error.clone(),
+            ..BranchOptions::default()
+        };
+        let mut driver = Driver::living(branches, 1, [leg(), leg()]);
+        let a = driver.open();
+        ahead(&mut driver, BranchId::TRUNK, 0, true);
+        driver.give([1]);
+        next(&mut driver, true);
+        assert!(!driver.engine().stopping(), "{on_error:?}");
+        driver.call(|engine, _| engine.received(1));
+        driver.offer(1, a, Item::new(Event::new(2)));
+        next(&mut driver, false);
+        driver.end();
+        assert!(driver.finished(), "{on_error:?}");
+    }
+}
+
+/// A failure of a branch's first leg that is with its operator, which has not taken it yet.
+fn open_failure(on_error: OnBranchError) -> (Driver, BranchId) {
+    let (mut driver, a) = living(on_error, [leg(), takes(Operator::Recover), leg()]);
+    driver.give_to(a, [1]);
+    next(&mut driver, true);
+    send(&mut driver);
+    (driver, a)
+}
+
+#[test]
+fn b7_what_fails_of_an_earlier_generation_is_none_of_the_next_ones() {
+    let policy = Retry::new(9, Backoff::Fixed(ms(10)));
+    let legs = [leg(), takes(Operator::Recover), leg()];
+    let (mut driver, a) = living(OnBranchError::Restart(policy), legs);
+    driver.give_to(a, [1]);
+    next(&mut driver, true);
+    // It is still on its way to the operator when another one, behind that, counts.
+    driver.call(|engine, _| engine.received(1));
+    driver.offer(2, a, Item::new(Event::new(2)));
+    next(&mut driver, true);
+    assert_eq!(state(&driver, a), State::Restarting);
+    driver.poll();
+    driver.news();
+    driver.advance(ms(10));
+    driver.news();
+    assert_eq!(driver.engine().state(a), (State::Open, 2));
+    send(&mut driver);
+    next(&mut driver, true);
+    assert_eq!(driver.engine().state(a), (State::Open, 2));
+}
+
+#[test]
+fn b4_b7_a_failure_that_counts_late_does_not_restart_a_branch_that_drains() {
+    let policy = Retry::new(9, Backoff::Fixed(ms(10)));
+    let (mut driver, a) = open_failure(OnBranchError::Restart(policy));
+    assert_eq!(driver.obey(a, Command::Drain), Ok(()));
+    next(&mut driver, true);
+    driver.poll();
+    assert_eq!(state(&driver, a), State::Evicted);
+}
+
+#[test]
+fn b7_a_failure_that_counts_after_an_abort_fails_no_branch() {
+    let (mut driver, a) = open_failure(OnBranchError::Fail { after: 1 });
+    let Some(asked) = driver.unit() else {
+        panic!("the failure is not handed out")
+    };
+    driver.abort();
+    let (error, again) = (Error::new("Oops", 1), Again::No);
+    driver.complete(asked, Outcome::Failed { error, again }, None);
+    assert_eq!(state(&driver, a), State::Open);
+    assert!(driver.finished());
+}
+
+#[test]
+fn b7_r2_restarts_go_by_the_delay_before_until_something_succeeds() {
+    let (base, cap) = (ms(10), ms(100_000));
+    let policy = Retry::new(99, Backoff::Decorrelated { base, cap });
+    let (mut driver, a) = living(OnBranchError::Restart(policy), [leg()]);
+    let mut rest = |driver: &mut Driver| {
+        driver.give_to(a, [1]);
+        next(driver, true);
+        driver.poll();
+        driver.news();
+        let mut waited = 0;
+        while state(driver, a) != State::Open {
+            driver.advance(ms(1));
+            driver.news();
+            waited += 1;
+        }
+        waited
+    };
+    let longest = (0..12).map(|_| rest(&mut driver)).max();
+    assert!(longest > Some(90), "they grow: {longest:?}");
+    driver.give_to(a, [2]);
+    next(&mut driver, false);
+    assert!(rest(&mut driver) <= 30, "from the beginning");
+}
