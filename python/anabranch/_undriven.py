@@ -25,7 +25,7 @@ _FINISHED: Final = 2
 # Seconds for `def` handlers to end, and then for undo actions.
 _HANDLERS: Final = 0.5
 _UNDOING: Final = 1.5
-# How many undo actions a line of the log names.
+# How many codes, or undo actions, a line of the log names.
 _SHOWN: Final = 5
 
 
@@ -93,8 +93,16 @@ def tell_failed(report: Report[Any]) -> None:
     if not report.codes:
         _logger.warning("%s", report.as_error().message)
         return
-    codes = ", ".join(f"{code} x{count}" if count else code for code, count in report.codes.items())
-    _logger.warning("pipeline %r %s with failures: %s", report.pipeline, report.outcome, codes)
+    # Whoever makes codes of what is in the items has very many.
+    codes = sorted(report.codes.items(), key=lambda row: -row[1])
+    shown = [f"{code} x{count}" if count else code for code, count in codes[:_SHOWN]]
+    more = len(codes) - len(shown)
+    _logger.warning(
+        "pipeline %r %s with failures: %s",
+        report.pipeline,
+        report.outcome,
+        ", ".join([*shown, f"{more} other codes"] if more else shown),
+    )
 
 
 def tell_stuck(report: Report[Any]) -> None:

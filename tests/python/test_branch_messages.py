@@ -229,3 +229,12 @@ def test_b7_failures_of_branches_are_logged_once_by_the_end_of_the_run(caplog):
         pipeline = keyed([f"a{n}" for n in range(9)], on_branch_error=ab.fail(after=2))
         go(pipeline.map(int).collect())
     assert [(it.name, it.levelname) for it in caplog.records] == [("anabranch", "WARNING")]
+
+
+def test_t6_the_line_of_the_log_names_the_most_frequent_codes_however_many_there_are(caplog):
+    def fail(n):
+        raise type(f"E{n % 9}", (Exception,), {})
+
+    go(ab.Pipeline("p").source([*range(9), 7, 7, 3]).map(fail).collect())
+    told = "pipeline 'p' completed with failures: E7 x3, E3 x2, E0 x1, E1 x1, E2 x1, 4 other codes"
+    assert [it.getMessage() for it in caplog.records] == [told]
