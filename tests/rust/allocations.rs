@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use allocation_counter::measure;
-use anabranch_core::branch::{BranchId, Own};
+use anabranch_core::branch::{BranchId, Command, Own};
 use anabranch_core::clock::Time;
 use anabranch_core::compensation::Scope;
 use anabranch_core::engine::{
-    BranchOptions, Config, Domain, Engine, LegOptions, Outcome, Payload, Port, RollbackOptions,
-    Work,
+    Again, BranchOptions, Config, Domain, Engine, Item, LegOptions, OnBranchError, Operator,
+    Outcome, Payload, Port, RollbackOptions, Work,
 };
 use anabranch_core::window::WindowOptions;
 
@@ -49,6 +49,42 @@ enum Way {
     Registering,
 }
 
+fn leg() -> LegOptions {
+    LegOptions {
+        window: None,
+        capacity: 1000,
+        isolate: true,
+        concurrency: 1,
+        ordered: true,
+        throttle: None,
+        heartbeat: None,
+        retry: None,
+        timeout: None,
+        grace: Duration::ZERO,
+        port: PORT,
+        operator: None,
+        course: 0,
+        copies: None,
+    }
+}
+
+fn config(legs: Vec<LegOptions>, on_error: OnBranchError) -> Config {
+    Config {
+        legs,
+        fan_leg: 0,
+        ports: 1,
+        max_in_flight: 256,
+        stop_on_error: false,
+        seed: 7,
+        epoch: Duration::ZERO,
+        rollback: RollbackOptions::default(),
+        branches: BranchOptions {
+            on_error,
+            ..BranchOptions::default()
+        },
+    }
+}
+
 struct Job {
     engine: Engine<Bare>,
     branches: Vec<BranchId>,
@@ -64,31 +100,9 @@ impl Job {
         };
         let leg = LegOptions {
             window: windowed.then_some(window),
-            capacity: 1000,
-            isolate: true,
-            concurrency: 1,
-            ordered: true,
-            throttle: None,
-            heartbeat: None,
-            retry: None,
-            timeout: None,
-            grace: Duration::ZERO,
-            port: PORT,
-            operator: None,
-            course: 0,
-            copies: None,
+            ..leg()
         };
-        let mut engine = Engine::new(Config {
-            legs: vec![leg],
-            fan_leg: 0,
-            ports: 1,
-            max_in_flight: 256,
-            stop_on_error: false,
-            seed: 7,
-            epoch: Duration::ZERO,
-            rollback: RollbackOptions::default(),
-            branches: BranchOptions::default(),
-        });
+        let mut engine = Engine::new(config(vec![leg], OnBranchError::Continue));
         let branches = (0..10)
             .map(|_| engine.open_branch(Own::default(), Time::ZERO))
             .collect();
@@ -184,4 +198,64 @@ fn c20_a_registration_costs_four_allocations_and_only_where_it_is() {
     let with = allocations(Way::Registering, false, 10_000);
     let more = with - without;
     assert!((40_000..41_000).contains(&more), "{more} more");
+}
+
+/// Two items fail or not; what takes their failures recovers them or not; every fifth time their
+/// branch ends and comes back.
+fn streak(engine: &mut Engine<Bare>, branch: BranchId, number: u64) {
+    let now = Time::ZERO;
+    engine.received(2);
+    for item in 0..2 {
+        engine.offer(0, branch, Item::new(item), now);
+    }
+    let mut draw = number;
+    while let Some(Work::Unit(unit)) = engine.next(PORT, now) {
+        let outcome = if draw.is_multiple_of(2) {
+            Outcome::Done(Vec::new())
+        } else {
+            let again = Again::No;
+            Outcome::Failed { error: (), again }
+        };
+        draw /= 2;
+        engine.complete(unit, outcome, None, now);
+        for (leg, failed) in engine.take_failures() {
+            let item = Item::of_failure(2, &failed);
+            engine.offer(leg, failed.branch, item, now);
+        }
+    }
+    if number.is_multiple_of(5) {
+        let _ = engine.obey(branch, Command::Restart, now);
+    }
+    engine.poll(now);
+    for _ in engine.take_news() {
+        engine.reopen(branch, Own::default(), now);
+    }
+    drop((engine.take_turns(), engine.take_graveyard()));
+}
+
+#[test]
+fn b7_streaks_of_failures_leave_nothing_behind() {
+    let legs = vec![
+        leg(),
+        LegOptions {
+            operator: Some(Operator::Recover),
+            ..leg()
+        },
+    ];
+    let mut engine = Engine::new(config(legs, OnBranchError::Fail { after: u32::MAX }));
+    let branch = engine.open_branch(Own::default(), Time::ZERO);
+    for number in 0..1000 {
+        streak(&mut engine, branch, number);
+    }
+    let left = measure(|| {
+        for number in 1000..6000 {
+            streak(&mut engine, branch, number);
+        }
+    });
+    let counts = engine.counts();
+    assert!(
+        counts.recovered > 1000 && counts.failed > 1000,
+        "{counts:?}"
+    );
+    assert!(left.count_current < 10, "{left:?}");
 }

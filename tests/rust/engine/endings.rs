@@ -45,6 +45,8 @@ fn w11_on_abort_the_partial_window_follows_its_policy() {
         let counts = driver.engine().counts();
         assert_eq!(counts.dropped, u64::from(dropped), "{on_cancel:?}");
         assert_eq!(counts.committed, 3 - counts.dropped, "{on_cancel:?}");
+        let told = driver.engine().look_at_leg(0).gauge.dropped;
+        assert_eq!(told, counts.dropped, "V1: {on_cancel:?}");
     }
 }
 

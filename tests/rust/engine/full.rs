@@ -52,6 +52,7 @@ fn b5_a_full_branch_drops_or_fails_what_its_mode_says_and_stalls_nobody() {
             (dropped, failed.len() as u64)
         );
         assert_eq!(counts.received, 5);
+        assert_eq!(driver.engine().look_at_leg(0).gauge.dropped, dropped, "V1");
         driver.end();
         assert!(driver.finished());
     }

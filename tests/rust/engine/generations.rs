@@ -288,7 +288,7 @@ fn b4_a_draining_branch_waits_for_what_is_recovered_before_its_last_window_leave
         assert_eq!(driver.obey(a, Command::Drain), Ok(()));
         let (error, again) = (Error::new("Oops", 1), Again::No);
         driver.complete(first, Outcome::Failed { error, again }, None);
-        let mut look = |driver: &mut Driver, at| {
+        let look = |driver: &mut Driver, at| {
             if looks == at {
                 driver.poll();
                 assert!(driver.unit().is_none(), "its window is not whole");

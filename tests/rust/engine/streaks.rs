@@ -440,7 +440,7 @@ fn b7_r2_restarts_go_by_the_delay_before_until_something_succeeds() {
     let (base, cap) = (ms(10), ms(100_000));
     let policy = Retry::new(99, Backoff::Decorrelated { base, cap });
     let (mut driver, a) = living(OnBranchError::Restart(policy), [leg()]);
-    let mut rest = |driver: &mut Driver| {
+    let rest = |driver: &mut Driver| {
         driver.give_to(a, [1]);
         next(driver, true);
         driver.poll();
