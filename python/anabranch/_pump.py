@@ -74,7 +74,10 @@ class Pump:
     def end_without_loop(self) -> None:
         """End the task of a loop that was closed, and the source as far as that needs no loop."""
         coroutine = self.task.get_coro()
-        if not inspect.iscoroutine(coroutine):
+        if (
+            not inspect.iscoroutine(coroutine)
+            or inspect.getcoroutinestate(coroutine) == "CORO_CLOSED"
+        ):
             return
         try:
             # Up to CPython 3.12 `close()` leaves an async generator that awaits as it is.
