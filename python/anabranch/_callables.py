@@ -68,7 +68,7 @@ def examine(
     refuse = functools.partial(refused, argument, fn, pipeline=pipeline, stage=stage)
     if not callable(fn):
         raise refuse(f"a callable that takes {takes}")
-    if not generates and (_is(inspect.isgeneratorfunction, fn) or is_async_generator(fn)):
+    if not generates and yields(fn):
         allowed = "a function that returns (only flat_map takes one that yields)"
         raise refuse(allowed, shown=_shown(fn))
     try:
@@ -96,6 +96,14 @@ def is_async(fn: object) -> bool:
 def is_async_generator(fn: object) -> bool:
     """Return whether calling `fn` gives an async generator; the same forms as for `is_async`."""
     return _is(inspect.isasyncgenfunction, fn)
+
+
+def yields(fn: Callable[..., Any]) -> bool:
+    """Return whether calling `fn` gives a generator, of either kind, which nothing begins."""
+    code = getattr(getattr(fn, "__func__", fn), "__code__", None)
+    if code is not None:
+        return bool(code.co_flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR))
+    return _is(inspect.isgeneratorfunction, fn) or is_async_generator(fn)
 
 
 # What is not looked into. A tuple: a union would be made anew at each call.
@@ -133,7 +141,7 @@ def examine_action(fn: Callable[..., Any]) -> tuple[str, bool, bool, int, int]:
 
     `ctx` is not counted. More must be than may where it cannot be called by position at all.
     """
-    if _is(inspect.isgeneratorfunction, fn) or is_async_generator(fn):
+    if yields(fn):
         allowed = "a def or async def: nothing would begin a generator"
         raise refused("fn", fn, allowed, subject="compensate", shown=name_of(fn))
     label, awaits, takes_ctx = examine_undo(fn)

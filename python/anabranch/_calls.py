@@ -16,7 +16,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 
 from anabranch import _core
-from anabranch._callables import examine_undo, is_async, why_not
+from anabranch._callables import examine_undo, is_async, name_of, why_not, yields
 from anabranch._watch import Watch, check, is_stepped, stepped
 from anabranch.context import Context, child_of
 from anabranch.errors import NotAwaited, refused
@@ -89,6 +89,9 @@ def act(
             name = fn.__name__
             hint = f" (pass {name}, not {name}(); functools.partial takes its arguments)"
         raise refused(argument, fn, f"a callable{hint}", subject=subject)
+    if yields(fn):
+        allowed = "a def or async def that returns: nothing would begin a generator"
+        raise refused(argument, fn, allowed, subject=subject, shown=name_of(fn))
     name, awaits, takes_ctx = examine_undo(fn)
     if binds and (why := why_not(fn, *args, takes_ctx=takes_ctx)):
         allowed = f"a callable that takes {gives}, and perhaps ctx ({why})"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from anabranch import _core
@@ -20,7 +19,6 @@ from anabranch._record import note
 from anabranch._watch import joined
 from anabranch.context import child_of
 from anabranch.errors import AllFailed, Cancelled, refused
-from anabranch.scope import RollbackReport
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
@@ -31,8 +29,6 @@ if TYPE_CHECKING:
     from anabranch.result import Result
 
 T = TypeVar("T")
-
-_logger = logging.getLogger("anabranch")
 
 
 @overload
@@ -272,9 +268,6 @@ async def _part(losers: list[asyncio.Task[None]], outer: Context | None) -> None
 
 
 def _heard(task: asyncio.Task[None]) -> None:
-    """Take the error of a loser, and tell if it could not be undone."""
-    error = None if task.cancelled() else task.exception()
-    report = RollbackReport() if error is None else RollbackReport.of(error)
-    if not report.ok:
-        stuck = ", ".join(it.name for it in report.actions if it.outcome == "failed")
-        _logger.error("undo actions of what lost a race are stuck: %s", stuck)
+    """Take the error of a loser: it is no matter any more."""
+    if not task.cancelled():
+        task.exception()

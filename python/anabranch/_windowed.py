@@ -68,6 +68,10 @@ class Windowed(Generic[T]):
             for item in reversed(items):
                 self._reader._core.put_back(item)
 
+    async def aclose(self) -> None:
+        """Do the same: a pipeline whose source it is closes it by this."""
+        self.close()
+
     def __aiter__(self) -> Self:
         return self
 
@@ -137,6 +141,11 @@ class Windowed(Generic[T]):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def __del__(self) -> None:
+        # What it has gathered would be lost to the channel's other readers.
+        if hasattr(self, "_core"):
+            self.close()
 
     def __repr__(self) -> str:
         return f"<Windowed: {self.filled} items of {self._reader.name!r}>"

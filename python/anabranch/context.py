@@ -435,7 +435,7 @@ class Context(metaclass=ABCMeta):  # noqa: B024 - nothing is missing; the engine
 
     async def _undo(self, error: BaseException) -> None:
         """The work has failed: undo it; shielded from cancellations meanwhile."""
-        from anabranch.scope import tell
+        from anabranch.scope import tell, warn_stuck
 
         self._ended = True
         scope = self._scope
@@ -445,9 +445,10 @@ class Context(metaclass=ABCMeta):  # noqa: B024 - nothing is missing; the engine
             await scope.rollback(policy=self._policy, deadline=self._rollback_deadline)
         finally:
             tell(error, scope.report)
+            warn_stuck(self.name, scope.report)
 
     def _undo_blocking(self, error: BaseException) -> None:
-        from anabranch.scope import tell
+        from anabranch.scope import tell, warn_stuck
 
         self._ended = True
         scope = self._scope
@@ -457,6 +458,7 @@ class Context(metaclass=ABCMeta):  # noqa: B024 - nothing is missing; the engine
             scope.rollback_blocking(policy=self._policy, deadline=self._rollback_deadline)
         finally:
             tell(error, scope.report)
+            warn_stuck(self.name, scope.report)
 
 
 Context.register(_core.Context)

@@ -5,6 +5,7 @@ Longer than others by the documentation and the examples of one type.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Self, TypeAlias, cast
@@ -28,6 +29,8 @@ Policy: TypeAlias = Callable[[Sequence[UndoAction]], Iterable[UndoAction]]
 registered first; returns those to run, in the order to run them in."""
 
 _POLICIES = ("sequential", "parallel", "none")
+
+_logger = logging.getLogger("anabranch")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -418,9 +421,25 @@ def tell(error: BaseException, report: RollbackReport | None) -> None:
     if report is None or not report.actions:
         return
     record(error, undone=(*record_of(error).undone, *report.actions))
-    stuck = ", ".join(it.name for it in report.actions if it.outcome == "failed")
-    if stuck:
-        note(error, f"undo actions are stuck: {stuck}")
+    if report.stuck:
+        note(error, f"undo actions are stuck: {_stuck(report)}")
+
+
+def warn_stuck(context: str, report: RollbackReport | None) -> None:
+    """Log which actions of a part of the work are stuck.
+
+    Whoever gets the error need not hear of it: a loser's, an earlier attempt's and that of a child
+    that was cancelled go no further.
+    """
+    if report is not None and report.stuck:
+        errors = ", ".join(
+            f"{it.name} ({it.error!r})" for it in report.actions if it.outcome == "failed"
+        )
+        _logger.warning("%s: undo actions are stuck: %s", context, errors)
+
+
+def _stuck(report: RollbackReport) -> str:
+    return ", ".join(it.name for it in report.actions if it.outcome == "failed")
 
 
 def check_policy(policy: object, *, subject: str, argument: str = "policy") -> None:

@@ -608,3 +608,41 @@ def test_e4_an_interrupt_goes_through_and_is_no_failure():
         with pytest.raises(KeyboardInterrupt):
             call()
     assert ran == ["undone"] * 4
+
+
+def yielding(*_):
+    yield
+
+
+async def yielding_async(*_):
+    yield
+
+
+async def gone(fn):
+    async with ab.ErrGroup() as group:
+        group.go(fn)
+
+
+TAKERS = {
+    "fan_in": lambda fn: asyncio.run(ab.fan_in([ab.Channel(1)], fn)),
+    "fan_in_blocking": lambda fn: ab.fan_in_blocking([ab.Channel(1)], fn),
+    "Source": lambda fn: ab.Source(ab.Channel(1), ack=fn),
+    "go": lambda fn: asyncio.run(gone(fn)),
+    "retry": lambda fn: ab.retry(fn, ab.Retry.fixed(0.0)),
+    "timeout": lambda fn: asyncio.run(ab.timeout(fn, 1.0)),
+    "race": lambda fn: asyncio.run(ab.race(fn)),
+    "all_of": lambda fn: asyncio.run(ab.all_of(fn)),
+    "fallback": ab.fallback,
+    "Result": lambda fn: ab.Ok(1).map(fn),
+    "step": lambda fn: ab.Saga("trip").step("reserve", fn),
+    "undo": lambda fn: ab.Saga("trip").step("reserve", print, undo=fn),
+    "after": lambda fn: asyncio.run(ab.after(1.0, fn)),
+    "on": lambda fn: ab.select().on(ab.Channel(1), fn),
+}
+
+
+@pytest.mark.parametrize("fn", [yielding, yielding_async, functools.partial(yielding, 1)])
+@pytest.mark.parametrize("taker", TAKERS)
+def test_a_generator_function_is_refused_because_nothing_would_begin_it(taker, fn):
+    with pytest.raises(ab.ConfigError, match="nothing would begin a generator"):
+        TAKERS[taker](fn)

@@ -1,6 +1,7 @@
 """`ab.window`: the items of a reader in lists, by hand."""
 
 import asyncio
+import gc
 
 import pytest
 from channels import drained, filled, in_thread, parked
@@ -222,6 +223,36 @@ def test_it_is_read_in_a_thread_too():
         reader.send_blocking(item, timeout=DEADLINE)
     reader.close()
     assert reading.result(DEADLINE) == [[0, 1], [2, 3], [4]]
+
+
+@pytest.mark.parametrize("how", ["drain", "abort"])
+@within
+async def test_e8_as_the_source_of_a_pipeline_it_gives_back_what_has_not_left(how):
+    reader = filled(1, 2, 3)
+    windows = ab.window(reader, max_items=2)
+    async with ab.Pipeline("p").source(windows).collect().start() as running:
+        await parked(reader, receivers=1)
+        assert windows.filled == 1
+        running.drain() if how == "drain" else running.abort()
+    assert running.report.received == 1
+    assert drained(reader) == [3]
+
+
+@within
+async def test_e8_so_does_one_that_nobody_reads_any_more():
+    reader = filled(1, 2, 3)
+
+    async def cut_short():
+        async for _ in ab.window(reader, max_items=2):
+            pass
+
+    reading = asyncio.ensure_future(cut_short())
+    await parked(reader, receivers=1)
+    reading.cancel()
+    await asyncio.wait([reading])
+    del reading
+    gc.collect()
+    assert drained(reader) == [3]
 
 
 @pytest.mark.parametrize(
