@@ -72,10 +72,14 @@ class Delivery(Message):
         attempt: int,
         connection: object = None,
     ) -> None:
-        super().__init__(row, post.label, post.tenant)
+        # Not by way of its base: a worker makes one for each message.
+        self._row = row
+        self._store = post.label
+        tenant = post.tenant
+        self._tenant = row[25] if tenant is None else tenant
         self.post = post
         # One table may hold the messages of many tenants.
-        self.branch = post.branch if row[25] is None or post.tenant is not None else row[25]
+        self.branch = post.branch if row[25] is None or tenant is not None else row[25]
         self.lane = lane
         self._attempt = attempt
         self._connection = connection

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from anabranch._outbox_delivery import BACK, Delivery, Share, Verdict
+from anabranch._outbox_delivery import BACK, DONE, Delivery, Share, Verdict
 from anabranch._outbox_outcomes import parts_of, receipt_of
 from anabranch._outbox_routes import waited_for
 
@@ -68,21 +68,29 @@ class Hand:
         before = self.claimed
         topic = lane = None
         route: list[Subscription] = []
+        gift: list[Delivery] = []
+        post, held = self._post, self._open
         for row in rows:
             if row[1] != topic:
                 topic = row[1]
                 route = self._routes.to(topic)
                 lane = self._lanes.get(route[0][0]) if len(route) == 1 else None
+                if lane is not None:
+                    gift = gifts.setdefault(lane.name, [])
             if lane is not None and row[21] is None:
-                delivery = Delivery(row, self._post, lane, row[15])
-                self._open[row[0]] = delivery
+                delivery = Delivery(row, post, lane, row[15])
+                held[row[0]] = delivery
                 self.claimed += 1
-                self._add(gifts, delivery)
+                if row[15] <= lane.attempts:
+                    gift.append(delivery)
+                else:
+                    self._add(gifts, delivery)
             else:
                 self._divide(row, route, gifts)
         for name, deliveries in gifts.items():
-            self._counts[name] += len(deliveries)
-            self._lanes[name].give(deliveries)
+            if deliveries:
+                self._counts[name] += len(deliveries)
+                self._lanes[name].give(deliveries)
         return self.claimed - before
 
     def _divide(
@@ -132,6 +140,7 @@ class Hand:
             In how many milliseconds parts of messages are due again.
         """
         settled, held, counts = self.settled, self._open, self._counts
+        acks = self._outcomes.acks
         due: list[int] = []
         while settled:
             delivery, verdict = settled.popleft()
@@ -142,7 +151,10 @@ class Hand:
             if share is None:
                 counts[delivery.lane.name] -= 1
                 del held[row[0]]
-                self._outcomes.take(delivery, verdict)
+                if verdict is DONE:
+                    acks.append((row[0], row[17], row[20]))
+                else:
+                    self._outcomes.take(delivery, verdict)
             elif not share.settled(delivery.lane.name):
                 counts[delivery.lane.name] -= 1
                 if share.settle(delivery.lane.name, verdict):

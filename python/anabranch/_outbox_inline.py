@@ -226,7 +226,8 @@ class InlinePost:
             async with self._office.writing(self._store):
                 found = await self._round()
             depth, oldest = await self._sounded()
-            due = await self._do(self._store.next_in)
+            # To know that all that is due is looked at: not while there is more to claim.
+            due = None if found else await self._do(self._store.next_in)
         except ConfigError:
             raise
         except Exception as error:
@@ -310,8 +311,16 @@ class InlinePost:
         """Tell messages that can be ended as they are from those of which others want a part."""
         whole: list[Row] = []
         parts: list[Row] = []
+        topic = ""
+        alone: tuple[str, ...] = ()
         for row in rows:
-            waiting = waited_for(row, self._routes.to(row[1]))
+            if row[1] != topic:
+                topic = row[1]
+                alone = self._alone(topic)
+            if alone and row[21] is None and row[22] is None:
+                whole.append(row)
+                continue
+            waiting = waited_for(row, self._routes.to(topic))
             here = [name for name in waiting if name in self._lanes]
             if len(here) == len(waiting) and (here or row[21] is not None) and row[22] is None:
                 whole.append(row)
@@ -321,11 +330,22 @@ class InlinePost:
                 self._routes.shun(row[1], parked=not waiting)
         return whole, parts
 
+    def _alone(self, topic: str) -> tuple[str, ...]:
+        """Return the only subscriber of a topic, if it is ours: most topics have no other."""
+        route = self._routes.to(topic)
+        return (route[0][0],) if len(route) == 1 and route[0][0] in self._lanes else ()
+
     async def _handle_all(self, rows: Sequence[Row]) -> bool:
         """Handle what was claimed, and commit; False: something has failed, so nothing is done."""
         gifts: dict[str, list[Delivery]] = {}
+        topic = ""
+        alone: tuple[str, ...] = ()
         for row in rows:
-            for name in waited_for(row, self._routes.to(row[1])):
+            if row[1] != topic:
+                topic = row[1]
+                alone = self._alone(topic)
+            is_plain = alone and row[21] is None
+            for name in alone if is_plain else waited_for(row, self._routes.to(topic)):
                 lane = self._lanes[name]
                 delivery = Delivery(row, self, lane, row[15] + 1, self._connection)
                 gifts.setdefault(name, []).append(delivery)

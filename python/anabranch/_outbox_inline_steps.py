@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 
-from anabranch._outbox_store import held_alike, urgent_first
+from anabranch._outbox_store import held_alike, whole
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -53,19 +53,19 @@ class PostgresInline(OfTenant):
     def take(self, limit: int, wanted: Wanted) -> Steps:
         """Lock the next messages: the version of subscriptions, whether joins ended, the rows."""
         given = {"limit": limit, "skip": int(self._settings.skip), **wanted.columns()}
-        [(jit, _)] = yield self._sql["compile_nothing"], {}
+        [(jit, sort, *_)] = yield self._sql["plan_simply"], {}
         rows = yield self._sql["inline_claim"], given
-        if jit != "off":
-            yield self._sql["compile_again"], {"jit": jit}
+        yield self._sql["plan_again"], {"jit": jit, "sort": sort}
         [(version, overdue, _)] = yield self._sql["subscribers_version"], {}
         if overdue:
             yield self._sql["join_overdue"], {}
+        rows = whole(rows)
         keys = [ordered_by(row) for row in rows if row[7] is not None]
         if keys:
             free = yield self._sql["inline_keys"], {"keys": json.dumps(keys)}
             ours = {row[0] for row in free}
             rows = [row for row in rows if row[7] is None or ordered_by(row) in ours]
-        return version, overdue, urgent_first(rows)
+        return version, overdue, rows
 
     def finish(self, ids: Sequence[int]) -> Steps:
         """End messages that are locked; send back their ids."""

@@ -133,7 +133,7 @@ def _handling(lane: Lane) -> Callable[..., Any]:
         inner = _singles_async(lane) if handler.call.is_async else _singles(lane)
     if not handler.call.takes_ctx:
         return inner
-    # With `ctx` in its signature, the pipeline makes one.
+    # With `ctx` in its signature, the pipeline makes one; without, none is passed on.
     if handler.call.is_async:
 
         async def with_ctx_async(given: Any, ctx: object) -> None:  # noqa: ANN401 - one or several
@@ -167,10 +167,18 @@ def _singles_async(lane: Lane) -> Callable[..., Any]:
 
 def _singles(lane: Lane) -> Callable[..., Any]:
     fn = lane.does.call.fn
+    if lane.does.call.takes_ctx:
 
-    def handle(delivery: Delivery, **ctx: object) -> None:
+        def handle_with(delivery: Delivery, *, ctx: object) -> None:
+            if lane.begin(delivery):
+                land(fn(delivery, ctx=ctx))
+                delivery.post.settled(delivery, DONE)
+
+        return handle_with
+
+    def handle(delivery: Delivery) -> None:
         if lane.begin(delivery):
-            land(fn(delivery, **ctx))
+            land(fn(delivery))
             delivery.post.settled(delivery, DONE)
 
     return handle

@@ -169,6 +169,9 @@ class MemoryStore:
     def owner(self) -> int:
         return self._core.owner()
 
+    def together(self) -> AbstractContextManager[object]:
+        return contextlib.nullcontext()
+
     def claim(self, owner: int, limit: int, lease: int, wanted: Wanted = ANY) -> Claimed:
         by = None if wanted.by is None else list(wanted.by)
         without = list(wanted.without)

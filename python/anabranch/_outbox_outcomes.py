@@ -20,8 +20,9 @@ class Outcomes:
         self.divided: list[Division] = []
         self.releases: list[Receipt] = []
 
-    def any(self) -> bool:
-        return bool(self.acks or self.again or self.dead or self.divided or self.releases)
+    def __len__(self) -> int:
+        failed = len(self.again) + len(self.dead)
+        return len(self.acks) + failed + len(self.divided) + len(self.releases)
 
     def take(self, delivery: Delivery, verdict: Verdict) -> None:
         row = delivery._row  # noqa: SLF001 - the package's

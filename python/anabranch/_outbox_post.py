@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from anabranch._outbox_delivery import Delivery, Verdict
     from anabranch._outbox_office import Office
-    from anabranch._outbox_store import Store
+    from anabranch._outbox_store import Claimed, Store
     from anabranch._outbox_taker import Taker
 
 T = TypeVar("T")
@@ -98,6 +98,8 @@ class Post:
         self._resting = 0.0
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
+        # Whether what became of messages is to be written now; if not, by when.
+        self._pressing = False
         self._timer = None
         self._asleep = None
         self._woken = False
@@ -136,16 +138,32 @@ class Post:
 
     def _ring(self) -> None:
         self._armed = False
-        if len(self._hand.settled) >= max(1, len(self._hand) // 2):
-            self.wake()
-        elif self._timer is None:
-            self._timer = self._loop.call_later(_LINGER, self.wake)
+        known = len(self._hand.settled) + len(self._outcomes)
+        # All there is, or as many as a claim brings: each write costs the database a commit.
+        if known >= min(len(self._hand) + len(self._outcomes), self._size):
+            self._press()
+        else:
+            self._linger()
 
-    def wake(self) -> None:
-        """There may be something to do."""
+    def _linger(self) -> None:
+        """Write soon what became of messages, unless a claim takes it along before."""
+        if self._timer is None:
+            self._timer = self._loop.call_later(_LINGER, self._press)
+
+    def _press(self) -> None:
+        """Write what became of messages."""
+        self._pressing = True
+        self.wake()
+
+    def _relax(self) -> None:
+        """It is about to be written."""
+        self._pressing = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def wake(self) -> None:
+        """There may be something to do."""
         self._woken = True
         if self._asleep is not None:
             if not self._asleep.done():
@@ -209,18 +227,8 @@ class Post:
         """Do what is to be done now, and wait for what comes; return whether there may be more."""
         if self.stopping or self._loop.time() >= self._resting:
             try:
-                if self._granted and not self._subscribed and not self.stopping:
-                    await self._subscribe()
-                if self._loop.time() >= self._next_beat:
-                    await self._beat(self._loop.time())
-                self._sort()
-                if self._granted and not self.stopping:
-                    await self._flush_and_claim()
-                    self._recovered()
-                    # The lanes have theirs.
-                    await asyncio.sleep(0)
+                if await self._act():
                     return True
-                await self._flush()
             except AnabranchError as error:
                 if self.tenant is None and not self._subscribed:
                     raise
@@ -230,12 +238,31 @@ class Post:
                     return False
         if self.stopping:
             self._granted = False
-        if not (self._granted or self._hand or self._hand.settled or self._outcomes.any()):
+        if not (self._granted or self._hand or self._hand.settled or self._outcomes):
             self._woken = False
             return False
         until = self._resting if self._faults else self._next_beat
         await self._sleep(max(0.0, until - self._loop.time()))
         return True
+
+    async def _act(self) -> bool:
+        """Do what is to be done now; return whether that was a turn."""
+        if self._granted and not self._subscribed and not self.stopping:
+            await self._subscribe()
+        if self._loop.time() >= self._next_beat:
+            await self._beat(self._loop.time())
+        self._sort()
+        if self._granted and not self.stopping:
+            await self._flush_and_claim()
+            self._recovered()
+            # The lanes have theirs.
+            await asyncio.sleep(0)
+            return True
+        if self._pressing or self.stopping:
+            await self._flush()
+        elif self._outcomes:
+            self._linger()
+        return False
 
     async def _subscribe(self) -> None:
         """Tell the store who hears of what."""
@@ -271,6 +298,7 @@ class Post:
         if self._faults == 1:
             _logger.warning("%s; its messages wait", error)
         self._granted = False
+        self._pressing = True
         rest = self._office.failed(self)
         if self._hand:
             # There are leases to be kept.
@@ -291,9 +319,12 @@ class Post:
     async def _flush_and_claim(self) -> None:
         """Write what became of messages; where claim follows claim, while the next one is made."""
         if self._began is None or not self._desk.has_another:
-            await self._flush()
+            await self._flush(acks=not self.store.is_quick)
             await self._turn()
+            if not self._outcomes.acks:
+                self._freed_key()
             return
+        self._relax()
         writing = self._loop.create_task(self._desk.write(beside=True))
         try:
             await self._turn()
@@ -360,9 +391,7 @@ class Post:
             return Turn("blocked")
         wanted = Wanted(self._routes.without(full), tuple(self._lanes))
         begun = self._loop.time()
-        claimed = await self._do(
-            self.store.claim, self._owner, self._size, round(self._lease * 1000), wanted
-        )
+        claimed = await self._do(self._take, wanted)
         self.meter.claim(len(claimed.rows), self._loop.time() - begun)
         if claimed.version != self._routes.version:
             self._routes.learn(*await self._do(self.store.subscriptions))
@@ -386,15 +415,23 @@ class Post:
             found = "some"
         return Turn(found, None if due is None else due / 1000, depth, oldest)
 
+    def _take(self, wanted: Wanted) -> Claimed:
+        lease = round(self._lease * 1000)
+        claim = functools.partial(self.store.claim, self._owner, self._size, lease, wanted)
+        return self._desk.ack_and(claim) if self.store.is_quick else claim()
+
     # -- writing back
 
-    async def _flush(self) -> None:
+    async def _flush(self, *, acks: bool = True) -> None:
+        """Write what became of messages; a claim that follows may take the acks along."""
+        self._relax()
         self._sort()
-        wrote = self._outcomes.any()
-        await self._desk.write()
+        wrote = bool(self._outcomes)
+        await self._desk.write(acks=acks)
         if wrote:
             self._recovered()
-        self._freed_key()
+        if acks:
+            self._freed_key()
 
     def _freed_key(self) -> None:
         """The next message of an ordering key can be claimed once the one before it has ended."""

@@ -29,11 +29,13 @@ from anabranch._outbox_store import (
     ages,
     mismatched,
     urgent_first,
+    whole,
 )
 from anabranch.errors import ClosedError, ConfigError, StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from anabranch._outbox_members import NewJoin
     from anabranch._outbox_sqlite_over import Steps
@@ -124,6 +126,11 @@ class SqliteStore(SqliteWriting):
         with self.line.lock:
             try:
                 cursor = self._opened(checked=checked).cursor()
+                is_part = cursor.connection.in_transaction
+                if is_part:
+                    # Of what somebody does together.
+                    yield cursor
+                    return
                 cursor.execute("begin immediate" if writes else "begin")
                 try:
                     yield cursor
@@ -224,6 +231,9 @@ class SqliteStore(SqliteWriting):
     def joins(self, after: int, limit: int) -> list[Row]:
         return self._one("joins", {"after": after, "limit": limit}, writes=False)
 
+    def together(self) -> AbstractContextManager[object]:
+        return self._own()
+
     def owner(self) -> int:
         number: int = self._one("owner", {})[0][0]
         return number
@@ -248,7 +258,7 @@ class SqliteStore(SqliteWriting):
                 cursor.execute(
                     self._sql["set_aside"], self._timed({"limit": limit + _BEHIND})
                 ).fetchall()
-        return Claimed(version, urgent_first(rows))
+        return Claimed(version, whole(rows, owner, lease))
 
     def peek(self, limit: int) -> list[Row]:
         given = {"limit": limit, "skip": int(self._settings.skip), "without": None, "by": None}

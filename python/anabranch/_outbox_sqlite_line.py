@@ -28,7 +28,8 @@ class SqliteLine:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.lock = threading.Lock()
+        # Who does several things together has it already.
+        self.lock = threading.RLock()
         self.users = 0
         self._connection: sqlite3.Connection | None = None
         self._pid = 0

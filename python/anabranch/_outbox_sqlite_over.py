@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from anabranch._outbox_draft import digest
 from anabranch._outbox_inline_steps import LEASE, OfTenant
 from anabranch._outbox_members import check_members, members_of, sorted_members
-from anabranch._outbox_store import COLUMNS, check_duplicate, held_alike, urgent_first
+from anabranch._outbox_store import COLUMNS, check_duplicate, held_alike, whole
 from anabranch.errors import ConfigError, SchemaMismatch, refused
 
 if TYPE_CHECKING:
@@ -232,11 +232,11 @@ class SqliteWriting(OfTenant):
     def take(self, limit: int, wanted: Wanted) -> Steps[tuple[int, bool, list[Row]]]:
         yield self._sql["inline_begin"], {}
         given = {"limit": limit, "skip": int(self._settings.skip), **wanted.columns()}
-        rows = yield self._sql["peek"], timed(given)
+        rows = yield self._sql["inline_claim"], timed(given)
         [(version, overdue, _)] = yield self._sql["subscribers_version"], timed({})
         if overdue:
             yield from self._expire()
-        return version, bool(overdue), urgent_first(rows)
+        return version, bool(overdue), whole(rows)
 
     def finish(self, ids: Sequence[int]) -> Steps[list[int]]:
         name = "inline_archive" if self._settings.archive else "inline_delete"

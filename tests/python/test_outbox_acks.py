@@ -10,6 +10,7 @@ import outboxes
 import pytest
 
 import anabranch as ab
+from anabranch import _outbox_post
 
 PATIENCE = 60.0
 
@@ -63,6 +64,64 @@ def test_a7_one_statement_acks_many(side, monkeypatch):
     acks.until_all(worker)
     assert sum(acks.sizes) == 1000
     assert len(acks.sizes) <= 40
+
+
+def test_a7_a_file_is_acked_in_the_transaction_of_the_next_claim(tmp_path, monkeypatch):
+    """Each commit waits for the disk."""
+    # However slow the machine is, a claim comes first.
+    monkeypatch.setattr(_outbox_post, "_LINGER", PATIENCE)
+    statements = []
+    with contextlib.closing(outboxes.opened("sqlite", tmp_path)) as side:
+        side.outbox.enqueue_many([ab.Draft("mail", n) for n in range(2000)])
+        line = side.outbox._store.line
+        line.opened("test", creates=False).set_trace_callback(statements.append)
+        worker = ab.OutboxWorker(side.outbox, batch=100)
+        seen = []
+
+        @worker.on("mail", inline=True)
+        def handle(message):
+            seen.append(message.payload)
+            if len(seen) == 2000:
+                worker.stop()
+
+        asyncio.run(asyncio.wait_for(worker.run(), PATIENCE))
+        assert seen == list(range(2000))
+        assert side.outbox.counts() == {"mail": {"done": 2000}}
+    words = [text.split()[0].lower() for text in statements]
+    text = "".join(
+        {"begin": "(", "delete": "d", "update": "u", "commit": ")"}.get(it, "") for it in words
+    )
+    # Claim upon claim, each with the acks of one before; alone they stand at the end.
+    assert text.count("(duu") + text.count("(du)") >= 15, text
+    assert text.count("(d)") <= 4, text
+
+
+def test_a7_acks_that_a_claim_could_not_take_along_are_written_after_it(tmp_path, monkeypatch):
+    with contextlib.closing(outboxes.opened("sqlite", tmp_path)) as side:
+        side.outbox.enqueue_many([ab.Draft("mail", n) for n in range(300)])
+        store = side.outbox._store
+        claim, claims = store.claim, []
+
+        def fails(*args):
+            claims.append(args)
+            if len(claims) == 3:
+                raise ab.StoreUnavailable("the disk is full", store="test")
+            return claim(*args)
+
+        monkeypatch.setattr(store, "claim", fails)
+        worker = ab.OutboxWorker(side.outbox, batch=64)
+        seen = []
+
+        @worker.on("mail", inline=True)
+        def handle(message):
+            seen.append(message.payload)
+            if len(seen) == 300:
+                worker.stop()
+
+        asyncio.run(asyncio.wait_for(worker.run(), PATIENCE))
+        assert len(claims) > 3
+        assert sorted(seen) == list(range(300))
+        assert side.outbox.counts() == {"mail": {"done": 300}}
 
 
 def test_a7_acks_are_written_while_the_next_messages_are_claimed(tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from sqlalchemy import orm
 from sqlalchemy.ext import asyncio as alchemy_asyncio
 
 import anabranch as ab
+from anabranch._outbox_postgres_over import by_percent
 
 PATIENCE = 60.0
 
@@ -336,3 +337,17 @@ def test_k9_claims_are_not_compiled(side):
     """Compiling takes seconds where statistics make a claim look expensive."""
     assert side.outbox.claim() == []
     assert side.outbox._here.line._connection.execute("show jit").fetchone() == ("off",)
+
+
+def test_k9_a_claim_sorts_nothing(side):
+    """Where little seems to be due, all of it would be read and sorted for each claim."""
+    side.outbox.enqueue_many([ab.Draft("mail", "x" * 500) for _ in range(5000)])
+    store = side.outbox._store
+    with store._own() as cursor:
+        cursor.execute("vacuum analyze outbox_message")
+        given = {"owner": 1, "limit": 10, "lease": 1000, "skip": 0, "tenant": None}
+        claim = f"explain {by_percent(store.statements['claim'])}"
+        rows = cursor.execute(claim, {**given, "without": None, "by": '["a"]'}).fetchall()
+    plan = "\n".join(row[0] for row in rows)
+    assert "Index Scan using outbox_message_due" in plan
+    assert "Sort" not in plan
