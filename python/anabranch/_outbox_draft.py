@@ -6,12 +6,15 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Final, TypedDict, cast
 
 from anabranch.errors import refused
+
+if TYPE_CHECKING:
+    from typing import Unpack
 
 BYTES: Final = 0
 TEXT: Final = 1
@@ -24,6 +27,10 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _SUBJECT = "enqueue"
 _USUAL: Final = 5
 _AT_ONCE: Final = 0.0
+# How much there is to a draft that has a topic and a payload alone.
+_LEAST: Final = 2
+# How many bytes of payloads are sent as one.
+_MOST_AT_ONCE: Final = 64 * 1024 * 1024
 # Made once: `json.dumps` would make one for each payload.
 _to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
@@ -44,7 +51,7 @@ class Options(TypedDict, total=False):
     tenant: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, init=False)
 class Draft:
     """A message that is not written yet, for `Outbox.enqueue_many`.
 
@@ -90,31 +97,28 @@ class Draft:
     join: int | None = None
     tenant: str | None = None
 
-    def __post_init__(self) -> None:
-        topic = self.topic
+    def __init__(self, topic: str, payload: Any, **options: Unpack[Options]) -> None:  # noqa: ANN401 - what JSON can hold
+        # What was not said is left to the class: most messages say no more, and to say no to each
+        # of the rest takes longer than all else here.
+        said = self.__dict__
+        said["topic"] = topic
+        said["payload"] = payload
         if type(topic) is not str or not 0 < len(topic) <= LONGEST_NAME or "*" in topic:
             check_topic(topic, subject=_SUBJECT)
-        if self.payload is None:
+        if payload is None:
             allowed = "bytes, a str or what JSON can hold, not None"
             raise refused("payload", None, allowed, subject=_SUBJECT)
-        if not self._says_no_more():
+        if options:
+            unknown = options.keys() - Options.__optional_keys__
+            if unknown:
+                raise TypeError(f"Draft() got an unexpected keyword argument {min(unknown)!r}")
+            said.update(options)
             self._check_more()
 
-    def _says_no_more(self) -> bool:
-        """Whether nothing else was said, as of most messages."""
-        return (
-            self.ordering_key is None
-            and self.dedupe_key is None
-            and self.headers is None
-            and self.correlation_id is None
-            and self.traceparent is None
-            and self.due is None
-            and self.ttl is None
-            and self.join is None
-            and self.tenant is None
-            and self.delay is _AT_ONCE
-            and self.priority is _USUAL
-        )
+    @property
+    def is_plain(self) -> bool:
+        """Whether it has a topic and a payload, and says no more."""
+        return len(self.__dict__) == _LEAST
 
     def _check_more(self) -> None:
         for name in ("correlation_id", "ordering_key", "dedupe_key", "tenant"):
@@ -146,11 +150,15 @@ class Draft:
             allowed = f"{most:_} bytes at most (`max_payload` of the outbox)"
             shown = f"{len(body):_} bytes"
             raise refused("payload", self.payload, allowed, subject=_SUBJECT, shown=shown)
-        headers = self.headers
+        row = {**_PLAIN, "topic": self.topic, "body": body, "format": encoding}
+        if not self.is_plain:
+            row |= self._written_more()
+        return row
+
+    def _written_more(self) -> dict[str, Any]:
+        headers, due, ttl = self.headers, self.due, self.ttl
         return {
-            "topic": self.topic,
-            "body": body,
-            "format": encoding,
+            "plain": False,
             "headers": json.dumps(dict(headers), ensure_ascii=False) if headers else None,
             "correlation_id": self.correlation_id,
             "traceparent": self.traceparent,
@@ -158,13 +166,73 @@ class Draft:
             "dedupe_key": self.dedupe_key,
             "priority": self.priority,
             "tenant": self.tenant,
-            "due": None if self.due is None else round(self.due.timestamp() * 1000),
+            "due": None if due is None else round(due.timestamp() * 1000),
             "delay": milliseconds("delay", self.delay, subject=_SUBJECT) if self.delay else 0,
             "join": self.join,
             "ttl": None
-            if self.ttl is None
-            else milliseconds("ttl", self.ttl, subject=_SUBJECT, positive=True),
+            if ttl is None
+            else milliseconds("ttl", ttl, subject=_SUBJECT, positive=True),
         }
+
+
+# What a draft has written that has a topic and a payload alone.
+_PLAIN: Final[dict[str, Any]] = {
+    "topic": "",
+    "body": b"",
+    "format": BYTES,
+    "headers": None,
+    "correlation_id": None,
+    "traceparent": None,
+    "ordering_key": None,
+    "dedupe_key": None,
+    "priority": _USUAL,
+    "tenant": None,
+    "due": None,
+    "delay": 0,
+    "join": None,
+    "ttl": None,
+    "plain": True,
+}
+
+
+class Alike(Sequence[dict[str, Any]]):
+    """What is written of plain drafts that differ by their payload alone: the rest is said once.
+
+    Args:
+        common: What is written of each, but for its body.
+        bodies: Their payloads.
+    """
+
+    def __init__(self, common: dict[str, Any], bodies: list[bytes]) -> None:
+        self.common = common
+        self.bodies = bodies
+
+    def __len__(self) -> int:
+        return len(self.bodies)
+
+    def __getitem__(self, at: Any) -> Any:  # noqa: ANN401 - a number or a slice
+        if isinstance(at, slice):
+            return [{**self.common, "body": body} for body in self.bodies[at]]
+        return {**self.common, "body": self.bodies[at]}
+
+
+def alike(drafts: Sequence[Draft], most: int) -> Alike | None:
+    """Say once what is the same in all of many drafts, if that is all but their payloads."""
+    if len(drafts) < _LEAST:
+        return None
+    topic = drafts[0].topic
+    bodies: list[bytes] = []
+    encodings: set[int] = set()
+    for draft in drafts:
+        if not draft.is_plain or draft.topic != topic:
+            return None
+        body, encoding = _encoded(draft.payload)
+        bodies.append(body)
+        encodings.add(encoding)
+    sizes = list(map(len, bodies))
+    if len(encodings) > 1 or max(sizes) > most or sum(sizes) > _MOST_AT_ONCE:
+        return None
+    return Alike({**_PLAIN, "topic": topic, "format": encodings.pop()}, bodies)
 
 
 def digest(row: Mapping[str, Any]) -> bytes:
@@ -220,6 +288,8 @@ def _check_due(due: object, delay: object) -> None:
 
 
 def _encoded(payload: object) -> tuple[bytes, int]:
+    if type(payload) is bytes:
+        return payload, BYTES
     if isinstance(payload, (bytes, bytearray, memoryview)):
         return bytes(cast("bytes | bytearray | memoryview[int]", payload)), BYTES
     try:

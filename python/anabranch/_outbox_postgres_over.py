@@ -9,16 +9,17 @@ from __future__ import annotations
 import functools
 import json
 import re
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
-from anabranch._outbox_draft import digest
+from anabranch._outbox_draft import Alike, digest
 from anabranch._outbox_inline_steps import PostgresInline
 from anabranch._outbox_members import check_members, members_of, sorted_members
 from anabranch._outbox_store import COLUMNS, check_duplicate
 from anabranch.errors import ConfigError, RetryLater, SchemaMismatch, refused
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Generator, Mapping, Sequence
+    from collections.abc import Coroutine, Generator, Iterable, Mapping, Sequence
 
     from anabranch._outbox_members import NewJoin
     from anabranch._outbox_store import Settings, Written
@@ -32,6 +33,10 @@ _A_MOMENT: Final = 1.0
 
 # What every row has, so that null can mean: as in the first one.
 _REQUIRED: Final = frozenset(("topic", "format", "priority", "delay"))
+
+# libpq's names for where a transaction is.
+_IDLE: Final = 0
+_IN_ERROR: Final = 3
 
 _NAMED: Final = re.compile(r"(?<![:\w]):([a-z_]+)")
 
@@ -53,6 +58,25 @@ def by_number(sql: str) -> tuple[str, tuple[str, ...]]:
         return f"${names.index(found[1]) + 1}"
 
     return _NAMED.sub(number, sql), tuple(names)
+
+
+_DRIVERS: Final = {
+    "psycopg.Connection": "psycopg",
+    "psycopg.AsyncConnection": "psycopg, awaited",
+    "asyncpg.Connection": "asyncpg",
+    "asyncpg.PoolConnectionProxy": "asyncpg",
+    "sqlalchemy.AsyncConnection": "SQLAlchemy, awaited",
+    "sqlalchemy.AsyncSession": "SQLAlchemy, awaited",
+    "sqlalchemy.Connection": "SQLAlchemy",
+    "sqlalchemy.Session": "SQLAlchemy",
+}
+
+
+@functools.cache
+def driver_of(kind: type) -> str | None:
+    """Tell by whom a connection is, without importing anybody; None: it is of none we know."""
+    names = (f"{it.__module__.split('.')[0]}.{it.__name__}" for it in kind.__mro__)
+    return next((_DRIVERS[name] for name in names if name in _DRIVERS), None)
 
 
 class PostgresWriting(PostgresInline):
@@ -93,16 +117,17 @@ class PostgresWriting(PostgresInline):
 
     def _over(self, connection: Any, steps: Steps[T]) -> T | Coroutine[Any, Any, T]:  # noqa: ANN401 - of any driver
         steps = self.of_tenant(steps)
-        kinds = {f"{it.__module__.split('.')[0]}.{it.__name__}" for it in type(connection).__mro__}
-        if "psycopg.Connection" in kinds:
+        kind: Any = type(connection)
+        driver = driver_of(kind)
+        if driver == "psycopg":
             return self._over_psycopg(connection, steps)
-        if "psycopg.AsyncConnection" in kinds:
+        if driver == "psycopg, awaited":
             return self._over_psycopg_async(connection, steps)
-        if kinds & {"asyncpg.Connection", "asyncpg.PoolConnectionProxy"}:
+        if driver == "asyncpg":
             return self._over_asyncpg(connection, steps)
-        if kinds & {"sqlalchemy.AsyncConnection", "sqlalchemy.AsyncSession"}:
+        if driver == "SQLAlchemy, awaited":
             return self._over_alchemy_async(connection, steps)
-        if kinds & {"sqlalchemy.Connection", "sqlalchemy.Session"}:
+        if driver == "SQLAlchemy":
             return self._over_alchemy(connection, steps)
         allowed = (
             "a connection of psycopg, asyncpg or SQLAlchemy, or a session of SQLAlchemy, to the "
@@ -129,7 +154,8 @@ class PostgresWriting(PostgresInline):
                 sql, given = next(steps)
                 while True:
                     await cursor.execute(by_percent(sql), given)
-                    sql, given = steps.send(await cursor.fetchall() if cursor.description else [])
+                    has_rows = cursor.pgresult.nfields > 0
+                    sql, given = steps.send(await cursor.fetchall() if has_rows else [])
             except StopIteration as end:
                 result: T = end.value
                 return result
@@ -137,10 +163,10 @@ class PostgresWriting(PostgresInline):
                 raise self._explained(error) from error
 
     def _check_psycopg(self, connection: Any) -> None:  # noqa: ANN401 - as above
-        status = connection.info.transaction_status.name
-        if status == "INERROR":
+        status: int = connection.pgconn.transaction_status
+        if status == _IN_ERROR:
             raise self._aborted(connection)
-        if connection.autocommit and status == "IDLE":
+        if connection.autocommit and status == _IDLE:
             raise self._autocommits(connection, "begin one: with conn.transaction():")
 
     async def _over_asyncpg(self, connection: Any, steps: Steps[T]) -> T:  # noqa: ANN401 - as above
@@ -214,6 +240,16 @@ class PostgresWriting(PostgresInline):
     # What is written.
 
     def _write(self, rows: Sequence[Written]) -> Steps[list[int]]:
+        if isinstance(rows, Alike):
+            sizes = list(map(len, rows.bodies))
+            given = {
+                **rows.common,
+                "body": b"".join(rows.bodies),
+                "starts": _numbers(accumulate(sizes[:-1], initial=1)),
+                "sizes": _numbers(sizes),
+            }
+            written = yield self._sql["enqueue_alike"], given
+            return [row[0] for row in written]
         ids = yield from self._write_all(rows)
         for join, members in members_of(rows, ids).items():
             yield from self._attach(join, members)
@@ -233,7 +269,7 @@ class PostgresWriting(PostgresInline):
     def _write_one(self, row: Written) -> Steps[int]:
         key = row["dedupe_key"]
         if key is None:
-            written = yield self._sql["enqueue"], row
+            written = yield self._sql["enqueue_plain" if row["plain"] else "enqueue"], row
             plain: int = written[0][0]
             return plain
         said = digest(row)
@@ -296,6 +332,11 @@ class PostgresWriting(PostgresInline):
         return bool(cancelled)
 
 
+def _numbers(numbers: Iterable[int]) -> str:
+    """Return numbers as statements take them: drivers write arrays value by value."""
+    return "{" + ",".join(map(str, numbers)) + "}"
+
+
 def _said_once(columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
     """Shorten what is the same in all rows, for drivers write arrays value by value.
 
@@ -314,7 +355,8 @@ def run(cursor: Any, steps: Steps[T]) -> T:  # noqa: ANN401 - psycopg's
         sql, given = next(steps)
         while True:
             cursor.execute(by_percent(sql), given)
-            sql, given = steps.send(cursor.fetchall() if cursor.description else [])
+            # `description` would describe each column.
+            sql, given = steps.send(cursor.fetchall() if cursor.pgresult.nfields else [])
     except StopIteration as end:
         result: T = end.value
         return result

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, cast, overload
 from uuid import UUID
 
-from anabranch._outbox_draft import LONGEST_NAME, Draft, Options
+from anabranch._outbox_draft import LONGEST_NAME, Alike, Draft, Options, alike
 from anabranch._outbox_inbox import Inbox
 from anabranch._outbox_joins import Join, Joining
 from anabranch._outbox_memory import MemoryStore, Transaction
@@ -22,7 +22,7 @@ from anabranch._outbox_url import settings_of, store_of
 from anabranch.errors import ConfigError, refused
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
     from datetime import timedelta
     from types import TracebackType
     from typing import Unpack
@@ -414,11 +414,12 @@ class Outbox(Queue, Inbox, Joining):
         allowed = "an iterable of ab.Draft"
         if not isinstance(given[-1], Iterable) or isinstance(given[-1], (str, bytes)):
             raise refused("drafts", given[-1], allowed, subject="enqueue_many")
-        rows: list[dict[str, Any]] = []
+        drafts: list[Draft] = []
         for draft in cast("Iterable[object]", given[-1]):
             if not isinstance(draft, Draft):
                 raise refused("drafts", draft, allowed, subject="enqueue_many")
-            rows.append(self._written(draft))
+            drafts.append(draft)
+        rows = self._written_many(drafts)
         if len(given) == 1:
             written = self._store.write(rows) if rows else []
             self._tell(rows)
@@ -431,10 +432,18 @@ class Outbox(Queue, Inbox, Joining):
         listeners.append(heard)
         return lambda: listeners.remove(heard)
 
-    def _tell(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        for tenant in {None, *(row["tenant"] for row in rows)}:
+    def _tell(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        told = [rows.common] if isinstance(rows, Alike) else rows
+        for tenant in {None, *(row["tenant"] for row in told)}:
             for heard in tuple(self._listeners.get(tenant, ())):
                 heard()
+
+    def _written_many(self, drafts: Sequence[Draft]) -> Sequence[dict[str, Any]]:
+        rows = alike(drafts, self._max_payload)
+        if rows is None:
+            return [self._written(draft) for draft in drafts]
+        rows.common["tenant"] = self._tenant
+        return rows
 
     def _written(self, draft: Draft) -> dict[str, Any]:
         """Make what a store is given of a draft."""
@@ -446,7 +455,7 @@ class Outbox(Queue, Inbox, Joining):
             row["tenant"] = self._tenant
         return row
 
-    def _write_over(self, connection: object, rows: list[dict[str, Any]]) -> object:
+    def _write_over(self, connection: object, rows: Sequence[dict[str, Any]]) -> object:
         if not isinstance(self._here, MemoryStore):
             return self._here.write_over(connection, rows)
         return self._here.check_own(connection, "enqueue").write(rows)

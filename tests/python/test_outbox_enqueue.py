@@ -2,7 +2,10 @@
 
 import asyncio
 import contextlib
+import copy
+import dataclasses
 import math
+import pickle
 import sqlite3
 from datetime import UTC, datetime, timedelta
 
@@ -168,6 +171,32 @@ def test_n3_n5_many_messages_may_differ_in_anything_and_be_alike_in_the_rest(sid
         assert message.expires_at - message.enqueued_at == timedelta(hours=1)
 
 
+@pytest.mark.parametrize("count", [2, 99, 100, 101, 250])
+@pytest.mark.parametrize("kind", [bytes, str, list])
+def test_n3_many_messages_that_differ_by_their_payload_alone(side, count, kind):
+    """They are cut out of one text, or written by the hundred: none is another's, or shorter."""
+    payloads = [kind(b"\0\xff,{}'\\\"" * n if kind is bytes else "é\n" * n) for n in range(count)]
+    with side.transaction() as tx:
+        ids = side.outbox.enqueue_many(tx, [ab.Draft("mail", payload) for payload in payloads])
+    assert ids == sorted(set(ids))
+    found = side.outbox.messages(limit=1000)
+    assert [(it.id, it.payload) for it in found] == list(zip(ids, payloads, strict=True))
+    assert {(it.topic, it.priority, it.tenant, it.ordering_key) for it in found} == {
+        ("mail", 5, None, None)
+    }
+    assert outboxes.ids(side.outbox.claim(1000)) == ids
+    part = side.outbox.tenant("acme")
+    part.enqueue_many([ab.Draft("mail", payload) for payload in payloads])
+    assert {it.tenant for it in part.claim(1000)} == {"acme"}
+
+
+def test_n3_n4_one_payload_too_large_among_many_is_refused_by_name(side):
+    side.outbox._max_payload = 10
+    with pytest.raises(ab.ConfigError, match=r"payload must be 10 bytes at most .*, got 11 bytes"):
+        side.outbox.enqueue_many([ab.Draft("mail", b"x" * size) for size in (9, 10, 11)])
+    assert side.outbox.counts() == {}
+
+
 def test_n3_enqueue_many_writes_all_or_none(side):
     side.outbox.enqueue("mail", "a", dedupe_key="one")
     drafts = [ab.Draft("mail", "x"), ab.Draft("mail", "b", dedupe_key="one")]
@@ -248,6 +277,36 @@ def test_n5_all_that_was_said_comes_back_on_the_claimed_message(side):
     assert message.store in repr(side.outbox)
 
 
+@pytest.mark.parametrize("says", ["little", "all"])
+def test_n5_a_claimed_message_is_what_is_listed(side, says):
+    """A claim is told in brief: what is left out is put back as it is in the table."""
+    more = {
+        "headers": {"source": "shop"},
+        "correlation_id": "c-1",
+        "traceparent": f"00-{'a' * 32}-{'b' * 16}-01",
+        "ordering_key": "ada",
+        "dedupe_key": "welcome-ada",
+        "priority": 9,
+        "ttl": 600.0,
+        "tenant": "acme",
+        "join": side.outbox.join(expected=1, then=ab.Draft("done", 1)),
+    }
+    side.outbox.enqueue("mail", "hello", **(more if says == "all" else {}))
+    if says == "all":
+        side.outbox.abandon(side.outbox.claim(), error=OSError('é: "down"'), delay=0)
+        [held] = side.outbox.claim()
+        receipt = held._receipt()
+        progress = '{"failed": {"mailer": 1}}'
+        side.outbox._store.divide([(*receipt, 0, ["mailer"], progress, None, True)])
+    [claimed] = side.outbox.claim(lease=60.0)
+    [listed] = side.outbox._store.rows(status="leased", topic=None, after=0, limit=10)
+    now = 19
+    assert claimed._row[:now] == listed[:now]
+    assert claimed._row[now + 1 :] == listed[now + 1 :]
+    assert claimed._row[now] == claimed._row[18] - 60_000
+    assert claimed.status == "leased"
+
+
 def test_n5_a_message_is_due_after_its_delay_or_at_its_time(side):
     now = side.outbox.messages(after=side.outbox.enqueue("clock", "x") - 1)[0].enqueued_at
     side.outbox.ack(side.outbox.claim())
@@ -306,6 +365,22 @@ def test_n7_messages_of_one_transaction_are_claimed_in_enqueue_order(side):
         together = side.outbox.enqueue_many(tx, [ab.Draft("mail", n) for n in range(20)])
     assert outboxes.ids(side.outbox.claim(30)) == (one_by_one + together)[:30]
     assert outboxes.ids(side.outbox.claim(30)) == together[10:]
+
+
+def test_n4_a_draft_is_a_value():
+    draft = ab.Draft("mail", {"to": "ada"}, priority=9)
+    assert draft == ab.Draft("mail", {"to": "ada"}, priority=9) != ab.Draft("mail", {"to": "ada"})
+    for same in (copy.copy(draft), copy.deepcopy(draft), pickle.loads(pickle.dumps(draft))):
+        assert same == draft
+    plain = dataclasses.replace(draft, priority=5)
+    assert plain == ab.Draft("mail", {"to": "ada"})
+    assert "priority=5, delay=0.0" in repr(plain)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        draft.priority = 3
+    with pytest.raises(TypeError, match=r"Draft\(\) got an unexpected keyword argument 'prio'"):
+        ab.Draft("mail", 7, prio=9)
+    with pytest.raises(ab.ConfigError, match="priority must be an int from 0 to 9"):
+        dataclasses.replace(draft, priority=10)
 
 
 @pytest.mark.parametrize("given", [7, None, "abc", [7], [("a", 1)], ab.Draft("a", 1)])

@@ -151,17 +151,35 @@ update {tables}meta set value = :version where name = 'version'
 update {tables}meta set value = value + 1 where name = 'owner' returning value
 
 -- statement enqueue
+insert into {tables}message (topic, body, format, headers, correlation_id, traceparent, ordering_key, dedupe_key, priority,
+  tenant, enqueued_at, due_at, expires_at)
+values (
+  :topic, :body, :format, :headers, :correlation_id, :traceparent, :ordering_key, :dedupe_key,
+  :priority, :tenant, {now}, coalesce(cast(:due as bigint), {now} + cast(:delay as bigint)),
+  {now} + cast(:ttl as bigint)
+)
+returning id, pg_notify('{channel}', coalesce(tenant, ''))
+
+-- The same of a message that says no more: what it is given is looked up one by one.
+-- statement enqueue_plain
+insert into {tables}message (topic, body, format, priority, tenant, enqueued_at, due_at)
+values (:topic, :body, :format, :priority, :tenant, {now}, {now})
+returning id, pg_notify('{channel}', coalesce(tenant, ''))
+
+-- Of many that differ by their payload alone the rest is said once. The payloads come as one, with
+-- where each begins, and how long it is: to write them into an array takes drivers longer than it takes
+-- the database to store them.
+-- statement enqueue_alike
 with written as (
-  insert into {tables}message (topic, body, format, headers, correlation_id, traceparent, ordering_key, dedupe_key, priority,
-    tenant, enqueued_at, due_at, expires_at)
-  values (
-    :topic, :body, :format, :headers, :correlation_id, :traceparent, :ordering_key, :dedupe_key,
-    :priority, :tenant, {now}, coalesce(cast(:due as bigint), {now} + cast(:delay as bigint)),
-    {now} + cast(:ttl as bigint)
-  )
+  insert into {tables}message (topic, body, format, priority, tenant, enqueued_at, due_at)
+  select cast(:topic as text), substring(cast(:body as bytea) from start for size),
+    cast(:format as smallint), cast(:priority as smallint), cast(:tenant as text), {now}, {now}
+  from unnest(cast(cast(:starts as text) as integer[]), cast(cast(:sizes as text) as integer[]))
+    with ordinality as d(start, size, number)
+  order by number
   returning id
 )
-select written.id from written, pg_notify('{channel}', coalesce(cast(:tenant as text), ''))
+select written.id from written, pg_notify('{channel}', coalesce(cast(:tenant as text), '')) order by 1
 
 -- The columns of many messages, each as an array: a shorter one goes on with its first value, so that
 -- what is the same in all is said once.

@@ -155,6 +155,17 @@ insert into {prefix}message (
 )
 values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
+-- The same of a message that says no more.
+-- statement enqueue_plain
+insert into {prefix}message (topic, body, format, priority, tenant, enqueued_at, due_at)
+values (?, ?, ?, ?, ?, ?, ?)
+
+-- Of many that differ by their payload alone: what is the same in all, the time twice, and then the
+-- payloads, as many as there are.
+-- statement enqueue_alike
+insert into {prefix}message (topic, body, format, priority, tenant, enqueued_at, due_at)
+select ?, b.column1, ?, ?, ?, ?, ? from (values {bodies}) b
+
 -- The writer's lock is taken by the first of these, so nobody comes between it and the second.
 -- statement dedupe_drop_old
 delete from {prefix}dedupe
