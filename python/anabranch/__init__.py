@@ -326,5 +326,8 @@ def __getattr__(name: str) -> object:
     if module == "result":
         from anabranch import _landing
 
+        # Not kept: each time it is asked for, whoever asks has to be looked at.
         _landing.admit(name)
-    return getattr(importlib.import_module(f"anabranch.{module}"), name)
+        return getattr(importlib.import_module(f"anabranch.{module}"), name)
+    value = globals()[name] = getattr(importlib.import_module(f"anabranch.{module}"), name)
+    return value

@@ -249,7 +249,7 @@ class PostgresWriting(PostgresInline):
                 "sizes": _numbers(sizes),
             }
             written = yield self._sql["enqueue_alike"], given
-            return [row[0] for row in written]
+            return sorted(row[0] for row in written)
         ids = yield from self._write_all(rows)
         for join, members in members_of(rows, ids).items():
             yield from self._attach(join, members)

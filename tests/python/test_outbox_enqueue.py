@@ -367,6 +367,13 @@ def test_n7_messages_of_one_transaction_are_claimed_in_enqueue_order(side):
     assert outboxes.ids(side.outbox.claim(30)) == together[10:]
 
 
+def test_n4_a_name_of_the_package_is_looked_for_once():
+    """Thousands of drafts are made by it; who asks for a Result is looked at each time."""
+    assert ab.Draft is vars(ab)["Draft"]
+    assert ab.Ok
+    assert "Ok" not in vars(ab)
+
+
 def test_n4_a_draft_is_a_value():
     draft = ab.Draft("mail", {"to": "ada"}, priority=9)
     assert draft == ab.Draft("mail", {"to": "ada"}, priority=9) != ab.Draft("mail", {"to": "ada"})

@@ -44,6 +44,19 @@ def drafts():
     return [ab.Draft("order", n) for n in range(3)]
 
 
+@pytest.mark.parametrize("factory", [psycopg.Cursor, psycopg.ClientCursor])
+def test_n1_over_psycopg_with_cursors_and_rows_of_the_callers_choice(side, factory):
+    options = {"cursor_factory": factory, "row_factory": psycopg.rows.dict_row}
+    with psycopg.connect(side.url, **options) as conn:
+        first = side.outbox.enqueue(conn, "order", b"\0'x")
+        second = side.outbox.enqueue(conn, "order", {"id": 7}, dedupe_key="order-7")
+        more = side.outbox.enqueue_many(conn, [ab.Draft("order", b"\0'%") for _ in range(3)])
+        assert side.outbox.retract(conn, more.pop())
+    claimed = side.outbox.claim()
+    assert outboxes.ids(claimed) == [first, second, *more]
+    assert [it.payload for it in claimed] == [b"\0'x", {"id": 7}, b"\0'%", b"\0'%"]
+
+
 @pytest.mark.parametrize("commits", [True, False])
 def test_n1_over_psycopg(shop, commits):
     with psycopg.connect(shop.url) as conn:

@@ -170,16 +170,14 @@ returning id, pg_notify('{channel}', coalesce(tenant, ''))
 -- where each begins, and how long it is: to write them into an array takes drivers longer than it takes
 -- the database to store them.
 -- statement enqueue_alike
-with written as (
-  insert into {tables}message (topic, body, format, priority, tenant, enqueued_at, due_at)
-  select cast(:topic as text), substring(cast(:body as bytea) from start for size),
-    cast(:format as smallint), cast(:priority as smallint), cast(:tenant as text), {now}, {now}
-  from unnest(cast(cast(:starts as text) as integer[]), cast(cast(:sizes as text) as integer[]))
+insert into {tables}message (topic, body, format, priority, tenant, enqueued_at, due_at)
+select cast(:topic as text), substring(cast(:body as bytea) from start for size),
+  cast(:format as smallint), cast(:priority as smallint), cast(:tenant as text), {now}, {now}
+from pg_notify('{channel}', coalesce(cast(:tenant as text), '')),
+  unnest(cast(cast(:starts as text) as integer[]), cast(cast(:sizes as text) as integer[]))
     with ordinality as d(start, size, number)
-  order by number
-  returning id
-)
-select written.id from written, pg_notify('{channel}', coalesce(cast(:tenant as text), '')) order by 1
+order by number
+returning id
 
 -- The columns of many messages, each as an array: a shorter one goes on with its first value, so that
 -- what is the same in all is said once.
