@@ -79,6 +79,19 @@ def driver_of(kind: type) -> str | None:
     return next((_DRIVERS[name] for name in names if name in _DRIVERS), None)
 
 
+def is_psycopg(connection: object) -> bool:
+    """Whether a connection is psycopg's, and not awaited."""
+    kind: Any = type(connection)
+    return driver_of(kind) == "psycopg"
+
+
+@functools.cache
+def _tuples() -> Any:  # noqa: ANN401 - psycopg's, which may be missing
+    from psycopg.rows import tuple_row
+
+    return tuple_row
+
+
 class PostgresWriting(PostgresInline):
     """The part of a store in PostgreSQL that works over any connection."""
 
@@ -89,6 +102,8 @@ class PostgresWriting(PostgresInline):
 
     def write_over(self, connection: object, rows: Sequence[Written]) -> object:
         """Write over a caller's connection: ids, or a coroutine of them if it is awaited."""
+        if len(rows) == 1 and rows[0]["plain"] and is_psycopg(connection):
+            return [self._write_plain(connection, rows[0])]
         return self._over(connection, self._write(rows))
 
     def retract_over(self, connection: object, message: int) -> object:
@@ -137,19 +152,26 @@ class PostgresWriting(PostgresInline):
 
     def _over_psycopg(self, connection: Any, steps: Steps[T]) -> T:  # noqa: ANN401 - may be missing
         self._check_psycopg(connection)
-        from psycopg.rows import tuple_row
-
-        with connection.cursor(row_factory=tuple_row) as cursor:
+        with connection.cursor(row_factory=_tuples()) as cursor:
             try:
                 return run(cursor, steps)
             except Exception as error:
                 raise self._explained(error) from error
 
+    def _write_plain(self, connection: Any, row: Written) -> int:  # noqa: ANN401 - as above
+        # What most who enqueue do: by way of the steps it takes a sixth longer.
+        self._check_psycopg(connection)
+        with connection.cursor(row_factory=_tuples()) as cursor:
+            try:
+                cursor.execute(by_percent(self._sql["enqueue_plain"]), row)
+                message: int = cursor.fetchone()[0]
+            except Exception as error:
+                raise self._explained(error) from error
+        return message
+
     async def _over_psycopg_async(self, connection: Any, steps: Steps[T]) -> T:  # noqa: ANN401 - as above
         self._check_psycopg(connection)
-        from psycopg.rows import tuple_row
-
-        async with connection.cursor(row_factory=tuple_row) as cursor:
+        async with connection.cursor(row_factory=_tuples()) as cursor:
             try:
                 sql, given = next(steps)
                 while True:

@@ -247,18 +247,26 @@ class SqliteStore(SqliteWriting):
             **wanted.columns(),
         }
         with self._own() as cursor:
-            rows = cursor.execute(self._sql["claim"], self._timed(given)).fetchall()
+            rows = self._claim(cursor, given)
             state = cursor.execute(self._sql["subscribers_version"], self._timed({})).fetchone()
             version, overdue, paused = state
             if overdue:
                 self._run(cursor, self._expire())
                 given["limit"] = limit - len(rows)
-                rows += cursor.execute(self._sql["claim"], self._timed(given)).fetchall()
+                rows += self._claim(cursor, given)
             if paused:
                 cursor.execute(
                     self._sql["set_aside"], self._timed({"limit": limit + _BEHIND})
                 ).fetchall()
         return Claimed(version, whole(rows, owner, lease))
+
+    def _claim(self, cursor: sqlite3.Cursor, given: Mapping[str, Any]) -> list[Row]:
+        now = self._timed({**given, "more": 1})
+        rows = cursor.execute(self._sql["claimable"], now).fetchall()
+        if rows:
+            ids = json.dumps([row[0] for row in rows])
+            cursor.execute(self._sql["claim"], {**now, "ids": ids})
+        return rows
 
     def peek(self, limit: int) -> list[Row]:
         given = {"limit": limit, "skip": int(self._settings.skip), "without": None, "by": None}

@@ -262,8 +262,8 @@ class SqliteWriting(OfTenant):
 
     def take(self, limit: int, wanted: Wanted) -> Steps[tuple[int, bool, list[Row]]]:
         yield self._sql["inline_begin"], {}
-        given = {"limit": limit, "skip": int(self._settings.skip), **wanted.columns()}
-        rows = yield self._sql["inline_claim"], timed(given)
+        given = {"limit": limit, "skip": int(self._settings.skip), "more": 0, **wanted.columns()}
+        rows = yield self._sql["claimable"], timed(given)
         [(version, overdue, _)] = yield self._sql["subscribers_version"], timed({})
         if overdue:
             yield from self._expire()

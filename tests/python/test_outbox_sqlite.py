@@ -206,10 +206,12 @@ def test_a_connection_does_not_go_along_into_a_fork(side):
 def test_k9_k12_a_claim_reads_its_index_and_no_other_messages(side):
     """The plan, instead of a stopwatch: no scan of the table, no sort of what is not claimed."""
     with contextlib.closing(sqlite3.connect(side.path)) as conn:
-        sql = side.outbox._here._sql["claim"]
+        sql = side.outbox._here._sql
         given = {"owner": 1, "limit": 10, "lease": 1, "skip": 0, "without": None, "by": None}
-        given["now"] = 0
-        plan = [row[3] for row in conn.execute(f"explain query plan {sql}", given)]
+        given |= {"now": 0, "more": 1, "ids": "[]"}
+        plan = [row[3] for row in conn.execute(f"explain query plan {sql['claimable']}", given)]
+        changes = [row[3] for row in conn.execute(f"explain query plan {sql['claim']}", given)]
+    assert "SEARCH m USING INTEGER PRIMARY KEY (rowid=?)" in changes
     scans = [line for line in plan if line.startswith("SCAN") and "subquery" not in line.lower()]
     assert [line for line in scans if "outbox_message" in line or " m" in line] == []
     assert not [line for line in plan if "TEMP B-TREE" in line]

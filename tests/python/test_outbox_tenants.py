@@ -461,10 +461,10 @@ def test_x11_k9_a_claim_finds_its_tenants_messages_by_an_index(stored):
     stored.outbox.enqueue_many([ab.Draft("mail", n, tenant="acme") for n in range(2000)])
     _, sql = _core.outbox_sql(stored.kind, "outbox_", of_tenant=True)
     given = {"owner": 1, "limit": 10, "lease": 1, "skip": 0, "tenant": "globex"}
-    given |= {"without": None, "by": None, "now": 2**60}
+    given |= {"without": None, "by": None, "now": 2**60, "more": 1}
     if stored.kind == "sqlite":
         with contextlib.closing(sqlite3.connect(stored.path)) as conn:
-            rows = conn.execute(f"explain query plan {sql['claim']}", given).fetchall()
+            rows = conn.execute(f"explain query plan {sql['claimable']}", given).fetchall()
     else:
         with psycopg.connect(stored.url) as conn:
             conn.execute("analyze outbox_message")

@@ -18,7 +18,7 @@ m.id, m.topic, m.body, m.format, m.headers, m.correlation_id, m.traceparent, m.o
 -- The same in brief: what most messages have none of is one column, and what is the same in all of a
 -- claim is none. To write a column, send and read it costs as much as to look at the row's lease.
 -- fragment brief
-m.id, m.topic, m.body, m.format, m.priority, m.enqueued_at, mod(m.due_at, {far}), m.attempt, m.claims,
+m.id, m.topic, m.body, m.format, m.priority, m.enqueued_at, m.due_at, m.attempt, m.claims,
   m.ordering_key, m.tenant, {now},
   case when num_nonnulls(m.headers, m.correlation_id, m.traceparent, m.dedupe_key, m.expires_at, m.errors,
     m.waiting, m.progress, m.join_id) > 0

@@ -10,9 +10,10 @@ id, topic, body, format, headers, correlation_id, traceparent, ordering_key, ded
   claims, waiting, progress, join_id, claimed_at, tenant
 
 -- The same in brief: what most messages have none of is one column, and what is the same in all of a
--- claim is none. Each column of each row costs SQLite a twentieth of the claim.
+-- claim is none. Each column of each row costs SQLite a twentieth of the claim. `:more` is 1 if it is
+-- claimed hereby.
 -- fragment brief
-id, topic, body, format, priority, enqueued_at, due_at % {far}, attempt, claims, ordering_key, tenant, :now,
+id, topic, body, format, priority, enqueued_at, due_at, attempt + :more, claims + :more, ordering_key, tenant, :now,
   case when coalesce(headers, correlation_id, traceparent, dedupe_key, expires_at, errors, waiting, progress,
     join_id) is not null
   then json_array(headers, correlation_id, traceparent, dedupe_key, expires_at, errors, waiting, progress,
@@ -190,23 +191,22 @@ returning id, dedupe_key, join_id
 -- statement dedupe_forget
 delete from {prefix}dedupe where key = :dedupe_key and message_id = :id
 
--- statement claim
-update {prefix}message
-set owner = :owner, leased_until = :now + :lease, attempt = attempt + 1,
-  claims = claims + 1, claimed_at = :now
+-- What is to be claimed, or is claimed by a transaction alone: the first is claimed once more than it was.
+-- statement claimable
+select {brief} from {prefix}message
 where id in (
   {next_ones}
 )
-returning {brief}
+
+-- By their ids: to tell of them while they are changed, SQLite would put them aside first.
+-- statement claim
+update {prefix}message as m
+set owner = :owner, leased_until = :now + :lease, attempt = attempt + 1,
+  claims = claims + 1, claimed_at = :now
+where id in (select value from json_each(:ids)) and {mine}
 
 -- statement peek
 select {row} from {prefix}message
-where id in (
-  {next_ones}
-)
-
--- statement inline_claim
-select {brief} from {prefix}message
 where id in (
   {next_ones}
 )
