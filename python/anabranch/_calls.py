@@ -7,16 +7,16 @@ one; if it was given none, it is released. If it fails, or is cut short, it is u
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import functools
 import inspect
 import threading
 import time
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from anabranch import _core
 from anabranch._callables import examine_undo, is_async, name_of, why_not, yields
+from anabranch._threaded import Threaded
 from anabranch._watch import Watch, check, is_stepped, stepped
 from anabranch.context import Context, child_of
 from anabranch.errors import NotAwaited, refused
@@ -370,53 +370,8 @@ async def _here(fn: Act, ctx: Context) -> Any:  # noqa: ANN401 - as above
     return landed(value, ctx)
 
 
-class _Threaded:
-    """A call in a thread of the loop's executor."""
-
-    def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> None:
-        self._fn = fn
-        self._args = args
-        self._context = contextvars.copy_context()
-        # Whose it is: the thread's that makes the call, or the loop's, which makes sure that it is
-        # not made. Appending is one step: whoever comes first has it.
-        self._claims: list[str] = []
-        self._ended: StopIteration | None = None
-
-    def __call__(self) -> Any:  # noqa: ANN401 - what the callable returns
-        """Make the call, unless it was cut short before."""
-        if not self._claim("thread"):
-            return None
-        try:
-            return self._context.run(self._fn, *self._args)
-        except StopIteration as error:
-            # No future takes one: who waits would wait for ever.
-            self._ended = error
-            return None
-
-    def cut_short(self) -> bool:
-        """Return whether it has not begun, and so never will."""
-        return self._claim("loop")
-
-    def conclude(self) -> None:
-        """Raise what the future could not; it gets out of a coroutine as a RuntimeError."""
-        if self._ended is not None:
-            raise self._ended
-
-    def _claim(self, who: str) -> bool:
-        self._claims.append(who)
-        return self._claims[0] == who
-
-
-async def in_thread(fn: Callable[..., T], *args: object) -> T:
-    """Do as `asyncio.to_thread`, also with what may raise StopIteration."""
-    call = _Threaded(fn, args)
-    value = await asyncio.get_running_loop().run_in_executor(None, call)
-    call.conclude()
-    return cast("T", value)
-
-
 async def _in_thread(fn: Act, ctx: Context) -> Any:  # noqa: ANN401 - as above
-    call = _Threaded(fn, (ctx,))
+    call = Threaded(fn, (ctx,))
     future = asyncio.get_running_loop().run_in_executor(None, call)
     cancelled: asyncio.CancelledError | None = None
     # A thread cannot be stopped: it is told, by its context.

@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeAlias, TypeVar, cast
 from weakref import WeakKeyDictionary
 
-from anabranch._calls import in_thread
 from anabranch._outbox_cadence import Cadence, cadence
 from anabranch._outbox_draft import Draft, milliseconds
 from anabranch._outbox_plans import plans_of
+from anabranch._threaded import in_thread
 from anabranch.errors import ClosedError, OutboxError, refused
 from anabranch.outbox import Outbox
 from anabranch.router import OutboxRouter
