@@ -41,6 +41,10 @@ class Source(Generic[T]):
 
     __slots__ = ("_ack", "_close", "_nack", "_name", "_reader")
 
+    _ack: Act | None
+    _nack: Act | None
+    _close: Act | None
+
     def __init__(
         self,
         reader: Channel[T],
@@ -50,25 +54,27 @@ class Source(Generic[T]):
         nack: Callable[[T, BaseException], object] | None = None,
         close: Callable[[], object] | None = None,
     ) -> None:
-        # Here: it imports asyncio, which a program that only builds does not need.
-        from anabranch._calls import act
-
         if not isinstance(cast("object", reader), Channel):
             raise refused("reader", reader, "a Channel", subject="Source")
         if name is not None:
             check_name(name, "Source")
         self._reader = reader
         self._name = reader.name if name is None else name
+        # Mostly there are none, and the readers are many.
+        self._ack = self._nack = self._close = None
+        if ack is not None:
+            self._ack = self._checked(ack, "ack", 1, "an item")
+        if nack is not None:
+            self._nack = self._checked(nack, "nack", 2, "an item and an exception")
+        if close is not None:
+            self._close = self._checked(close, "close", 0, "nothing")
 
-        def checked(fn: object, argument: str, count: int, gives: str) -> Act | None:
-            if fn is None:
-                return None
-            subject = f"source {self._name!r}"
-            return act(fn, subject, argument=argument, args=(None,) * count, gives=gives)
+    def _checked(self, fn: object, argument: str, count: int, gives: str) -> Act:
+        # Here: it imports asyncio, which a program that only builds does not need.
+        from anabranch._calls import act
 
-        self._ack = checked(ack, "ack", 1, "an item")
-        self._nack = checked(nack, "nack", 2, "an item and an exception")
-        self._close = checked(close, "close", 0, "nothing")
+        subject = f"source {self._name!r}"
+        return act(fn, subject, argument=argument, args=(None,) * count, gives=gives)
 
     @property
     def reader(self) -> Channel[T]:
