@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anabranch_core::branch::{BranchId, Command, News, State};
+use anabranch_core::branch::{BranchId, Command, News, Own, State};
 use anabranch_core::compensation::Kind;
 use anabranch_core::engine::{
     Again, BranchOptions, Failed, Item, LegOptions, Level, OnBranchError, Operator, Outcome, Spot,
@@ -379,4 +379,76 @@ fn t3_an_abort_asks_no_operator_about_failures_of_the_trunk_that_wait_behind_the
     }
     assert!(driver.finished());
     assert_eq!(driver.engine().counts().failed, 1);
+}
+
+#[test]
+fn b4_a_branch_that_came_back_is_idle_from_then_on() {
+    let branches = BranchOptions {
+        idle_ttl: Some(ms(100)),
+        ..BranchOptions::default()
+    };
+    let mut driver = Driver::living(branches, 0, [leg()]);
+    let a = driver.open();
+    driver.advance(ms(100));
+    driver.poll();
+    driver.news();
+    assert_eq!(states(&driver, &[a]), [State::Evicted]);
+    driver.advance(ms(100));
+    driver.call(|engine, now| engine.reopen(a, Own::default(), now));
+    driver.advance(ms(99));
+    assert_eq!(states(&driver, &[a]), [State::Open]);
+    driver.advance(ms(1));
+    driver.poll();
+    assert_eq!(states(&driver, &[a]), [State::Evicted]);
+}
+
+#[test]
+fn b4_to_open_a_branch_that_is_open_changes_nothing() {
+    let mut driver = Driver::fanned(0, [leg()]);
+    let a = driver.open();
+    driver.give_to(a, [1]);
+    driver.call(|engine, now| engine.reopen(a, Own::default(), now));
+    assert_eq!(driver.engine().state(a), (State::Open, 1));
+}
+
+#[test]
+fn b4_b7_the_driver_hears_that_a_branch_takes_items_again() {
+    let turns = |driver: &mut Driver| driver.call(|engine, _| engine.take_turns());
+    let mut driver = Driver::fanned(0, [leg()]);
+    let a = driver.open();
+    assert_eq!(driver.obey(a, Command::Remove), Ok(()));
+    driver.poll();
+    driver.news();
+    assert_eq!(turns(&mut driver), [(a, true)]);
+    assert_eq!(driver.obey(a, Command::Add), Ok(()));
+    assert_eq!(driver.news(), [(a, News::Wanted)]);
+    assert_eq!(turns(&mut driver), [(a, false)]);
+
+    // One whose restart is declined asks again with its next item, which has to come in.
+    let (mut driver, a) = resting(ms(10), [leg()]);
+    driver.give_to(a, [1]);
+    fail_for_good(&mut driver);
+    driver.poll();
+    driver.call(|engine, now| engine.decline(a, now));
+    let told = turns(&mut driver);
+    assert!(told.last().is_none_or(|it| !it.1), "{told:?}");
+}
+
+#[test]
+fn b7_a_restart_cuts_the_back_off_short_and_begins_no_unit_before_the_branch_is_at_rest() {
+    let (mut driver, a) = resting(ms(10), [wide(2, false)]);
+    driver.give_to(a, 1..=3);
+    let first = unit(&mut driver);
+    let second = unit(&mut driver);
+    let (error, again) = (Error::new("Oops", 1), Again::No);
+    driver.complete(first, Outcome::Failed { error, again }, None);
+    assert_eq!(driver.obey(a, Command::Restart), Ok(()));
+    driver.poll();
+    assert!(driver.unit().is_none(), "one is still with its handler");
+    driver.done(second, []);
+    driver.poll();
+    driver.poll();
+    driver.news();
+    assert_eq!(driver.engine().state(a), (State::Open, 2), "at once");
+    assert_eq!(numbers(&unit(&mut driver)), [3]);
 }
