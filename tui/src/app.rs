@@ -165,6 +165,8 @@ pub enum Cmd {
     Redraw,
     /// Connect to a process.
     Open(Target),
+    /// Let go of a process that is lost.
+    Close(TargetId),
     /// Tell a monitor something.
     Send(TargetId, Box<Client>),
     /// Try to reach a process at once.

@@ -120,6 +120,11 @@ impl Conn {
         !matches!(orders.try_send(order), Err(TrySendError::Full(_)))
     }
 
+    /// Whether the actor has ended.
+    pub fn is_over(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
     /// Tells the actor to end; waiting for it is what dropping does.
     pub fn close(&mut self) {
         self.orders = None;

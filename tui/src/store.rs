@@ -10,7 +10,7 @@ mod pipeline;
 mod process;
 mod ring;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use anabranch_protocol::message::{Log, LogEntry, Welcome};
 use anabranch_protocol::row::BranchKey;
@@ -20,6 +20,9 @@ pub use process::{COLUMNS, Link, Process};
 pub use ring::{POINTS, Ring};
 
 use crate::conn::TargetId;
+
+/// Lost processes that are kept to be looked at.
+pub const LOST: usize = 16;
 
 /// Entries of all logs that are kept.
 pub const LOG: usize = 4096;
@@ -50,7 +53,9 @@ pub struct LogLine {
 /// All that is known.
 #[derive(Debug, Default, Clone)]
 pub struct Store {
-    processes: Vec<Process>,
+    processes: BTreeMap<ProcessId, Process>,
+    /// The id of the next one: none is used again.
+    next: ProcessId,
     /// The process each target leads to now.
     targets: HashMap<TargetId, ProcessId>,
     /// What all of them have logged, by time.
@@ -60,17 +65,17 @@ pub struct Store {
 impl Store {
     /// All processes, those that are lost too, with their ids.
     pub fn processes(&self) -> impl Iterator<Item = (ProcessId, &Process)> {
-        (0..).zip(&self.processes)
+        self.processes.iter().map(|(id, process)| (*id, process))
     }
 
     /// One process.
     pub fn process(&self, id: ProcessId) -> Option<&Process> {
-        self.processes.get(usize::try_from(id).ok()?)
+        self.processes.get(&id)
     }
 
     /// One process, to change it.
     pub fn process_mut(&mut self, id: ProcessId) -> Option<&mut Process> {
-        self.processes.get_mut(usize::try_from(id).ok()?)
+        self.processes.get_mut(&id)
     }
 
     /// One pipeline.
@@ -99,8 +104,33 @@ impl Store {
     }
 
     fn add(&mut self, process: Process) -> ProcessId {
-        self.processes.push(process);
-        ProcessId::try_from(self.processes.len() - 1).unwrap_or(ProcessId::MAX)
+        let id = self.next;
+        self.next += 1;
+        self.processes.insert(id, process);
+        id
+    }
+
+    /// Forgets those lost the longest ago, beyond [`LOST`]: a dashboard that stays open sees
+    /// thousands come and go. One that is looked into stays. Returns the targets that led to them.
+    pub fn forget(&mut self, but: Option<ProcessId>) -> Vec<TargetId> {
+        let others = self.processes().filter(|(id, _)| Some(*id) != but);
+        let lost = others.filter_map(|(id, process)| match process.link {
+            Link::Lost { since, .. } => Some((since, id)),
+            _ => None,
+        });
+        let mut lost: Vec<_> = lost.collect();
+        lost.sort_unstable();
+        lost.truncate(lost.len().saturating_sub(LOST));
+        let mut targets = Vec::new();
+        for (_, id) in lost {
+            self.processes.remove(&id);
+            let led = self.targets.iter().find(|(_, to)| **to == id);
+            if let Some(target) = led.map(|(target, _)| *target) {
+                self.targets.remove(&target);
+                targets.push(target);
+            }
+        }
+        targets
     }
 
     /// A session has begun. If it is with the process that was there before, what is known goes

@@ -19,6 +19,12 @@ pub(super) fn found(model: &mut Model, targets: Vec<Target>) -> Vec<Cmd> {
             cmds.push(Cmd::Open(target));
         }
     }
+    let looked_at = model.scope.map(|(process, _)| process);
+    let looked_at = looked_at.or(model.open.map(|it| it.process));
+    for target in model.store.forget(looked_at) {
+        model.subscribed.remove(&target);
+        cmds.push(Cmd::Close(target));
+    }
     cmds
 }
 

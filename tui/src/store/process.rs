@@ -124,6 +124,11 @@ impl Process {
         self.link == Link::Live
     }
 
+    /// Whether it was lost.
+    pub const fn is_lost(&self) -> bool {
+        matches!(self.link, Link::Lost { .. })
+    }
+
     /// Whether its numbers are those of now: it tells them, and has just done so.
     pub fn is_fresh(&self, now: u64) -> bool {
         self.is_live() && self.age(now).is_none_or(|age| age < OLD_MS)

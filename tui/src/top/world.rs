@@ -63,6 +63,8 @@ pub(super) struct World {
     said: SyncSender<Msg>,
     context: Context,
     conns: HashMap<TargetId, Conn>,
+    /// Actors that were told to end, until they have.
+    leaving: Vec<Conn>,
     /// Whether a recording is told: there is nobody to talk to.
     recording: bool,
     /// Dropped, it ends the thread that finds processes, or the one that tells a recording.
@@ -101,6 +103,7 @@ impl World {
             messages,
             said,
             conns: HashMap::new(),
+            leaving: Vec::new(),
             recording: matches!(options.source, Source::Recording(..)),
             stop: None,
             helper: None,
@@ -202,6 +205,14 @@ impl World {
             // A recording has targets too, and nothing to connect to.
             Cmd::Open(_) if self.recording => {}
             Cmd::Open(target) => self.open(target)?,
+            Cmd::Close(target) => {
+                if let Some(mut conn) = self.conns.remove(&target) {
+                    conn.close();
+                    // It may be connecting: it is not waited for, but looked after once more.
+                    self.leaving.retain(|it| !it.is_over());
+                    self.leaving.push(conn);
+                }
+            }
             Cmd::Send(target, message) => {
                 let sent = self.conns.get(&target).is_none_or(|it| it.send(message));
                 if !sent {

@@ -45,6 +45,11 @@ fn first(look: &Look<'_>, width: u16) -> Line<'static> {
     } else {
         let count = look.store.processes().count();
         parts.push(look.span(Role::Text, format!("{count} processes")));
+        let gone = look.store.processes().filter(|(_, it)| it.is_lost());
+        let gone = gone.count();
+        if gone > 0 {
+            parts.push(look.span(Role::Bad, format!("{gone} LOST")));
+        }
     }
     parts.push(badge(look));
     if let Some((_, process)) = one
@@ -126,12 +131,19 @@ pub(super) fn pipelines<'a>(look: &Look<'a>) -> impl Iterator<Item = (&'a Proces
     })
 }
 
+/// Those of them that are summed: what a lost process had is no longer there, unless all are lost
+/// and what was last heard is all there is.
+pub(super) fn summed<'a>(look: &Look<'a>) -> impl Iterator<Item = (&'a Process, &'a Pipeline)> {
+    let any = pipelines(look).any(|(process, _)| process.is_live());
+    pipelines(look).filter(move |(process, _)| process.is_live() || !any)
+}
+
 fn second(look: &Look<'_>, width: u16) -> Line<'static> {
     let mut rates = Rates::default();
     let (mut queued, mut comp, mut dead) = (0, 0, 0);
     let (mut fill, mut p50, mut p99) = (None::<u64>, None::<u64>, None::<u64>);
     let mut live = false;
-    for (process, pipeline) in pipelines(look) {
+    for (process, pipeline) in summed(look) {
         if process.is_fresh(look.now) {
             live = true;
             rates += pipeline.rates;

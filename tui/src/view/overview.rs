@@ -259,7 +259,7 @@ fn sums(look: &Look<'_>, width: u16) -> [Line<'static>; 2] {
     let (mut late, mut stuck) = (0, 0);
     let (mut comp, mut lag) = (None::<u64>, None::<(u64, String)>);
     let mut states: [u64; 8] = [0; 8];
-    for (process, pipeline) in header::pipelines(look) {
+    for (process, pipeline) in header::summed(look) {
         let totals = &pipeline.totals;
         late += totals.late;
         comp = comp.max(totals.comp_age_ms);
