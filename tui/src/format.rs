@@ -1,7 +1,9 @@
 //! Numbers, durations and times as people read them, and text that fits a width.
 
+use std::borrow::Cow;
+
 use unicode_segmentation::UnicodeSegmentation as _;
-use unicode_width::UnicodeWidthStr;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// A count as a floating point number.
 #[expect(clippy::cast_precision_loss, reason = "what is shown has four digits")]
@@ -43,6 +45,23 @@ pub fn width(text: &str) -> usize {
     text.graphemes(true).map(UnicodeWidthStr::width).sum()
 }
 
+/// A name as people read it: in quotes, if nothing of it can be seen.
+///
+/// ```
+/// use anabranch_tui::format::name;
+///
+/// assert_eq!([name("acme"), name(""), name(" ")], ["acme", "\"\"", "\" \""]);
+/// assert_eq!(name("\u{200b}"), "\"\\u{200b}\"");
+/// ```
+pub fn name(name: &str) -> Cow<'_, str> {
+    let seen = |char: char| !char.is_whitespace() && char.width().unwrap_or(0) > 0;
+    if name.chars().any(seen) {
+        Cow::Borrowed(name)
+    } else {
+        Cow::Owned(format!("{name:?}"))
+    }
+}
+
 /// At which end the text is, and at which the padding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Align {
@@ -64,10 +83,10 @@ pub enum Align {
 pub fn fit(text: &str, cells: usize, align: Align, mark: char) -> String {
     let full = width(text);
     let (text, used) = if full <= cells {
-        (std::borrow::Cow::Borrowed(text), full)
+        (Cow::Borrowed(text), full)
     } else {
         let (cut, used) = cut(text, cells, mark);
-        (std::borrow::Cow::Owned(cut), used)
+        (Cow::Owned(cut), used)
     };
     let padding = " ".repeat(cells - used);
     match align {

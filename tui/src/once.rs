@@ -262,6 +262,7 @@ impl Picture {
         Row {
             id: key.1,
             tenant: self.names.get(&key).cloned().unwrap_or_default(),
+            named: self.names.contains_key(&key),
             branch: branch.clone(),
             told: true,
             rate_in,

@@ -79,15 +79,6 @@ pub(crate) fn short(count: u64) -> String {
     format!("{rest}{unit}")
 }
 
-/// A time in microseconds, for people: `12ms`.
-pub(crate) fn micros(time: u64) -> String {
-    match time {
-        0..=9_999 => format!("{time}us"),
-        10_000..=9_999_999 => format!("{}ms", time / 1000),
-        _ => format!("{}s", time / 1_000_000),
-    }
-}
-
 /// A time in milliseconds, for people: `2d03h`.
 pub(crate) fn span(millis: u64) -> String {
     let seconds = millis / 1000;
@@ -152,9 +143,5 @@ mod tests {
             ["0s", "119s", "119m"]
         );
         assert_eq!([span(7_980_000), span(183_600_000)], ["2h13m", "2d03h"]);
-        assert_eq!(
-            [micros(7), micros(12_345), micros(12_345_678)],
-            ["7us", "12ms", "12s"]
-        );
     }
 }

@@ -87,10 +87,7 @@ fn find(model: &Model, now: u64) -> Vec<(usize, Found<'_>)> {
                     let key = BranchKey(*number, row.id);
                     let branch = BranchId { process: id, key };
                     let about = About::Branch(branch, process, row);
-                    let who = match &*row.tenant {
-                        "" => pipeline.tenant(row.id).into(),
-                        tenant => tenant.into(),
-                    };
+                    let who = row.shown();
                     add(rank, who, about);
                 }
             }

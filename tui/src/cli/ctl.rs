@@ -80,7 +80,7 @@ struct Letters {
 )]
 struct Target {
     /// PIPELINE/TENANT, or what of it is enough: TENANT, or PIPELINE; for dead letters, the store
-    #[arg(value_name = "TARGET")]
+    #[arg(value_name = "TARGET", value_parser = named)]
     target: String,
     /// Its process, by pid, by name, or by the beginning of a name; all are searched by default
     #[arg(long, value_name = "NAME|PID")]
@@ -103,6 +103,14 @@ struct Target {
     /// Print what came of it as JSON
     #[arg(long)]
     json: bool,
+}
+
+/// A variable that is not set must not be taken for the tenant whose name is empty.
+fn named(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        return Err("it is empty; a tenant whose name is empty is PIPELINE/\"\"".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 /// A rate that was given, which may be that there is none.

@@ -46,14 +46,16 @@ pub(super) fn aims(store: &Store, order: &Order) -> Vec<Aim> {
             let inside = order.target.strip_prefix(name);
             let inside = inside.and_then(|it| it.strip_prefix('/'));
             for row in pipeline.rows.iter().filter(|row| row.id > 0) {
-                let tenant = &*row.tenant;
-                if inside == Some(tenant) || order.target == tenant {
+                // What cannot be seen of a name may be written as it is shown, too.
+                let names = [&*row.tenant, &*row.shown()];
+                let is_meant = |given: &str| row.named && names.contains(&given);
+                if inside.is_some_and(is_meant) || is_meant(&order.target) {
                     aims.push(Aim {
                         process: id,
                         op: order.branch,
                         on: on(Some(row.id)),
                         generation: Some(row.branch.generation),
-                        label: format!("{name}/{tenant}"),
+                        label: format!("{name}/{}", row.shown()),
                     });
                 }
             }

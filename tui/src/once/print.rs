@@ -7,8 +7,9 @@ use anabranch_protocol::row::BranchKey;
 
 use super::{Options, Picture, STUCK};
 use crate::app::columns::{Column, Sort};
+use crate::format::{self, micros};
 use crate::store::Row;
-use crate::table::{Table, micros, short, span};
+use crate::table::{Table, short, span};
 
 fn maybe(number: Option<u64>, show: impl Fn(u64) -> String) -> String {
     number.map_or_else(|| "-".to_owned(), show)
@@ -108,7 +109,7 @@ fn remark(remarks: &mut String, picture: &Picture, pipe: &Pipe, totals: &Totals)
             .branch
             .and_then(|id| picture.names.get(&BranchKey(pipe.p, id)));
         let branch = branch
-            .map(|name| format!(", branch {name}"))
+            .map(|name| format!(", branch {}", format::name(name)))
             .unwrap_or_default();
         let _ = writeln!(
             remarks,
@@ -177,16 +178,13 @@ fn branches(pictures: &[&Picture], options: &Options) -> String {
     ]);
     for (picture, row) in all.iter().take(rows) {
         let branch = &row.branch;
-        let name = picture.names.get(&branch.key()).map(ToString::to_string);
-        // A name that cannot be seen is none.
-        let name = name.filter(|it| !it.is_empty());
         let pipe = picture
             .pipes
             .get(&branch.pipeline)
             .map(|it| it.name.to_string());
         let of = |size: Option<u64>| size.map(|it| format!("/{}", short(it))).unwrap_or_default();
         table.row(vec![
-            name.unwrap_or_else(|| format!("#{}", branch.id)),
+            row.shown().into_owned(),
             pipe.unwrap_or_default(),
             branch.state.to_string(),
             short(branch.received),

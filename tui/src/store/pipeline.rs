@@ -1,5 +1,6 @@
 //! One pipeline: its sums, its branches, and how fast they are.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use anabranch_protocol::Text;
@@ -7,7 +8,7 @@ use anabranch_protocol::message::{Pipe, Totals};
 use anabranch_protocol::row::Branch;
 
 use super::ring::{POINTS, Ring};
-use crate::format::{real, whole};
+use crate::format::{self, real, whole};
 
 /// The least time between two points of a history, in milliseconds: the table comes once a second,
 /// and not to the millisecond.
@@ -21,8 +22,10 @@ const RATE_MS: u64 = 1000;
 pub struct Row {
     /// Its number.
     pub id: u32,
-    /// Its key, as it is shown.
+    /// Its key, which may be empty.
     pub tenant: Text,
+    /// Whether its key is known: until then it is empty, too.
+    pub named: bool,
     /// What was last told of it.
     pub branch: Branch,
     /// Whether a row of it has come: a name comes first.
@@ -38,6 +41,15 @@ pub struct Row {
 }
 
 impl Row {
+    /// Its tenant as people read it, or its number while that is all that is known.
+    pub fn shown(&self) -> Cow<'_, str> {
+        match self.id {
+            0 => "(trunk)".into(),
+            _ if self.named => format::name(&self.tenant),
+            id => format!("#{id}").into(),
+        }
+    }
+
     /// Undo actions that have not been done: those that are to run, and those that are stuck.
     pub const fn undone(&self) -> u64 {
         self.branch.compensations + self.branch.stuck
@@ -95,14 +107,13 @@ impl Pipeline {
         self.places.get(&branch).map(|place| &self.rows[*place])
     }
 
-    /// The tenant of a branch, or its number while that is all that is known.
+    /// The tenant of a branch, as [`Row::shown`].
     pub fn tenant(&self, branch: u32) -> String {
-        if branch == 0 {
-            return "(trunk)".to_owned();
-        }
-        self.row(branch)
-            .filter(|row| !row.tenant.is_empty())
-            .map_or_else(|| format!("#{branch}"), |row| row.tenant.to_string())
+        let unknown = Row {
+            id: branch,
+            ..Row::default()
+        };
+        self.row(branch).unwrap_or(&unknown).shown().into_owned()
     }
 
     /// Whether a branch is one to show: the trunk is, only where nothing fans out.
@@ -122,7 +133,9 @@ impl Pipeline {
     }
 
     pub(super) fn name(&mut self, branch: u32, tenant: Text) {
-        self.row_mut(branch).tenant = tenant;
+        let row = self.row_mut(branch);
+        row.tenant = tenant;
+        row.named = true;
     }
 
     pub(super) fn take(&mut self, branch: Branch, full: bool) {
