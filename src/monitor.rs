@@ -48,7 +48,7 @@ pub use open::{Access, Monitor};
 pub use outboxes::{LetterRequest, Outboxes};
 pub use pipeline::{Facts, Looked, Pipeline};
 pub use slots::{ErrorCount, LegValues, Pulse, Slots, StageTold, Sums, Told, Values};
-pub use topics::REASONS;
+pub use topics::{BRANCHES, REASONS};
 
 /// Locks, whatever happened to the thread that held the lock before: what our locks guard is whole
 /// after every statement.

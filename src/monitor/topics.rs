@@ -15,7 +15,7 @@ use super::slots::{ErrorCount, Told};
 /// Codes that are told of, over all pipelines.
 const CODES: usize = 256;
 /// Branches that are named with a code.
-const BRANCHES: usize = 8;
+pub const BRANCHES: usize = 8;
 /// Bytes of undo actions at most: what is more waits until some of it is over.
 const UNDO: usize = MAX_LINE / 2;
 
@@ -110,7 +110,7 @@ pub(super) fn errors(pipelines: &[Arc<Pipeline>]) -> Errors {
                 sample: error.sample.clone(),
             });
         }
-        name_branches(pipeline, &mut rows[from..]);
+        name_branches(pipeline, &told, &mut rows[from..]);
     }
     rows.sort_by_key(|row| Reverse(row.last));
     rows.truncate(CODES);
@@ -127,8 +127,8 @@ fn stage_of(pipeline: &Pipeline, told: &Told, code: &Text, error: &ErrorCount) -
     name.map_or_else(Text::default, |name| Text::name(name))
 }
 
-/// Names the branches whose last error has each code, those it came up in last first.
-fn name_branches(pipeline: &Pipeline, rows: &mut [ErrorRow]) {
+/// Names the branches each code came up in, the last first.
+fn name_branches(pipeline: &Pipeline, told: &Told, rows: &mut [ErrorRow]) {
     if rows.is_empty() {
         return;
     }
@@ -141,7 +141,10 @@ fn name_branches(pipeline: &Pipeline, rows: &mut [ErrorRow]) {
             branches.push((at, u32::try_from(id).unwrap_or(u32::MAX)));
         }
     }
-    for (row, mut branches) in rows.iter_mut().zip(found) {
+    for ((row, mut branches), error) in rows.iter_mut().zip(found).zip(&told.errors) {
+        let again = |it: &&(u64, u32)| branches.iter().all(|(_, branch)| *branch != it.1);
+        let former: Vec<_> = error.former.iter().filter(again).copied().collect();
+        branches.extend(former);
         branches.sort_unstable_by_key(|it| Reverse(*it));
         row.branches = branches.iter().take(BRANCHES).map(|it| it.1).collect();
     }

@@ -19,6 +19,21 @@ FAILING = (
 )
 
 
+# All fail with another error from the first line on.
+CHANGING = (
+    ENDLESS.replace(
+        "(sys.stdin.readline(), ended.set())",
+        "(sys.stdin.readline(), other.set(), sys.stdin.readline(), ended.set())",
+    )
+    .replace("    ended = ", "    other = threading.Event()\n    ended = ")
+    .replace(
+        'raise OSError("disk full")',
+        'raise TimeoutError("slow") if other.is_set() else OSError("disk full")',
+    )
+    + "\n    pipeline().run_blocking()\n"
+)
+
+
 @pytest.fixture
 def failed(directory):  # noqa: F811 - the fixture
     with running(FAILING), Looker(*sockets(directory)) as looker:
@@ -51,3 +66,19 @@ def test_dashboard_10_a_dry_run_refuses_what_would_be_refused(failed, directory)
     code, out, err = ctl("drain", "t3", "--dry-run")
     assert (code, out) == (6, "")
     assert "is failed, with 0 inside: cannot drain (state)" in err
+
+
+def test_dashboard_5_an_error_tells_of_the_tenants_it_was_in_that_have_others_since(directory):  # noqa: F811
+    with running(CHANGING) as process, Looker(*sockets(directory)) as looker:
+        looker.watch("totals", "branches", "errors")
+        odd = {"t1", "t3", "t5", "t7"}
+
+        def tenants(code):
+            error = looker.errors.get(code, {"p": 0, "branches": []})
+            return {looker.names.get((error["p"], it)) for it in error["branches"]}
+
+        looker.until_told(lambda _: tenants("OSError") == odd)
+        process.stdin.write("other\n")
+        process.stdin.flush()
+        looker.until_told(lambda _: tenants("TimeoutError") == odd)
+        assert tenants("OSError") == odd

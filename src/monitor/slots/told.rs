@@ -1,5 +1,7 @@
 //! What is told once per sweep, whole: sums, errors, stages.
 
+use std::collections::VecDeque;
+
 use anabranch_protocol::Text;
 
 use super::Values;
@@ -60,4 +62,6 @@ pub struct ErrorCount {
     pub sample: Vec<Text>,
     /// The stage that one arose in, by number, if it is known.
     pub stage: Option<usize>,
+    /// Branches it came up in that have had another error since, and when, the last at the end.
+    pub former: VecDeque<(u64, u32)>,
 }

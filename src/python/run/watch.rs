@@ -214,6 +214,9 @@ impl Watch {
         if values.failed != before.failed {
             values.error_at = now.as_nanos();
         }
+        if values.error != before.error && before.error > 0 {
+            slots.retell(|told| errors::was(told, before.error, before.error_at, id.0));
+        }
         let life = |it: &Values| (it.state, it.generation);
         if life(&values) != life(&before) {
             values.entered = now.as_nanos();

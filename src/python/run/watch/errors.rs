@@ -1,6 +1,6 @@
 //! Errors by code: how often each has come up, and one of them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use anabranch_core::clock::Time;
 use anabranch_protocol::Text;
@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 
 use super::super::told::told_of;
 use super::super::{Run, locked};
-use crate::monitor::{ErrorCount, Pipeline, Told};
+use crate::monitor::{BRANCHES, ErrorCount, Pipeline, Told};
 
 /// Codes of failures that are told of one by one.
 const CODES: usize = 256;
@@ -32,6 +32,7 @@ pub(super) fn count(
                 minutes: [(0, 0); 60],
                 sample: Vec::new(),
                 stage: None,
+                former: VecDeque::new(),
             });
             (told.codes.len() as u64, 0)
         }
@@ -51,6 +52,19 @@ pub(super) fn count(
         slot.1 += items - before;
     }
     codes.insert(code.to_owned(), (place, items));
+}
+
+/// Notes that a branch has had another error since the one of that place, counted from 1.
+pub(super) fn was(told: &mut Told, place: u64, at: u64, branch: u32) {
+    let index = usize::try_from(place).ok().and_then(|it| it.checked_sub(1));
+    let Some(error) = index.and_then(|it| told.errors.get_mut(it)) else {
+        return;
+    };
+    error.former.retain(|(_, it)| *it != branch);
+    if error.former.len() == BRANCHES {
+        error.former.pop_front();
+    }
+    error.former.push_back((at, branch));
 }
 
 impl Run {
