@@ -162,7 +162,8 @@ impl Orders {
             return Err((Code::ReadOnly, what.to_owned()));
         }
         if cmd.op != Op::DeadPeek && !giver.control {
-            let what = "this session may only look; ask for the right to control".to_owned();
+            let what = "this session may only look: it has not asked for the right to control, or is not given it"
+                .to_owned();
             return Err((Code::ReadOnly, what));
         }
         if cmd.key.len() > 128 {

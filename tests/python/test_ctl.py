@@ -44,7 +44,9 @@ def test_as_json_all_is_told(directory):  # noqa: F811
         assert (told["op"], told["target"], told["ok"]) == ("branch.throttle", "ingest/t1", True)
         assert told["process"]["pid"] == process.pid
         assert told["dry"] is False
-        assert ctl("throttle", "ingest/t1", "--rate", "none")[0] == 0
+        assert told["msg"] == "branch 't1' is limited to 5 a second"
+        without = (0, "ingest/t1: branch 't1' has no limit\n", "")
+        assert ctl("throttle", "ingest/t1", "--rate", "none") == without
 
 
 def test_what_cannot_be_taken_back_is_not_done_unasked(directory):  # noqa: F811
@@ -67,14 +69,21 @@ def test_what_cannot_be_taken_back_is_not_done_unasked(directory):  # noqa: F811
 
 def test_a_branch_and_a_pipeline_are_drained_to_the_end(directory):  # noqa: F811
     with running() as process:
-        code, out, _ = ctl("drain", "ingest/t4", "--yes", "--wait")
-        assert (code, out.startswith("ingest/t4: branch 't4' is ")) == (0, True)
-        assert ctl("drain", "ingest", "--yes", "--wait") == (
-            0,
-            "ingest: pipeline 'ingest' drains\n",
-            "",
-        )
+        for target in ("ingest/t4", "ingest"):
+            done = (0, f"{target}: drain is done\n", "")
+            assert ctl("drain", target, "--yes", "--wait") == done
         assert finish(process)[0] == 0
+
+
+def test_dashboard_4_a_variable_that_is_not_set_is_no_tenant(directory):  # noqa: F811
+    with running(ENDLESS.replace('f"t{n % TENANTS}"', '""') + RUN):
+        wait_for_branches(*sockets(directory), count=1)
+        code, out, err = ctl("pause", "")
+        assert (code, out) == (2, "")
+        assert 'a tenant whose name is empty is PIPELINE/""' in err
+        assert '\n""      ingest ' in anabranch("top", "--once")[1]
+        assert ctl("pause", 'ingest/""') == (0, "ingest/\"\": branch '' is paused\n", "")
+        assert ctl("resume", "ingest/")[0] == 0
 
 
 def test_every_order_is_in_the_log(directory):  # noqa: F811

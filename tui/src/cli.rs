@@ -236,7 +236,12 @@ pub(crate) fn say(text: &str) -> Exit {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => Exit::Ok,
-        Err(_) => Exit::Failed,
+        // Whoever reads has seen enough, as `head` does: that is nobody's mistake to be told of.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Failed,
+        Err(error) => {
+            complain(&format!("what was to be printed could not be: {error}"));
+            Exit::Failed
+        }
     }
 }
 

@@ -21,6 +21,7 @@ use anabranch_protocol::{Client, Text};
 use self::aim::{Aim, aims, is_about_letters, named, stores, unknown};
 use self::tell::{confirm, late, lost, tell};
 use crate::Exit;
+use crate::app::act::verb;
 use crate::cli::complain;
 use crate::conn::TargetId;
 use crate::session::{At, Failed, Session};
@@ -166,15 +167,16 @@ pub(crate) fn run(targets: &[(String, At)], order: &Order) -> Exit {
             Err(error) => return lost(at, &error),
         }
     }
-    let done = match ask(&mut store, session, &aim, order, false) {
+    let mut done = match ask(&mut store, session, &aim, order, false) {
         Ok(done) => done,
         Err(stopped) => return late(at, stopped),
     };
-    if done.ok
-        && order.wait
-        && let Err(stopped) = effect(&mut store, session, &aim, order.timeout)
-    {
-        return late(at, stopped);
+    if done.ok && order.wait && takes_time(aim.op) {
+        if let Err(stopped) = effect(&mut store, session, &aim, order.timeout) {
+            return late(at, stopped);
+        }
+        // What was begun is no longer so.
+        done.msg = Text::new(&format!("{} is done", verb(aim.op)));
     }
     tell(&store, &aim, order, &done, false)
 }
@@ -341,6 +343,14 @@ fn effect(
         }
     }
     Ok(())
+}
+
+/// Whether it is only begun when it is answered.
+const fn takes_time(op: Op) -> bool {
+    matches!(
+        op,
+        Op::BranchDrain | Op::BranchCancel | Op::PipelineDrain | Op::PipelineCancel
+    )
 }
 
 fn is_over(store: &Store, aim: &Aim) -> bool {

@@ -3,13 +3,17 @@
 use serde_json::json;
 
 use crate::Exit;
-use crate::cli::say;
-use crate::find::{Found, processes};
+use crate::cli::{complain, say};
+use crate::find::{Found, directories, look, processes};
 use crate::table::{Table, span};
 
 /// Prints them.
 pub(crate) fn run(as_json: bool, now_ms: u64) -> Exit {
     let found = processes();
+    let unsafe_ones = directories().into_iter().filter_map(|it| look(&it).err());
+    for error in unsafe_ones.filter(|it| !it.is_missing()) {
+        complain(&format!("{error} (no process is found there)"));
+    }
     let text = if as_json {
         let rows: Vec<_> = found.iter().map(row).collect();
         format!("{}\n", json!(rows))

@@ -181,7 +181,14 @@ impl Run {
         match done {
             Ok(()) => {
                 let (state, _) = locked(&self.engine).state(id);
-                Ok((inside, format!("branch {shown} is {}", state.name())))
+                let what = match (request.op, request.rate) {
+                    (Op::BranchThrottle, Some((rate, _))) => {
+                        format!("branch {shown} is limited to {rate} a second")
+                    }
+                    (Op::BranchThrottle, None) => format!("branch {shown} has no limit"),
+                    _ => format!("branch {shown} is {}", state.name()),
+                };
+                Ok((inside, what))
             }
             Err(error) => {
                 let misfit = error.is_instance_of::<BranchError>(py);

@@ -121,6 +121,7 @@ pub struct Model {
     /// Tells the commands of this dashboard from those of others.
     pub(super) session: String,
     pub(super) numbered: u64,
+    subscriptions: u64,
     /// What the monitors were asked to tell, and when.
     pub(super) subscribed: HashMap<TargetId, (Sub, u64)>,
     pub(super) stale_rows: bool,
@@ -209,6 +210,7 @@ impl Model {
             urgent: true,
             session: begin.session,
             numbered: 0,
+            subscriptions: 0,
             subscribed: HashMap::new(),
             stale_rows: true,
         }
@@ -305,8 +307,15 @@ impl Model {
         }
     }
 
-    pub(super) fn number(&mut self) -> u64 {
+    /// The number of a new command: operators read it.
+    pub(super) const fn number(&mut self) -> u64 {
         self.numbered += 1;
         self.numbered
+    }
+
+    /// The number of a new subscription.
+    pub(super) const fn subscription(&mut self) -> u64 {
+        self.subscriptions += 1;
+        self.subscriptions
     }
 }

@@ -38,7 +38,7 @@ pub(super) fn wanted(model: &mut Model) -> Vec<Cmd> {
         });
         if !same && !soon {
             let sub = Sub {
-                id: model.number(),
+                id: model.subscription(),
                 ..sub
             };
             let now = model.now;

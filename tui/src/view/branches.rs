@@ -1,5 +1,6 @@
 //! The table of branches, and from 120 columns on panes around it.
 
+use anabranch_protocol::row::State;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
@@ -208,11 +209,7 @@ fn cell(
         table::cell(look, head, role, &format::si_in(number, head.width))
     };
     match column {
-        Column::Tenant => {
-            let pipeline = look.store.pipeline(id.process, id.key.0);
-            let tenant = pipeline.map_or_else(String::new, |it| it.tenant(id.key.1));
-            text(Role::Text, &tenant)
-        }
+        Column::Tenant => text(Role::Text, &row.shown()),
         Column::Pipeline => {
             let process = look.store.process(id.process);
             let pipeline = look.store.pipeline(id.process, id.key.0);
@@ -233,7 +230,11 @@ fn cell(
             } else {
                 ""
             };
-            let sign = look.symbols.state(branch.state);
+            // Nobody knows what it is in now, if its process tells nothing.
+            let fresh = look.store.process(id.process);
+            let fresh = fresh.is_some_and(|it| it.is_fresh(look.now));
+            let known = if fresh { branch.state } else { State::Unknown };
+            let sign = look.symbols.state(known);
             let sign = if look.symbols.ascii {
                 sign
             } else {
@@ -305,7 +306,7 @@ pub(super) fn text(row: &Row) -> String {
     let branch = &row.branch;
     format!(
         "{} {} in {}/s out {}/s queue {}/{} retry {} comp {} dead {} err {}",
-        row.tenant,
+        row.shown(),
         branch.state,
         format::si(f64::from(row.rate_in)),
         format::si(f64::from(row.rate_out)),

@@ -204,7 +204,7 @@ pub(super) fn of_branch(
 
 fn short(look: &Look<'_>, process: &Process, error: &ErrorRow, width: u16) -> Line<'static> {
     let ago = format!("{} ago", format::ago(process.clock(look.now), error.last));
-    let middle = usize::from(width).saturating_sub(16 + 5 + 2 + 9);
+    let middle = usize::from(width).saturating_sub(16 + 5 + 2 + 10);
     let role = if error.n1 > 0 { Role::Bad } else { Role::Text };
     Line::from(vec![
         look.span(role, look.fit(&error.code, 16)),
@@ -213,6 +213,6 @@ fn short(look: &Look<'_>, process: &Process, error: &ErrorRow, width: u16) -> Li
             Role::Text,
             format!("  {}", look.fit(&tenants(process, error), middle)),
         ),
-        look.span(Role::Dim, look.right(&ago, 9)),
+        look.span(Role::Dim, look.right(&ago, 10)),
     ])
 }

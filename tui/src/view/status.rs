@@ -15,7 +15,7 @@ use crate::theme::Role;
 pub(super) fn sums(look: &Look<'_>, width: u16) -> Line<'static> {
     let (mut queued, mut capacity, mut late, mut comp) = (0, 0, 0, 0);
     let mut lease = None;
-    for (_, pipeline) in header::pipelines(look) {
+    for (_, pipeline) in header::summed(look) {
         late += pipeline.totals.late;
         comp += pipeline.totals.compensations + pipeline.totals.stuck;
         lease = lease.max(pipeline.totals.lease_ms);
@@ -67,7 +67,7 @@ pub(super) fn worst(look: &Look<'_>, width: u16) -> Line<'static> {
             0 => String::new(),
             n => format!(" {} {} compensations", look.symbols.arrow, format::count(n)),
         };
-        let text = format!("{}: {word} {code}, last {since} ago{comps}", row.tenant);
+        let text = format!("{}: {word} {code}, {since} ago{comps}", row.shown());
         return look.parts(
             width,
             vec![look.span(role, look.fit_at_most(&text, usize::from(width) - 2))],
