@@ -283,7 +283,9 @@ def test_a_terminal_that_cannot_be_drawn_on_gets_a_table(directory):  # noqa: F8
 def test_another_size_is_drawn_at_once(directory):  # noqa: F811
     with running(), Terminal("top", "--sort", "tenant", size=(120, 40)) as terminal:
         terminal.shows("LIVE")
-        terminal.press("\rjj")
+        terminal.press("\r")
+        terminal.shows("▸ t0", "t7 ")
+        terminal.press("jj")
         terminal.shows("▸ t2")
         terminal.resize(60, 16)
         terminal.shows("▸ t2", "[2 Branches]")
