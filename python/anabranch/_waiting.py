@@ -80,11 +80,8 @@ class ThreadWaiter:
         Raises:
             RuntimeError: An event loop runs in this thread.
         """
-        if (seconds is None or seconds > 0) and _loop_of_this_thread() is not None:
-            raise RuntimeError(
-                "waiting here would block the event loop that runs in this thread; "
-                "await send(), receive() or their like instead"
-            )
+        if seconds is None or seconds > 0:
+            check_may_block("await send(), receive() or their like")
         if threading.current_thread() is threading.main_thread():
             self._sleep_lightly(math.inf if seconds is None else seconds)
         elif seconds is None:
@@ -98,6 +95,14 @@ class ThreadWaiter:
         while (left := until - time.monotonic()) > 0:
             if self._lock.acquire(timeout=min(left, _LONGEST_SLEEP)):
                 return
+
+
+def check_may_block(instead: str) -> None:
+    """Raise a RuntimeError, which tells what to do instead, where an event loop runs."""
+    if _loop_of_this_thread() is not None:
+        raise RuntimeError(
+            f"waiting here would block the event loop that runs in this thread; {instead} instead"
+        )
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from anabranch._calls import (
     pause_blocking,
 )
 from anabranch._moment import moment
+from anabranch._waiting import check_may_block
 from anabranch.errors import ClosedError
 
 if TYPE_CHECKING:
@@ -128,8 +129,8 @@ class Tick:
 class Ticker:
     """Ticks at the multiples of a period; made by `ab.ticker`.
 
-    Iterate over it by `async for`, or, in a thread, by `for`. As a context manager it is stopped
-    where its block is left, however that happens.
+    Iterate over it by `async for`, or, in a thread, by `for`; or give it to `Pipeline.source`. As a
+    context manager it is stopped where its block is left, however that happens.
     """
 
     def __init__(self, period: float, ctx: Context | None) -> None:
@@ -138,6 +139,7 @@ class Ticker:
         self._began: float | None = None
         self._number = 0
         self._reading = False
+        self._asked = False
         self._stopped = False
         self._since: datetime | None = None
 
@@ -164,7 +166,11 @@ class Ticker:
         self.stop()
 
     def __aiter__(self) -> Self:
-        """Begin; ticks are counted from here."""
+        """Begin; ticks are counted from here.
+
+        Raises:
+            ClosedError: It is read already, or was stopped.
+        """
         return self.__iter__()
 
     async def __anext__(self) -> Tick:
@@ -192,7 +198,8 @@ class Ticker:
         """
         if self._stopped:
             raise ClosedError("the ticker was stopped: make a new one", since=self._since)
-        if self._began is not None:
+        # Who is given an iterator asks it for its iterator again: that reads nothing.
+        if self._asked:
             raise ClosedError("the ticker has one reader, and has been read: make a new one")
         self._began = now_of(self._call)
         return self
@@ -202,7 +209,9 @@ class Ticker:
 
         Raises:
             Cancelled: The context was cancelled.
+            RuntimeError: It would block a running event loop.
         """
+        check_may_block("iterate by `async for`")
         number, wait = self._next(StopIteration)
         pause_blocking(self._call, wait)
         return self._read(number, StopIteration)
@@ -214,6 +223,7 @@ class Ticker:
             )
         if self._stopped:
             raise end
+        self._asked = True
         if self._began is None:
             self._began = now_of(self._call)
         # Counted, not added up: however many there are, they stay on the multiples.

@@ -63,6 +63,28 @@ async def test_g1_a_ticker_has_one_reader_and_one_life():
         aiter(ticker)
 
 
+@virtual
+async def test_g1_a_ticker_is_the_source_of_a_pipeline(clock):
+    ticks = await ab.Pipeline("p").source(ab.ticker(10.0)).take(2).collect().run()
+    assert [(tick.number, tick.at) for tick in ticks.items] == [(1, 10.0), (2, 20.0)]
+    assert clock.now() == 20.0
+    ticker, seen = ab.ticker(10.0), []
+    async with ab.Pipeline("p").source(ticker).for_each(seen.append).start() as running:
+        await asyncio.sleep(35.0)
+        running.drain()
+    assert [tick.at for tick in seen] == [30.0, 40.0, 50.0]
+    # It has been read: another run would go on in the middle.
+    report = await ab.Pipeline("p").source(ticker).collect().run()
+    assert "make a new one" in report.failures[0].message
+
+
+@virtual
+async def test_g1_in_a_running_loop_a_ticker_is_not_waited_for_by_blocking_it():
+    with pytest.raises(RuntimeError, match=r"would block the event loop .* `async for` instead"):
+        for _ in ab.ticker(10.0):
+            break
+
+
 async def _rest(ticker):
     while True:
         try:
