@@ -198,7 +198,13 @@ class Group(ABC):
                 return cancelled
             if isinstance(error, asyncio.CancelledError):
                 return self._sum()
-        return error or self._sum()
+        if error is None:
+            return self._sum()
+        # It is raised, and their failures would be told nowhere.
+        for child, failed in self._failed:
+            if failed is not error:
+                note(error, f"and the child {child.name!r} raised {failed!r}")
+        return error
 
     @abstractmethod
     def _sum(self) -> Exception | None:
@@ -330,6 +336,9 @@ class Group(ABC):
 
     def _cancelled(self, child: Child[Any]) -> Cancelled:
         reason = "its group ended"
+        if not self._aborted:
+            outside = child._task is not None and child._task.cancelling()
+            reason = "its task was cancelled" if outside else "a CancelledError came out of it"
         if child._cancel is not None and child._cancel.reason is not None:
             reason = child._cancel.reason
         return Cancelled(f"{child.name!r} was cancelled: {reason}", reason=reason)

@@ -452,3 +452,35 @@ async def test_c11_ten_thousand_children_leave_nothing_behind():
             group.go(child)
     assert group.running == 0
     assert not group._running
+
+
+@every_kind
+@virtual
+async def test_g4_what_a_block_raises_tells_of_the_children_that_failed(kind):
+    async def bad():
+        raise ConnectionError("the real reason")
+
+    async def block(group):
+        group.go(bad)
+        try:
+            await asyncio.sleep(1.0)
+        finally:
+            raise KeyError("the clean-up")
+
+    with pytest.raises(KeyError, match="the clean-up") as raised:
+        async with kind("g") as group:
+            await block(group)
+    said = "anabranch: and the child 'g.bad' raised ConnectionError('the real reason')"
+    assert said in raised.value.__notes__
+
+
+@every_kind
+@virtual
+async def test_g4_a_child_that_ends_with_a_cancelled_error_is_not_told_the_groups_end(kind):
+    async def stop():
+        raise asyncio.CancelledError
+
+    async with kind("g") as group:
+        child, other = group.go(stop), group.go(asyncio.sleep, 1.0, "done")
+    assert other.result == ab.Ok("done")
+    assert child.result.error.error.reason == "a CancelledError came out of it"
