@@ -286,10 +286,14 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """
         future = super().run_in_executor(executor, func, *args)
         self._selector_of_time.await_thread(future, _standstill.name_of_function(func, args))
+        self._selector_of_time.hold()
         return future
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as its base
         """Wait for the threads of the default executor, at most `timeout` real seconds."""
+        if self._selector_of_time.stuck:
+            # That has been told, with what it waits for; here it would be once more, without.
+            return
         # The base class waits in a thread, for the others.
         waiting: asyncio.Future[None] = self.create_future()
         self._selector_of_time.await_thread(waiting, "the shutdown of the threads")
@@ -349,12 +353,17 @@ class _Selector(selectors.DefaultSelector):
         self.quiet: set[int] = set()
         self._threads: dict[asyncio.Future[Any], str] = {}
         self._hold = False
+        # Whether a thread has not ended in time.
+        self.stuck = False
 
     def await_thread(self, future: asyncio.Future[Any], name: str) -> None:
         """Let no time pass until `future` is done."""
         self._threads[future] = name
-        self._hold = True
         future.add_done_callback(self._threads.pop)
+
+    def hold(self) -> None:
+        """Keep still for the thread that was begun last, though other callbacks are ready."""
+        self._hold = True
 
     def unregister(self, fileobj: Any) -> selectors.SelectorKey:  # noqa: ANN401 - as its base
         """Forget a descriptor: its number may mean another one later."""
@@ -387,6 +396,7 @@ class _Selector(selectors.DefaultSelector):
     def _wait(self, reason: str) -> list[tuple[selectors.SelectorKey, int]]:
         events = super().select(self._patience)
         if not events:
+            self.stuck = self.stuck or bool(self._threads)
             reason = f"{reason} (waited {self._patience:g} real seconds)"
             raise self._loop.standstill(reason, list(self._threads.values()))
         return events

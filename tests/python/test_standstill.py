@@ -95,6 +95,20 @@ def test_g6_a_thread_that_never_ends_is_named():
     assert "thread: Event.wait" in stuck.value.waiting
 
 
+def test_g6_it_is_still_named_where_nothing_lets_it_go():
+    never = threading.Event()
+
+    async def main():
+        await asyncio.to_thread(never.wait)
+
+    try:
+        with pytest.raises(StandstillError) as stuck:
+            ab.testing.run(main(), patience=0.1)
+    finally:
+        never.set()
+    assert "thread: Event.wait" in stuck.value.waiting
+
+
 def test_g6_a_socket_that_stays_silent_is_named():
     async def main():
         async with await asyncio.start_server(lambda *_: None, "127.0.0.1", 0) as server:

@@ -5,6 +5,7 @@ import inspect
 import itertools
 import random
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -23,6 +24,7 @@ from support import (
 )
 
 import anabranch as ab
+from anabranch import _virtual
 from anabranch.testing import VirtualClock, VirtualLoop, virtual_time
 
 manual = virtual_time(auto_advance=False)
@@ -457,3 +459,16 @@ def test_importing_the_package_does_not_import_its_test_module():
         print("anabranch.testing" in sys.modules, ab.testing.run.__name__)
     """
     assert finish(child(script)) == (0, "False run\n", "")
+
+
+def test_g6_a_run_ends_without_waiting(monkeypatch):
+    # What is waited for where a thread may be about to end.
+    monkeypatch.setattr(_virtual, "_HOLD", 20.0)
+    began = time.monotonic()
+
+    async def nap():
+        await asyncio.sleep(1.0)
+
+    ab.testing.run(nap())
+    ab.testing.explore(nap, seeds=3)
+    assert time.monotonic() - began < 10.0
