@@ -31,10 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Mapping
     from datetime import timedelta
 
+    from anabranch._readable import Readable
     from anabranch._readers import OnFault
-    from anabranch.channel import Channel
     from anabranch.context import Context
-    from anabranch.source import Source
     from anabranch.strategy import Chooser, Strategy
 
 T = TypeVar("T")
@@ -66,7 +65,7 @@ class FanInReport:
 
 
 async def fan_in(
-    readers: Iterable[Channel[T] | Source[T]],
+    readers: Iterable[Readable[T]],
     handler: Callable[..., object],
     *,
     strategy: str | Strategy | Chooser = "round_robin",

@@ -29,10 +29,9 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from anabranch._fan_in import FanInReport
+    from anabranch._readable import Readable
     from anabranch._readers import OnFault
-    from anabranch.channel import Channel
     from anabranch.context import Context
-    from anabranch.source import Source
     from anabranch.strategy import Chooser, Strategy
 
 T = TypeVar("T")
@@ -42,7 +41,7 @@ _LOOK = 0.25
 
 
 def fan_in_blocking(
-    readers: Iterable[Channel[T] | Source[T]],
+    readers: Iterable[Readable[T]],
     handler: Callable[..., object],
     *,
     strategy: str | Strategy | Chooser = "round_robin",

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
     from types import TracebackType
 
+    from anabranch._readable import Readable
     from anabranch.channel import Channel
     from anabranch.context import Context
-    from anabranch.source import Source
     from anabranch.strategy import Chooser, Strategy
 
 T = TypeVar("T")
@@ -174,12 +174,13 @@ class Merge(Generic[T]):
             How many items were sent.
 
         Raises:
-            ConfigError: An argument is not allowed.
+            ConfigError: An argument is not allowed, or the destination is one of the sources.
             ChannelClosed: The destination was closed by somebody else.
             Cancelled: `ctx` was cancelled.
             Exception: The error of a source, as `on_fault` has it, or of the strategy.
         """
         check_destination(destination, close_destination, "merge")
+        self._readers.check_not_read(destination)
         check_context(ctx, "merge")
         sent = 0
 
@@ -219,6 +220,7 @@ class Merge(Generic[T]):
             RuntimeError: It would block a running event loop.
         """
         check_destination(destination, close_destination, "merge")
+        self._readers.check_not_read(destination)
         check_context(ctx, "merge")
         sent = 0
 
@@ -366,7 +368,7 @@ class Merge(Generic[T]):
 
 
 def merge(
-    readers: Iterable[Channel[T] | Source[T]],
+    readers: Iterable[Readable[T]],
     *,
     strategy: str | Strategy | Chooser = "round_robin",
     on_fault: OnFault = "fail_fast",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, Literal, SupportsFloat, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 
 from anabranch import _core
 from anabranch._record import audible, note
@@ -118,6 +119,12 @@ class Readers:
         if self._began:
             self.core.leave()
 
+    def check_not_read(self, destination: object) -> None:
+        """Raise a ConfigError if all that is read would come round to be read again."""
+        if any(source.reader is destination for source in self.sources):
+            allowed = "a channel that is not one of the sources"
+            raise refused("destination", destination, allowed, subject=self.subject)
+
     def put_back(self, number: int, item: object) -> None:
         """Put an item back where it was taken from."""
         self.read[number] -= 1
@@ -166,10 +173,13 @@ class Readers:
         by = self._strategy.call
         assert by is not None  # noqa: S101 - for the type
         answer: object = by(item)
-        if not hasattr(type(answer), "__float__"):
+        # Nothing is older than what is no number, or younger.
+        if not hasattr(type(answer), "__float__") or math.isnan(
+            stamp := float(cast("Any", answer))
+        ):
             what = f"what the key {_name(by)} of 'oldest_first' returns"
             raise refused(what, answer, "a number", subject=self.subject)
-        return float(cast("SupportsFloat", answer))
+        return stamp
 
 
 def _name(fn: Callable[..., object] | None) -> str:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 U = TypeVar("U")
+V = TypeVar("V")
 
 # A thread looks so often whether a pipeline that it is part of is aborted.
 _LOOK = 0.25
@@ -94,7 +95,8 @@ class Select(Generic[T]):
     ) -> Select[T]:
         """Add the case that is taken when no other has become ready in time.
 
-        It is not taken where no other can become ready any more: that is a SelectDrained.
+        It is not taken where no other can become ready any more: that is a SelectDrained. In a
+        select without channels it is a timer.
 
         Args:
             seconds: How long each run waits.
@@ -349,6 +351,12 @@ class _Waits(Generic[T]):
 def select(*, fair: bool = ...) -> Select[Never]: ...
 @overload
 def select(*readers: Channel[T], fair: bool = ...) -> Select[T]: ...
+@overload
+def select(first: Channel[T], second: Channel[U], /, *, fair: bool = ...) -> Select[T | U]: ...
+@overload
+def select(
+    first: Channel[T], second: Channel[U], third: Channel[V], /, *, fair: bool = ...
+) -> Select[T | U | V]: ...
 def select(*readers: Channel[Any], fair: bool = False) -> Select[Any]:
     """Receive from whichever of some channels has something first.
 

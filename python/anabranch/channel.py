@@ -9,10 +9,11 @@ import sys
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from anabranch import _core
 from anabranch._moment import moment
+from anabranch._readable import Readable
 from anabranch._record import audible
 from anabranch.errors import ChannelClosed, ChannelEmpty, ChannelFull, refused
 
@@ -55,7 +56,7 @@ class ChannelStats:
     receivers: int
 
 
-class Channel(Generic[T]):
+class Channel(Readable[T]):
     """A bounded first-in-first-out queue that can be closed.
 
     Any number of threads, event loops and pipelines may send and receive at once. Each operation
@@ -69,6 +70,10 @@ class Channel(Generic[T]):
     A call that is cancelled, times out or is interrupted has done nothing: what it would have sent
     is not inside, and what it would have received is still there for the next receiver. A call
     that need not wait does not give way to the event loop.
+
+    What a fan-in, a merge, a window or a relay has taken and cannot pass on it puts back, in front
+    of what is inside, though others have filled the channel meanwhile, or closed it: until it is
+    received again there may be more inside than `capacity`.
 
     `Pipeline.source` takes items from a channel, and `Pipeline.to_channel` sends them into one.
 

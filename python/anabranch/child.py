@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from anabranch._group import Group
     from anabranch.context import Context
     from anabranch.failure import Failure
-    from anabranch.result import Result
 
 T = TypeVar("T")
 
@@ -50,7 +49,7 @@ class Child(Generic[T]):
         return f"{self._group.name}.{self._given or self._act.name}"
 
     @property
-    def result(self) -> Result[T] | None:
+    def result(self) -> Ok[T] | Err | None:
         """What became of it, an `Ok` or an `Err`; None while it has not ended."""
         if self._failure is not None:
             return Err(self._failure)

@@ -30,14 +30,13 @@ if TYPE_CHECKING:
 
     from anabranch._driver import Session
     from anabranch._operators import Target
+    from anabranch._readable import Readable
     from anabranch._readers import OnFault
     from anabranch._running import Running
     from anabranch._stages import Stage
     from anabranch._virtual import VirtualClock
-    from anabranch.channel import Channel
     from anabranch.report import Report
     from anabranch.scope import Policy
-    from anabranch.source import Source as MergeSource
     from anabranch.sources import TcpLines
     from anabranch.strategy import Chooser, Strategy
     from anabranch.tailing import Tail
@@ -219,7 +218,7 @@ class Pipeline(Transforms[T], Stateful[T], Grouping[T], Courses[T], Operators[T]
 
     def merge(
         self,
-        readers: Iterable[Channel[U] | MergeSource[U]],
+        readers: Iterable[Readable[U]],
         *,
         strategy: str | Strategy | Chooser = "round_robin",
         on_fault: OnFault = "fail_fast",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from anabranch._readable import Readable
 from anabranch.channel import Channel
 from anabranch.errors import check_name, refused
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Source(Generic[T]):
+class Source(Readable[T]):
     """A reader for `fan_in`, and what its items' origin is told.
 
     Args:

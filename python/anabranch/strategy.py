@@ -130,8 +130,8 @@ class Strategy:
         It does not wait for sources that have nothing: an older item may come later from those.
 
         Args:
-            by: Returns the time of an item, a number; called once for the next item of each
-                source. None: by when the sources became ready.
+            by: Returns the time of an item, a number, and no NaN; called once for the next item of
+                each source. None: by when the sources became ready.
 
         Raises:
             ConfigError: `by` cannot be called, or is async.

@@ -1,6 +1,7 @@
 """`ab.merge`: many readers as one, in the order a strategy says."""
 
 import asyncio
+import math
 import time
 from decimal import Decimal
 
@@ -405,3 +406,20 @@ def test_f11_a_drain_tells_of_every_source_that_has_failed():
         items.extend(merged)
     assert sorted(items) == [1, 2]
     assert any("'two'" in note and "two is gone" in note for note in caught.value.__notes__)
+
+
+@within
+async def test_m7_a_merge_into_one_of_its_sources_is_refused_for_it_would_never_end():
+    source = closed(1)
+    merged = ab.merge([source, closed(2)])
+    with pytest.raises(ab.ConfigError, match="a channel that is not one of the sources"):
+        await merged.into(source)
+    with pytest.raises(ab.ConfigError, match="a channel that is not one of the sources"):
+        await asyncio.to_thread(merged.into_blocking, source)
+    assert sorted([item async for item in merged]) == [1, 2]
+
+
+def test_m5_a_key_of_oldest_first_that_is_not_a_number_is_refused():
+    merged = ab.merge([closed("x")], strategy=ab.Strategy.oldest_first(lambda _: math.nan))
+    with pytest.raises(ab.ConfigError, match="'oldest_first' returns must be a number, got nan"):
+        next(merged)

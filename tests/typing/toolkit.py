@@ -78,7 +78,14 @@ async def groups(cancel: ab.Cancel) -> None:
         child = group.go(store, 1, name="one")
         other = group.go(read)
     assert_type(child, ab.Child[str])
-    assert_type(child.result, ab.Result[str] | None)
+    match child.result:
+        case ab.Ok(value):
+            assert_type(value, str)
+        case ab.Err(failure):
+            assert_type(failure, ab.Failure)
+        case _:
+            pass
+    assert_type(child.result, ab.Ok[str] | ab.Err | None)
     assert_type(other, ab.Child[int])
     assert_type(group.failures, tuple[ab.Failure, ...])
 
@@ -127,7 +134,16 @@ async def many_readers(orders: ab.Channel[int], names: ab.Channel[str]) -> None:
     merged = ab.merge([ab.Source(orders, name="orders")], strategy="sticky")
     assert_type(await merged.receive(), int)
     assert_type(await ab.fan_in([orders], print), ab.FanInReport)
+    alarms: ab.PriorityChannel[int] = ab.PriorityChannel(10)
+    sources = [ab.Source(orders), alarms]
+    assert_type(await ab.fan_in(sources, print), ab.FanInReport)
+    assert_type(await ab.merge(sources).receive(), int)
+    assert_type(await ab.merge([ab.Source(orders), alarms]).receive(), int)
+    ab.Pipeline("p").merge(sources)
     assert_type((await ab.select(orders)).item, int | None)
+    assert_type((await ab.select(orders, alarms)).item, int | None)
+    assert_type((await ab.select(orders, names)).item, int | str | None)
+    assert_type((await ab.select(orders, names, alarms, fair=True)).item, int | str | None)
     either = ab.select().on(orders).on(names, print)
     assert_type((await either.run(timeout=1.0)).item, int | str | None)
     async with ab.broadcast(orders, 2) as (one, _):
