@@ -60,6 +60,8 @@ class Relay(ABC, Generic[T]):
         self._since: datetime | None = None
         # What is neither the reader's nor a cancellation: a key that raised.
         self._error: Exception | None = None
+        # Why it has ended before its reader, where nothing has failed.
+        self._short: Exception | None = None
 
     @abstractmethod
     def _targets(self) -> Iterable[Channel[T]]:
@@ -88,12 +90,21 @@ class Relay(ABC, Generic[T]):
     async def finished(self) -> None:
         """Wait until the reader has ended, and all of its items were sent on.
 
+        What the reader was closed with is its branches' to raise.
+
         Raises:
-            ClosedError: Its block has not begun.
+            ClosedError: Its block has not begun, or was left before; or all branches were closed
+                by those who read them while there was still something for them.
+            Cancelled: `ctx` was cancelled before.
+            Exception: What a callable that it was given has raised.
         """
         if self._task is None:
             raise self._not_begun()
         await asyncio.wait([self._task])
+        if self._task.cancelled():
+            self._short = self._why()
+        if (error := self._error or self._short) is not None:
+            raise error
 
     async def __aexit__(
         self,
@@ -129,9 +140,12 @@ class Relay(ABC, Generic[T]):
                 await self._pass_on(items)
                 await asyncio.sleep(0)
         except NobodyLeft:
+            message = f"{self._subject}: all branches were closed before their reader had ended"
+            self._short = ClosedError(message, since=moment())
             self._end(None)
         except asyncio.CancelledError:
-            self._end(self._why())
+            self._short = self._why()
+            self._end(self._short)
         except Exception as error:  # noqa: BLE001 - it is told when the block is left
             self._error = error
             self._end(error)

@@ -329,7 +329,8 @@ async def test_b9_a_context_that_is_cancelled_already_lets_nothing_begin(make):
 async def test_what_the_block_raises_goes_before_what_a_key_has_raised():
     with pytest.raises(ValueError, match="mine"):
         async with ab.fan_out(filled({"x": 1}), "tenant") as branches:
-            await branches.finished()
+            with pytest.raises(KeyError, match="tenant"):
+                await branches.finished()
             raise ValueError("mine")
 
 

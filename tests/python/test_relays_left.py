@@ -1,5 +1,7 @@
 """`ab.broadcast`, `ab.balance` and `ab.fan_out`: before, behind and at the end of their block."""
 
+import asyncio
+
 import pytest
 from channels import conserved, drained, filled, parked
 from support import flat, within
@@ -93,3 +95,41 @@ async def test_f10_a_balance_goes_on_when_a_branch_that_is_full_is_closed():
         rest = [item async for item in other]
     # What the other one held stays in it.
     assert sorted([*rest, one.receive_nowait()]) == list(range(8))
+
+
+@within
+async def test_f10_who_waits_for_the_end_of_a_broadcast_hears_that_nobody_read_it_to_the_end():
+    source = closed(*range(8))
+    relay = ab.broadcast(source, 2, capacity=1)
+    async with relay as branches:
+        for branch in branches:
+            await branch.receive()
+            branch.close()
+        with pytest.raises(ab.ClosedError, match="all branches were closed before"):
+            await relay.finished()
+    assert source.depth > 0
+
+
+@within
+async def test_b4_and_of_a_fan_out_what_its_key_raised():
+    with pytest.raises(KeyError, match="k"):
+        async with ab.fan_out(closed({"k": 1}, {}), "k") as branches:
+            with pytest.raises(KeyError, match="k"):
+                await branches.finished()
+
+
+@within
+@pytest.mark.parametrize("make", [ab.broadcast, ab.balance])
+async def test_f10_and_of_any_that_it_was_cut_short(make):
+    cancel = ab.Cancel()
+    relay = make(ab.Channel(3), 2, ctx=ab.Context("c", cancel=cancel))
+    async with relay:
+        cancel.cancel()
+        with pytest.raises(ab.Cancelled):
+            await relay.finished()
+    relay = make(filled(1), 2)
+    async with relay:
+        waiting = asyncio.ensure_future(relay.finished())
+        await asyncio.sleep(0)
+    with pytest.raises(ab.ClosedError, match="its block was left before its reader had ended"):
+        await waiting
