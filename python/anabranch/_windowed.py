@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import operator
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, SupportsIndex, TypeVar, cast
 
 from anabranch import _core
 from anabranch._calls import act, check_context
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# The most bytes that are counted of one item, as in a pipeline.
+_LARGEST = 0xFFFF_FFFF
 # How many items are taken at once where nothing else says.
 _MOST = 1000
 
@@ -65,8 +68,8 @@ class Windowed(Generic[T]):
         """Put the items of the window that has not left back into the reader."""
         if len(self._core):
             items, _, _ = self._core.cut(0.0)
-            for item in reversed(items):
-                self._reader._core.put_back(item)
+            while items:
+                self._return(items.pop())
 
     async def aclose(self) -> None:
         """Do the same: a pipeline whose source it is closes it by this."""
@@ -80,6 +83,7 @@ class Windowed(Generic[T]):
 
         Raises:
             Cancelled: The context was cancelled; what has been taken stays, see `close`.
+            ConfigError: `size_of` returned no size; its item is in the reader again.
             Exception: The error the reader was closed with, after the last window; or what
                 `size_of` raised, whose item is in the reader again.
         """
@@ -110,6 +114,7 @@ class Windowed(Generic[T]):
 
         Raises:
             Cancelled: The context was cancelled; what has been taken stays, see `close`.
+            ConfigError: `size_of` returned no size; its item is in the reader again.
             Exception: The error the reader was closed with, after the last window; or what
                 `size_of` raised, whose item is in the reader again.
         """
@@ -178,14 +183,25 @@ class Windowed(Generic[T]):
     def _fill(self, items: list[T], now: float) -> None:
         for item in items:
             try:
-                self._core.push(item, self._size_of(item) if self._sized else 0, now)
+                self._core.push(item, self._size(item) if self._sized else 0, now)
             except BaseException as error:
                 # What cannot be weighed was not taken: it came alone, so nothing is behind it.
-                self._reader._core.put_back(item)
+                self._return(item)
                 note(error, f"size_of of a window of {self._reader.name!r}")
                 if isinstance(error, StopIteration | StopAsyncIteration):
                     raise audible(error) from error
                 raise
+
+    def _size(self, item: T) -> int:
+        size = cast("object", self._size_of(item))
+        if isinstance(size, SupportsIndex) and (number := operator.index(size)) >= 0:
+            return min(number, _LARGEST)
+        raise refused(
+            "what size_of returns", size, "a number of bytes, an int >= 0", subject="window"
+        )
+
+    def _return(self, item: T) -> None:
+        self._reader._core.put_back(item)
 
     def _room(self) -> int:
         """Return how many items may be taken with nothing to decide in between."""

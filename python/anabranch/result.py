@@ -534,8 +534,11 @@ class Ok(Result[T_co]):
 class Err(Result[Never]):
     """A call that failed, and how.
 
+    Two that were made of a code, without a cause, are equal if code, message and metadata are;
+    others if they are of the same failure.
+
     Args:
-        error: The failure; or an exception; or a code of your own.
+        error: The failure; or an Exception; or a code of your own.
         message: What happened, for a code.
         metadata: What is known besides, for a code.
         cause: The exception it came from, for a code.
@@ -571,10 +574,10 @@ class Err(Result[Never]):
             error = made
         elif message or metadata is not None or cause is not None:
             raise refused("error", error, "a code where there is a message", subject="Err")
-        if isinstance(error, BaseException):
+        if isinstance(error, Exception):
             error = Failure.of(error)
         if not isinstance(cast("object", error), Failure):
-            raise refused("error", error, "a Failure, an exception or a code", subject="Err")
+            raise refused("error", error, "a Failure, an Exception or a code", subject="Err")
         self._error = error
 
     @property
@@ -599,13 +602,24 @@ class Err(Result[Never]):
         return error
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Err) and self._error == other._error
+        if not isinstance(other, Err):
+            return False
+        mine, its = self._error, other._error
+        if not (_is_of_code(mine) and _is_of_code(its)):
+            return mine == its
+        said = (mine.code, mine.message, mine.metadata)
+        return bool(said == (its.code, its.message, its.metadata))
 
     def __hash__(self) -> int:
-        return hash((Err, self._error))
+        return hash((Err, self._error.code, self._error.message))
 
     def __repr__(self) -> str:
         return f"Err({self._error.code!r}, {self._error.message!r})"
+
+
+def _is_of_code(failure: Failure) -> bool:
+    """Return whether a failure was made of a code: there is nothing behind its exception."""
+    return type(failure.error) is ResultError and failure.error.__cause__ is None
 
 
 def is_result(value: object) -> TypeGuard[Result[Any]]:

@@ -363,3 +363,31 @@ def test_c17_what_another_course_has_undone_goes_no_further(form):
     assert called == []
     with pytest.raises(ab.ClosedError, match="was undone: another call"):
         booked.unwrap()
+
+
+def test_e1_two_that_were_made_of_a_code_are_equal_by_what_they_say():
+    err = ab.Err("stock.empty", "no book", metadata={"title": "Emma"})
+    assert err == ab.Err("stock.empty", "no book", metadata={"title": "Emma"})
+    assert len({err, ab.Err("stock.empty", "no book", metadata={"title": "Emma"})}) == 1
+    assert ab.Err("a.b") == ab.Err("a.b")
+    for other in (
+        ab.Err("stock.out", "no book", metadata={"title": "Emma"}),
+        ab.Err("stock.empty", "no pen", metadata={"title": "Emma"}),
+        ab.Err("stock.empty", "no book"),
+        ab.Err("stock.empty", "no book", metadata={"title": "Emma"}, cause=OSError()),
+        ab.Ok("stock.empty"),
+    ):
+        assert err != other
+
+
+def test_e1_two_that_were_made_of_exceptions_are_equal_if_it_is_the_same_failure():
+    failure = ab.Failure.of(OSError("busy"))
+    assert ab.Err(failure) == ab.Err(failure)
+    assert hash(ab.Err(failure)) == hash(ab.Err(failure))
+    assert ab.Err(OSError("busy")) != ab.Err(OSError("busy"))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), asyncio.CancelledError()])
+def test_e1_what_ends_a_program_or_a_task_is_no_err(error):
+    with pytest.raises(ab.ConfigError, match="error must be a Failure, an Exception or a code"):
+        ab.Err(error)

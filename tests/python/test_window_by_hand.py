@@ -82,7 +82,7 @@ def test_bytes_are_counted_by_len_or_as_said():
     assert list(ab.window(reader, max_bytes=3, size_of=lambda n: n)) == [[1, 2], [3]]
 
 
-@pytest.mark.parametrize("size", [None, -1, "heavy", 1 << 40])
+@pytest.mark.parametrize("size", [ValueError("odd"), -1, 1.5, None, "heavy"])
 @pytest.mark.parametrize("asynchronously", [False, True])
 def test_f5_what_cannot_be_weighed_stays_in_the_reader(asynchronously, size):
     reader = filled("a", "b", "odd", "c")
@@ -91,8 +91,8 @@ def test_f5_what_cannot_be_weighed_stays_in_the_reader(asynchronously, size):
     def weigh(item):
         if item != "odd":
             return 1
-        if size is None:
-            raise ValueError(item)
+        if isinstance(size, ValueError):
+            raise size
         return size
 
     windows = ab.window(reader, max_bytes=5, size_of=weigh)
@@ -104,8 +104,10 @@ def test_f5_what_cannot_be_weighed_stays_in_the_reader(asynchronously, size):
         return asyncio.run(one()) if asynchronously else next(windows)
 
     for _ in range(2):
-        with pytest.raises((ValueError, OverflowError, TypeError)) as told:
+        said = "odd" if isinstance(size, ValueError) else f"size_of returns .* got {size!r}"
+        with pytest.raises(ValueError, match=said) as told:
             following()
+        assert isinstance(told.value, ab.ConfigError) == (not isinstance(size, ValueError))
         assert "size_of of a window of 'channel'" in told.value.__notes__[-1]
         assert (windows.filled, reader.depth) == (2, 2)
     assert reader.receive_nowait() == "odd"
@@ -270,3 +272,9 @@ async def test_e8_so_does_one_that_nobody_reads_any_more():
 def test_w8_a_bad_argument_is_refused(options, said):
     with pytest.raises(ab.ConfigError, match=said):
         ab.window(options.pop("reader", ab.Channel()), **options)
+
+
+def test_f5_an_item_of_more_bytes_than_are_counted_leaves_with_the_window_it_fills():
+    reader = filled("a", "b")
+    reader.close()
+    assert list(ab.window(reader, max_bytes=5, size_of=lambda _: 1 << 70)) == [["a"], ["b"]]
