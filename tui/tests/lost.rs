@@ -44,6 +44,23 @@ fn dashboard_5_what_a_lost_process_had_is_in_no_sum_of_those_that_live() {
 }
 
 #[test]
+fn dashboard_5_those_that_live_stand_before_those_that_are_lost() {
+    let mut world = World::brief((120, 40));
+    world.press("j");
+    let before = world.model.selected().cloned();
+    world.lose(0, "Connection refused", Some(NOW + 1_000));
+    let screen = world.screen();
+    let at = |word: &str| screen.find(word).unwrap();
+    assert!(at("billing[4377]") < at("orders-svc[4211]"), "{screen}");
+    assert!(at("orders-svc[4211]") < at("edge[9120]"), "{screen}");
+    assert_eq!(
+        world.model.selected().cloned(),
+        before,
+        "the cursor goes with its row"
+    );
+}
+
+#[test]
 fn dashboard_8_thousands_of_processes_may_come_and_go() {
     let mut world = World::empty((120, 40), false);
     let many = 2_000;

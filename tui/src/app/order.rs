@@ -30,7 +30,10 @@ pub fn rows(model: &Model, screen: Screen) -> Vec<RowId> {
 
 fn pipes(store: &Store) -> Vec<RowId> {
     let mut rows = Vec::new();
-    for (id, process) in store.processes() {
+    // Those that are lost may be many, and nothing is to be done to them.
+    let mut processes: Vec<_> = store.processes().collect();
+    processes.sort_by_key(|(_, process)| process.is_lost());
+    for (id, process) in processes {
         rows.extend(
             process
                 .pipelines
