@@ -93,6 +93,7 @@ NAMES = (
     "outbox-sqlite-one",
     "outbox-wake",
     "outbox-sqlite-wake",
+    "outbox-idle",
     "outbox-killed",
     "outbox-sqlite-killed",
     "outbox-scheduled",
@@ -144,6 +145,7 @@ def find(name: str) -> Callable[[Settings], Outcome]:
     import dashboard
     import fair
     import hung
+    import idlers
     import killed
     import latency
     import memory
@@ -161,7 +163,7 @@ def find(name: str) -> Callable[[Settings], Outcome]:
 
     cases = {name: race.run for name, race in races.RACES.items()}
     cases |= latency.CASES | wire.CASES | memory.CASES
-    cases |= outbox.CASES | wakes.CASES | killed.CASES | claims.CASES | rivals.CASES
+    cases |= outbox.CASES | wakes.CASES | killed.CASES | claims.CASES | idlers.CASES | rivals.CASES
     cases |= tenants.CASES | undo.CASES | fair.CASES | toolkit.CASES
     return (cases | watched.CASES | seen.CASES | observer.CASES | hung.CASES | dashboard.CASES)[
         name

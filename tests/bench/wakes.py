@@ -18,7 +18,7 @@ from outcome import Outcome
 from stores import TOPIC
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
 ENQUEUER = Path(__file__).parent / "enqueuer.py"
 MESSAGES = 400
@@ -28,6 +28,8 @@ EVERY = 0.05
 WARM_UP = 30
 # Seconds until a worker has claimed for the first time, found nothing, and listens.
 SETTLED = 1.0
+# Seconds until an idle worker looks by itself, and some.
+PATIENCE = 60.0
 
 
 @dataclass(frozen=True)
@@ -51,19 +53,47 @@ class Wakes:
         }
 
 
-async def woken(outboxes: Any, kind: str, url: str, count: int) -> Wakes:
-    """Let a worker wait for messages that another process enqueues at `url`."""
+async def nothing() -> None:
+    """Do nothing before."""
+
+
+async def woken(
+    outboxes: Any,
+    kind: str,
+    url: str,
+    count: int,
+    *,
+    before: Callable[[], Awaitable[object]] = nothing,
+) -> Wakes:
+    """Let a worker wait for messages that another process enqueues at `url`.
+
+    Args:
+        outboxes: What it works on.
+        kind: The database.
+        url: The one of them that has messages.
+        count: How many.
+        before: What is done first, beside the worker.
+    """
     entered: dict[int, int] = {}
-    all_entered = asyncio.Event()
+    first_entered, all_entered = asyncio.Event(), asyncio.Event()
     worker = ab.OutboxWorker(outboxes, observe="off")
 
     @worker.on(TOPIC)
     async def handle(message: ab.Message) -> None:
+        if message.payload["n"] < 0:
+            first_entered.set()
+            return
         entered[message.payload["n"]] = perf_counter_ns()
         if len(entered) == count:
             all_entered.set()
 
     async with worker:
+        await before()
+        # It may have been idle for so long that nobody listens to it.
+        with ab.Outbox(url) as other:
+            other.enqueue(TOPIC, {"n": -1})
+        async with asyncio.timeout(PATIENCE):
+            await first_entered.wait()
         await asyncio.sleep(SETTLED)
         enqueuer = await asyncio.create_subprocess_exec(
             *(sys.executable, ENQUEUER, kind, url, str(count), str(EVERY)),
