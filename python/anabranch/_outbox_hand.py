@@ -79,6 +79,8 @@ class Hand:
                     gift = gifts.setdefault(lane.name, [])
             if lane is not None and row[21] is None:
                 delivery = Delivery(row, post, lane, row[15])
+                if row[0] in held:
+                    self._take_away(row[0])
                 held[row[0]] = delivery
                 self.claimed += 1
                 if row[15] <= lane.attempts:
@@ -116,6 +118,8 @@ class Hand:
         if not share.parts:
             self._outcomes.divided.append(share.postponed())
             return
+        if row[0] in self._open:
+            self._take_away(row[0])
         self._open[row[0]] = share
         self.claimed += 1
         for delivery in share.parts.values():
@@ -183,9 +187,12 @@ class Hand:
             entry = self._open.get(id_)
             if entry is None or receipt_of(entry) != receipt:
                 continue
-            del self._open[id_]
-            for delivery in parts_of(entry):
-                self._counts[delivery.lane.name] -= 1
-                delivery.lost = True
-                if delivery.task is not None:
-                    delivery.task.cancel()
+            self._take_away(id_)
+
+    def _take_away(self, id_: int) -> None:
+        """Its lease is lost; or it is claimed again, as a server that crashed forgets claims."""
+        for delivery in parts_of(self._open.pop(id_)):
+            self._counts[delivery.lane.name] -= 1
+            delivery.lost = True
+            if delivery.task is not None:
+                delivery.task.cancel()

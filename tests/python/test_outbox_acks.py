@@ -337,3 +337,35 @@ def test_z4_z5_whatever_fails_every_message_ends_once_for_each_of_its_subscriber
     except BaseException:
         print(f"SEED={seed} SIMULATIONS=1")  # noqa: T201 - it brings a failure back
         raise
+
+
+def test_k8_a_message_that_is_claimed_a_second_time_is_in_hand_once(side):
+    """Its first handler is cut, and the room it took is free: others are claimed, too."""
+    worker = ab.OutboxWorker(side.outbox, batch=1, lease=60.0, poll=0.05, max_idle_poll=0.05)
+    begun: asyncio.Queue[int] = asyncio.Queue()
+    cut = []
+
+    @worker.on("mail")
+    async def handle(message):
+        begun.put_nowait(message.payload)
+        try:
+            if message.payload == "stuck" and message.attempt < 4:
+                await asyncio.sleep(PATIENCE)
+        except asyncio.CancelledError:
+            cut.append(message.attempt)
+            raise
+
+    side.again.enqueue("mail", "stuck")
+
+    async def main():
+        async with asyncio.timeout(PATIENCE), worker:
+            for _ in range(3):
+                assert await begun.get() == "stuck"
+                side.pass_time(61.0)
+            assert await begun.get() == "stuck"
+            side.again.enqueue("mail", "next")
+            assert await begun.get() == "next"
+
+    asyncio.run(main())
+    assert cut == [1, 2, 3]
+    assert side.outbox.counts() == {"mail": {"done": 2}}
