@@ -4,6 +4,8 @@
 
 #[cfg(feature = "python")]
 mod clock;
+#[cfg(feature = "python")]
+mod folders;
 pub mod inbox;
 pub mod monitor;
 pub mod outbox;

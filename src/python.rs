@@ -11,7 +11,7 @@
 //! - `context.rs`, `report.rs`: what handlers and callers are told.
 //! - `monitor.rs`: the way in for those who look, and the command; `stats.rs`: the sums of the process.
 //! - `outbox.rs`: the SQL of the outbox, and its store in memory; `outboxes.rs`: what the monitor is
-//!   told of all.
+//!   told of all; `folders.rs`: who writes to files.
 //! - `domain.rs`: what the engine carries; `time.rs`: the time of tests; `window.rs`: a window by
 //!   itself.
 
@@ -23,6 +23,7 @@ mod convert;
 mod domain;
 mod errors;
 mod feed;
+mod folders;
 mod inspector;
 mod job;
 mod keys;
@@ -61,6 +62,8 @@ mod _core {
     use super::context::{Context, WindowInfo};
     #[pymodule_export]
     use super::feed::Feed;
+    #[pymodule_export]
+    use super::folders::PyFolders;
     #[pymodule_export]
     use super::job::Job;
     #[pymodule_export]

@@ -36,6 +36,8 @@ _LINGER: Final = 0.01
 # How many messages are claimed at first; it doubles as long as they are handled quickly.
 _FIRST: Final = 64
 _QUICKLY: Final = 0.5
+# Steps of the event loop until a lane that was idle has called its handler.
+_STEPS: Final = 4
 
 
 class Post:
@@ -409,6 +411,9 @@ class Post:
         self._began = None
         if claimed.rows and not self._dispatched:
             return Turn("full", None, depth, oldest)
+        for _ in range(_STEPS if self._dispatched else 0):
+            # Handlers first: a thread that asks the store holds the interpreter for a while.
+            await asyncio.sleep(0)
         due = await self._do(self.store.next_in)
         found: Literal["some", "blocked", "none"] = "blocked" if full else "none"
         if claimed.rows:

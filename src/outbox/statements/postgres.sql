@@ -251,6 +251,10 @@ delete from {tables}dedupe where key = :dedupe_key and message_id = :id
 
 -- One range of the index for each priority: none is read for another's sake. What was locked is found
 -- again by its place, which is quicker than by its id, and cannot change while it is locked.
+--
+-- A claim does not wait for the disk. Whatever is written durably comes after it in the log, acks and what
+-- handlers do in this database included. If the server crashes before that, it was never made: the
+-- message is ready, and what its handler has not acked is handled again, as after any crash.
 -- statement claim
 update {tables}message m
 set owner = :owner, leased_until = {now} + cast(:lease as bigint), attempt = m.attempt + 1,
@@ -265,7 +269,7 @@ from (
     for update skip locked
   ) c limit :limit
 ) picked
-where m.ctid = picked.place
+where m.ctid = picked.place and (select set_config('synchronous_commit', 'off', true)) is not null
 returning {brief}
 
 -- statement peek
