@@ -15,6 +15,7 @@ __all__ = [
     "Context",
     "Contexts",
     "Feed",
+    "Folders",
     "Job",
     "Monitor",
     "OutboxMemory",
