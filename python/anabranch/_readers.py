@@ -128,7 +128,7 @@ class Readers:
     def put_back(self, number: int, item: object) -> None:
         """Put an item back where it was taken from."""
         self.read[number] -= 1
-        self.sources[number].reader._core.put_back(item)
+        self.core.put_back(number, item)
 
     def _end(self, number: int, error: Exception | None) -> None:
         self.left -= 1

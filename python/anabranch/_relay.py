@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from anabranch._calls import check_context
@@ -62,6 +63,8 @@ class Relay(ABC, Generic[T]):
         self._error: Exception | None = None
         # Why it has ended before its reader, where nothing has failed.
         self._short: Exception | None = None
+        # Where the items in hand were taken from, by their identity, if the reader has lanes.
+        self._places: dict[int, list[tuple[int, int]]] = {}
 
     @abstractmethod
     def _targets(self) -> Iterable[Channel[T]]:
@@ -132,7 +135,7 @@ class Relay(ABC, Generic[T]):
         try:
             while True:
                 try:
-                    items = await self._reader.receive_many(MOST)
+                    items = await self._receive()
                 except Exception as error:  # noqa: BLE001 - it is the reader's
                     ended = isinstance(error, ChannelClosed) and not self._reader._core.failed
                     self._end(None if ended else error)
@@ -177,9 +180,21 @@ class Relay(ABC, Generic[T]):
             for channel in self._targets():
                 channel.close(error)
 
+    async def _receive(self) -> list[T]:
+        core, places = self._reader._core, list[tuple[int, int]]()
+        items: list[T] = core.receive_many(MOST, None, places)
+        if not items:
+            take = partial(core.receive_many, MOST, places=places)
+            items = await self._reader._in_turn(core.join_receivers, take, None)
+        self._places.clear()
+        for item, place in zip(items, places, strict=False):
+            self._places.setdefault(id(item), []).append(place)
+        return items
+
     def _put_back(self, items: Sequence[T]) -> None:
         for item in reversed(items):
-            self._reader._core.put_back(item)
+            place = self._places[id(item)].pop() if self._places else None
+            self._reader._core.put_back(item, place)
 
 
 def check_branch(capacity: object, on_full: object, subject: str) -> None:

@@ -45,6 +45,8 @@ class Windowed(Generic[T]):
         self._sized = options["max_bytes"] is not None
         self._size_of = size_of or cast("Callable[[T], int]", len)
         self._core = _core.Window(**options)
+        # Where each item of the window that has not left was taken from, if there are lanes.
+        self._places: list[tuple[int, int]] = []
         self._reason: Literal["size", "age", "idle", "bytes", "close"] | None = None
         self._age = 0.0
         self._end: Exception | None = None
@@ -92,7 +94,7 @@ class Windowed(Generic[T]):
         if ctx is not None:
             reader._begin(ctx)
         while (found := self._gather(loop.time())) is None:
-            take = partial(reader._core.receive_many, self._room())
+            take = partial(reader._core.receive_many, self._room(), places=self._places)
             left = self._left(loop.time())
             try:
                 items = await reader._in_turn(reader._core.join_receivers, take, left, ctx)
@@ -122,7 +124,7 @@ class Windowed(Generic[T]):
         if ctx is not None:
             reader._begin(ctx)
         while (found := self._gather(time.monotonic())) is None:
-            take = partial(reader._core.receive_many, self._room())
+            take = partial(reader._core.receive_many, self._room(), places=self._places)
             left = self._left(time.monotonic())
             try:
                 items = reader._in_turn_blocking(reader._core.join_receivers, take, left, ctx)
@@ -165,7 +167,7 @@ class Windowed(Generic[T]):
             return self._cut(now)
         if self._end is None:
             try:
-                items = self._reader._core.receive_many(self._room())
+                items = self._reader._core.receive_many(self._room(), None, self._places)
             except Exception as error:  # noqa: BLE001 - it is the reader's end
                 self._end = error
             else:
@@ -201,7 +203,7 @@ class Windowed(Generic[T]):
         )
 
     def _return(self, item: T) -> None:
-        self._reader._core.put_back(item)
+        self._reader._core.put_back(item, self._places.pop() if self._places else None)
 
     def _room(self) -> int:
         """Return how many items may be taken with nothing to decide in between."""
@@ -215,6 +217,7 @@ class Windowed(Generic[T]):
 
     def _cut(self, now: float) -> list[T]:
         items, reason, self._age = self._core.cut(now)
+        self._places.clear()
         self._reason = cast("Any", reason)
         return items
 

@@ -33,7 +33,8 @@ class PriorityChannel(Channel[T]):
     each lane before its own.
 
     Each lane has a capacity of its own: a full one holds up those who send into it, and nobody
-    else. Everything else is as with `Channel`, whose place it can take anywhere.
+    else. What is put back is the next of its own lane, and as old as it was. Everything else is as
+    with `Channel`, whose place it can take anywhere.
 
     Args:
         capacity: How many items each lane may hold; at least 1.

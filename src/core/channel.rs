@@ -16,7 +16,7 @@ use std::convert::Infallible;
 use std::fmt;
 
 pub use line::Ticket;
-pub use shared::{Called, Counts, OnFull, Shared};
+pub use shared::{Called, Counts, OnFull, Place, Shared};
 
 /// A bounded first-in-first-out queue that can be closed, cleanly or with an error of type `E`.
 ///

@@ -13,7 +13,8 @@ mod exchange;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use anabranch_core::channel::{Counts, OnFull, Shared, Taken, Ticket};
+use anabranch_core::channel::{Counts, OnFull, Place, Shared, Taken, Ticket};
+use anabranch_core::clock::Time;
 use pyo3::exceptions::PyValueError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -276,16 +277,30 @@ impl PyChannel {
 
     /// Takes the oldest items, at most so many; an empty list, if there is none to be had now.
     ///
-    /// At the end raises the error of the channel, or `ChannelClosed`.
-    #[pyo3(signature = (most, turn=None))]
+    /// At the end raises the error of the channel, or `ChannelClosed`. Into `places` goes where each
+    /// of them was taken from, if there are lanes, to be put back there.
+    #[pyo3(signature = (most, turn=None, places=None))]
     fn receive_many<'py>(
         &self,
         py: Python<'py>,
         most: Option<usize>,
         turn: Option<u64>,
+        places: Option<&Bound<'py, PyList>>,
     ) -> PyResult<Bound<'py, PyList>> {
-        let (taken, fatal) = self.take(py, most.unwrap_or(usize::MAX), turn.map(Ticket));
-        raised(fatal)?;
+        let (most, turn) = (most.unwrap_or(usize::MAX), turn.map(Ticket));
+        let laned = places.filter(|_| locked(&self.state).depths().len() > 1);
+        let taken = if let Some(places) = laned {
+            let (taken, from, fatal) = self.take_placed(py, most, turn);
+            raised(fatal)?;
+            for Place { lane, arrived } in from {
+                places.append((lane, arrived.as_nanos()))?;
+            }
+            taken
+        } else {
+            let (taken, fatal) = self.take(py, most, turn);
+            raised(fatal)?;
+            taken
+        };
         match taken {
             Taken::Item(items) => PyList::new(py, items),
             Taken::Empty => Ok(PyList::empty(py)),
@@ -344,12 +359,19 @@ impl PyChannel {
         raised(self.wait(py, Ticket(ticket), Waiter::Call(wake)))
     }
 
-    /// Puts an item that was received back: it is the next to be received.
-    #[pyo3(signature = (item))]
-    pub(crate) fn put_back(&self, py: Python<'_>, item: Py<PyAny>) -> PyResult<()> {
-        let mut state = locked(&self.state);
-        state.put_back(item);
-        raised(self.settle(py, state))
+    /// Puts an item that was received back where it was taken from: it is the next of its lane.
+    ///
+    /// Without a place, of the first lane: of a channel that has one.
+    #[pyo3(signature = (item, place=None))]
+    fn put_back(
+        &self,
+        py: Python<'_>,
+        item: Py<PyAny>,
+        place: Option<(usize, u64)>,
+    ) -> PyResult<()> {
+        let (lane, arrived) = place.unwrap_or_default();
+        let arrived = Time::from_nanos(arrived);
+        self.give_back(py, item, Place { lane, arrived })
     }
 
     /// Gives up a place in line, or what was promised to its holder.

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use anabranch_core::channel::{Taken, Ticket};
+use anabranch_core::channel::{Place, Taken, Ticket};
 use anabranch_core::merge::{Choice, Merge, Stamp, Strategy};
 use pyo3::exceptions::PyValueError;
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -36,6 +36,8 @@ struct State {
     merge: Merge,
     /// What each channel was asked with, if it was.
     tickets: Vec<Option<Ticket>>,
+    /// Where the last item of each was taken from: it has one in hand at most.
+    places: Vec<Place>,
     /// Those that have ended, and were not told of.
     ended: VecDeque<usize>,
     begun: bool,
@@ -81,6 +83,7 @@ impl Readers {
         let state = State {
             merge: Merge::new(strategy, channels.len()),
             tickets: channels.iter().map(|_| None).collect(),
+            places: channels.iter().map(|_| Place::default()).collect(),
             ended: VecDeque::new(),
             begun: false,
         };
@@ -117,6 +120,13 @@ impl Readers {
         Ok(Some((number, nothing, error, more)))
     }
 
+    /// Puts the item that was taken of a channel last back where it was.
+    #[pyo3(signature = (number, item))]
+    fn put_back(&self, py: Python<'_>, number: usize, item: Py<PyAny>) -> PyResult<()> {
+        let place = locked(&self.state).places[number];
+        self.channels[number].get().give_back(py, item, place)
+    }
+
     /// A channel may be read again.
     #[pyo3(signature = (number))]
     fn done(&self, py: Python<'_>, number: usize) -> PyResult<()> {
@@ -132,9 +142,9 @@ impl Readers {
         for number in (0..many).map(|it| (it + first) % many) {
             let (taken, fatal) = self.channels[number].get().take_one(py, None);
             match (taken, fatal) {
-                (Taken::Item(item), None) => return Ok(Some((number, item))),
-                (Taken::Item(item), Some(error)) => {
-                    return Err(self.unseen(py, number, item, error));
+                (Taken::Item((item, _)), None) => return Ok(Some((number, item))),
+                (Taken::Item((item, place)), Some(error)) => {
+                    return Err(self.unseen(py, number, item, place, error));
                 }
                 (_, Some(error)) => return Err(error),
                 (Taken::Empty | Taken::Ended, None) => {}
@@ -206,9 +216,12 @@ impl Readers {
             let ticket = locked(&self.state).tickets[number].take();
             let (taken, fatal) = self.channels[number].get().take_one(py, ticket);
             match (taken, fatal) {
-                (Taken::Item(item), None) => return Ok(Some((number, Some(item)))),
-                (Taken::Item(item), Some(error)) => {
-                    return Err(self.unseen(py, number, item, error));
+                (Taken::Item((item, place)), None) => {
+                    locked(&self.state).places[number] = place;
+                    return Ok(Some((number, Some(item))));
+                }
+                (Taken::Item((item, place)), Some(error)) => {
+                    return Err(self.unseen(py, number, item, place, error));
                 }
                 (_, Some(error)) => return Err(error),
                 // It was promised; but a channel may be taken apart.
@@ -218,8 +231,15 @@ impl Readers {
     }
 
     /// A signal handler has raised while an item was taken: nobody will see it.
-    fn unseen(&self, py: Python<'_>, number: usize, item: Py<PyAny>, error: PyErr) -> PyErr {
-        let back = self.channels[number].get().put_back(py, item);
+    fn unseen(
+        &self,
+        py: Python<'_>,
+        number: usize,
+        item: Py<PyAny>,
+        place: Place,
+        error: PyErr,
+    ) -> PyErr {
+        let back = self.channels[number].get().give_back(py, item, place);
         back.err().unwrap_or(error)
     }
 

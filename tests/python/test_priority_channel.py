@@ -91,6 +91,70 @@ async def test_q2_a_batch_waits_for_room_in_its_lane_also_in_a_thread():
     assert channel.depths == (0, 2, 0)
 
 
+def put_back_by_fan_in(channel):
+    def handle(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ab.fan_in_blocking([channel], handle)
+
+
+def put_back_by_a_window(channel):
+    async def main():
+        windows = ab.window(channel, max_items=9)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(windows), 10.0)
+        assert channel.depth == 0
+        windows.close()
+
+    ab.testing.run(main())
+
+
+def put_back_by_a_relay(channel):
+    async def main():
+        async with ab.balance(channel, 1) as (branch,):
+            await parked(branch, senders=1)
+        assert branch.depth == 1
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("put_back", "depths"),
+    [
+        (put_back_by_fan_in, (0, 1, 3)),
+        (put_back_by_a_window, (0, 1, 3)),
+        (put_back_by_a_relay, (0, 0, 3)),
+    ],
+)
+def test_q1_what_is_put_back_is_the_next_of_its_own_lane(put_back, depths):
+    channel = urgent()
+    channel.send_many_nowait(["low 1", "low 2", "low 3"])
+    channel.send_nowait("middle 1", priority=1)
+    put_back(channel)
+    assert channel.depths == depths
+    channel.send_nowait("middle 2", priority=1)
+    first = ["middle 1"] * depths[1]
+    assert channel.receive_many_nowait() == [*first, "middle 2", "low 1", "low 2", "low 3"]
+    conserved(channel)
+
+
+def test_q1_what_is_put_back_has_not_lost_its_age():
+    async def main():
+        channel = urgent(lanes=2, aging=10.0)
+        await channel.send("low")
+        windows = ab.window(channel, max_items=9)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(windows), 8.0)
+        await channel.send("9 s", priority=0)
+        await asyncio.sleep(4.0)
+        await channel.send("12 s", priority=0)
+        windows.close()
+        return channel.receive_many_nowait()
+
+    assert ab.testing.run(main()) == ["9 s", "low", "12 s"]
+
+
 @within
 async def test_q3_a_fault_and_a_cancel_reach_a_waiting_reader():
     channel = urgent()

@@ -52,18 +52,20 @@ impl<T, W> Lane<T, W> {
         Ok(())
     }
 
-    /// Puts an item where it was taken from, whether or not there is room.
-    pub(super) fn put_back(&mut self, item: T, ages: bool) {
+    /// Puts an item in front, whether or not there is room; `arrived` is when it came, if items
+    /// age.
+    pub(super) fn put_back(&mut self, item: T, arrived: Option<Time>) {
         self.queue.put_back(item, 1);
-        if ages {
-            self.arrived.push_front(Time::ZERO);
+        if let Some(arrived) = arrived {
+            self.arrived.push_front(arrived);
         }
     }
 
-    pub(super) fn take(&mut self) -> Option<T> {
-        self.arrived.pop_front();
+    /// Takes the oldest item, and when it came.
+    pub(super) fn take(&mut self) -> Option<(T, Time)> {
+        let arrived = self.arrived.pop_front().unwrap_or(Time::ZERO);
         match self.queue.take() {
-            Taken::Item(item) => Some(item),
+            Taken::Item(item) => Some((item, arrived)),
             Taken::Empty | Taken::Ended => None,
         }
     }

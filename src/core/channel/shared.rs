@@ -54,6 +54,15 @@ pub struct Called<W> {
     pub waiter: W,
 }
 
+/// Where an item was taken from: with it, it can be put back there.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Its lane.
+    pub lane: usize,
+    /// When it came; zero unless items age.
+    pub arrived: Time,
+}
+
 /// Counters of a channel. In items unless said otherwise.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Counts {
@@ -187,7 +196,7 @@ impl<T, E, W> Shared<T, E, W> {
             OnFull::DropOldest => {
                 for item in items {
                     if self.lanes[lane].room() == 0
-                        && let Some(oldest) = self.lanes[lane].take()
+                        && let Some((oldest, _)) = self.lanes[lane].take()
                     {
                         self.gone.push(oldest);
                         self.depth -= 1;
@@ -266,6 +275,15 @@ impl<T, E, W> Shared<T, E, W> {
 
     /// Takes the oldest item; the holder of a ticket takes the one it was promised.
     pub fn receive(&mut self, turn: Option<Ticket>) -> Taken<T> {
+        match self.receive_placed(turn) {
+            Taken::Item((item, _)) => Taken::Item(item),
+            Taken::Empty => Taken::Empty,
+            Taken::Ended => Taken::Ended,
+        }
+    }
+
+    /// The same, for who may have to put the item back.
+    pub fn receive_placed(&mut self, turn: Option<Ticket>) -> Taken<(T, Place)> {
         match self.claim(turn, 1) {
             Taken::Item(_) => {
                 let taken = self.take_next();
@@ -279,13 +297,24 @@ impl<T, E, W> Shared<T, E, W> {
 
     /// Takes the oldest items, as many as there are, but at most `most`.
     pub fn receive_many(&mut self, turn: Option<Ticket>, most: usize) -> Taken<Vec<T>> {
+        self.receive_many_placed(turn, most, |_| ())
+    }
+
+    /// The same, for who may have to put them back: told the place of each.
+    pub fn receive_many_placed(
+        &mut self,
+        turn: Option<Ticket>,
+        most: usize,
+        mut told: impl FnMut(Place),
+    ) -> Taken<Vec<T>> {
         match self.claim(turn, most) {
             Taken::Item(count) => {
                 let mut items = Vec::with_capacity(count);
                 while items.len() < count
-                    && let Some(item) = self.take_next()
+                    && let Some((item, place)) = self.take_next()
                 {
                     items.push(item);
+                    told(place);
                 }
                 self.call();
                 Taken::Item(items)
@@ -295,10 +324,11 @@ impl<T, E, W> Shared<T, E, W> {
         }
     }
 
-    /// Puts an item that was received back in front of all others: it is the next to be received.
-    pub fn put_back(&mut self, item: T) {
-        let ages = self.aging.is_some();
-        self.lanes[0].put_back(item, ages);
+    /// Puts an item that was received back where it was taken from, in front of its lane.
+    pub fn put_back(&mut self, item: T, place: Place) {
+        let arrived = self.aging.map(|_| place.arrived);
+        let lane = self.lane(place.lane);
+        self.lanes[lane].put_back(item, arrived);
         self.depth += 1;
         self.received -= 1;
         self.call();

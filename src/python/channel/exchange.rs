@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::MutexGuard;
 
-use anabranch_core::channel::{Called, OnFull, Refused, Taken, Ticket};
+use anabranch_core::channel::{Called, OnFull, Place, Refused, Taken, Ticket};
 use anabranch_core::clock::Time;
 use pyo3::prelude::*;
 use pyo3::types::IntoPyDict as _;
@@ -36,6 +36,19 @@ impl PyChannel {
         let mut state = locked(&self.state);
         let taken = state.receive_many(turn, most);
         (taken, self.settle(py, state))
+    }
+
+    /// The same, and where each was taken from.
+    pub(super) fn take_placed(
+        &self,
+        py: Python<'_>,
+        most: usize,
+        turn: Option<Ticket>,
+    ) -> (Taken<Vec<Py<PyAny>>>, Vec<Place>, Option<PyErr>) {
+        let mut places = Vec::new();
+        let mut state = locked(&self.state);
+        let taken = state.receive_many_placed(turn, most, |it| places.push(it));
+        (taken, places, self.settle(py, state))
     }
 
     /// Waits for an item.
@@ -75,15 +88,22 @@ impl PyChannel {
         }
     }
 
-    /// Takes one item.
+    /// Takes one item, with which it can be put back.
     pub(crate) fn take_one(
         &self,
         py: Python<'_>,
         turn: Option<Ticket>,
-    ) -> (Taken<Py<PyAny>>, Option<PyErr>) {
+    ) -> (Taken<(Py<PyAny>, Place)>, Option<PyErr>) {
         let mut state = locked(&self.state);
-        let taken = state.receive(turn);
+        let taken = state.receive_placed(turn);
         (taken, self.settle(py, state))
+    }
+
+    /// Puts an item back where it was taken from.
+    pub(crate) fn give_back(&self, py: Python<'_>, item: Py<PyAny>, place: Place) -> PyResult<()> {
+        let mut state = locked(&self.state);
+        state.put_back(item, place);
+        self.settle(py, state).map_or(Ok(()), Err)
     }
 
     /// The item that would be received next.

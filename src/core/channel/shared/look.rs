@@ -33,7 +33,7 @@ impl<T, E, W> Shared<T, E, W> {
     }
 
     /// How many items are inside each lane, the most urgent lane first.
-    pub fn depths(&self) -> impl Iterator<Item = usize> {
+    pub fn depths(&self) -> impl ExactSizeIterator<Item = usize> {
         self.lanes.iter().map(Lane::len)
     }
 

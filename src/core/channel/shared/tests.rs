@@ -470,17 +470,35 @@ mod lanes {
     }
 
     #[test]
-    fn f10_what_is_put_back_is_the_next_to_be_received_even_after_the_end() {
-        let mut channel = Plain::with_lanes(2, 1, OnFull::Wait, Some(Duration::from_secs(1)));
-        assert!(send(&mut channel, 1, 10, 0));
-        assert_eq!(channel.receive(None), Taken::Item(10));
-        assert!(send(&mut channel, 0, 1, 0));
+    fn f10_what_is_put_back_is_the_next_of_its_lane_even_after_the_end() {
+        let mut channel = lanes(None);
+        assert!(send(&mut channel, 2, 20, 0) && send(&mut channel, 2, 21, 0));
+        let Taken::Item((item, place)) = channel.receive_placed(None) else {
+            panic!("it is there");
+        };
+        assert!(send(&mut channel, 1, 10, 0) && send(&mut channel, 2, 22, 0));
         channel.close(None, at(0));
-        channel.put_back(10);
+        channel.put_back(item, place);
         let counts = channel.counts(at(0));
-        assert_eq!((counts.sent, counts.received, counts.depth), (2, 0, 2));
-        assert_eq!(channel.receive_many(None, 9), Taken::Item(vec![10, 1]));
+        assert_eq!((counts.sent, counts.received, counts.depth), (4, 0, 4));
+        assert_eq!(channel.depths().collect::<Vec<_>>(), [0, 1, 3]);
+        assert_eq!(
+            channel.receive_many(None, 9),
+            Taken::Item(vec![10, 20, 21, 22])
+        );
         assert_eq!(channel.receive(None), Taken::Ended);
+    }
+
+    #[test]
+    fn q1_what_is_put_back_is_as_old_as_it_was() {
+        let mut channel = lanes(Some(10));
+        assert!(send(&mut channel, 1, 10, 5));
+        let mut places = Vec::new();
+        let taken = channel.receive_many_placed(None, 9, |it| places.push(it));
+        assert_eq!(taken, Taken::Item(vec![10]));
+        assert!(send(&mut channel, 0, 1, 14) && send(&mut channel, 0, 2, 16));
+        channel.put_back(10, places[0]);
+        assert_eq!(channel.receive_many(None, 9), Taken::Item(vec![1, 10, 2]));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Whose turn it is: which lane is read next, and who is called.
 
-use super::{Called, Shared, Taken, Ticket};
+use super::{Called, Place, Shared, Taken, Ticket};
 use crate::clock::Time;
 
 impl<T, E, W> Shared<T, E, W> {
@@ -42,11 +42,11 @@ impl<T, E, W> Shared<T, E, W> {
         }
     }
 
-    pub(super) fn take_next(&mut self) -> Option<T> {
+    pub(super) fn take_next(&mut self) -> Option<(T, Place)> {
         let lane = self.next_lane()?;
-        let item = self.lanes[lane].take()?;
+        let (item, arrived) = self.lanes[lane].take()?;
         self.depth -= 1;
-        Some(item)
+        Some((item, Place { lane, arrived }))
     }
 
     /// How many items the caller may take now.
