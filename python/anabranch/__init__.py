@@ -93,7 +93,7 @@ if TYPE_CHECKING:
     from anabranch._fan_in import FanInReport, fan_in
     from anabranch._fan_in_blocking import fan_in_blocking
     from anabranch._merge import Merge, merge
-    from anabranch._outbox_source import OutboxSource, outbox_source
+    from anabranch._outbox.source import OutboxSource, outbox_source
     from anabranch._race import hedge, race
     from anabranch._retry import retry
     from anabranch._route import Branches, fan_out
@@ -274,7 +274,7 @@ _LATER = {
     "OutboxPlanner": "planner",
     "Plan": "planner",
     "OutboxRouter": "router",
-    "OutboxSource": "_outbox_source",
+    "OutboxSource": "_outbox.source",
     "OutboxWorker": "worker",
     "Result": "result",
     "RollbackReport": "scope",
@@ -304,7 +304,7 @@ _LATER = {
     "fan_out": "_route",
     "hedge": "_race",
     "merge": "_merge",
-    "outbox_source": "_outbox_source",
+    "outbox_source": "_outbox.source",
     "race": "_race",
     "retry": "_retry",
     "select": "_select",

@@ -15,7 +15,8 @@ import sys
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Final
 
-from anabranch import _core, _outbox_shown
+from anabranch import _core
+from anabranch._outbox import shown
 from anabranch.errors import refused
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def opened(observe: str, *, virtual: bool = False) -> tuple[_core.Monitor | None
         return None, False
     if choice == "ro":
         # Nobody would take a process for safe whose outboxes can be emptied.
-        _outbox_shown.only_look()
+        shown.only_look()
     place = "auto" if choice in _WORDS else choice
     if place not in _open:
         _open_at(place)
@@ -100,7 +101,7 @@ def _open_at(place: str) -> None:
         # Another thread was faster.
         monitor.close()
     else:
-        _outbox_shown.attend(monitor)
+        shown.attend(monitor)
     _hook()
 
 
@@ -188,7 +189,7 @@ def _close() -> None:
     for monitor in tuple(_open.values()):
         if monitor is not None:
             monitor.close()
-    _outbox_shown.join()
+    shown.join()
 
 
 def _in_child() -> None:

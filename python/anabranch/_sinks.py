@@ -211,7 +211,7 @@ class Sinks(Builder[T]):
             {'order.created': {'ready': 2}}
         """
         # Here: an outbox is of no use to most pipelines.
-        from anabranch._outbox_sink import writer
+        from anabranch._outbox.sink import writer
 
         label = "to_outbox" if name is None else name
         write = writer(outbox, topic, key, pipeline=self.name, stage=label)

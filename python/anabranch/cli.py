@@ -1,6 +1,6 @@
 """The command `anabranch`: what looks at processes is in the extension, the demo is here.
 
-What looks after outboxes is in `_outbox_command`: databases are worked on by Python's drivers.
+What looks after outboxes is in `_outbox.command`: databases are worked on by Python's drivers.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if given[:1] == ["demo"]:
         return _play(given)
     if given[:1] == ["outbox"]:
-        from anabranch._outbox_command import main as look_after
+        from anabranch._outbox.command import main as look_after
 
         return look_after(given)
     # What was printed before comes first: the extension writes past Python's buffers.

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from anabranch import __version__
 from anabranch._metrics import BRANCHES, METRICS, Metric
-from anabranch._outbox_metrics import OUTBOX, WORKER, labels_of, reading
+from anabranch._outbox.metrics import OUTBOX, WORKER, labels_of, reading
 from anabranch.errors import AttachError, OutboxError
 from anabranch.outbox import Outbox
 from anabranch.worker import OutboxWorker

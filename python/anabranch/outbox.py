@@ -8,17 +8,17 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, cast, overload
 from uuid import UUID
 
-from anabranch._outbox_draft import LONGEST_NAME, Alike, Draft, Options, alike
-from anabranch._outbox_inbox import Inbox
-from anabranch._outbox_joins import Join, Joining
-from anabranch._outbox_memory import MemoryStore, Transaction
-from anabranch._outbox_message import FailedAttempt, Message, Status
-from anabranch._outbox_operations import Paused
-from anabranch._outbox_queue import Queue
-from anabranch._outbox_shown import hide, show
-from anabranch._outbox_store import Ages, Reaped, Subscription
-from anabranch._outbox_upkeep import AtWork, Tidied
-from anabranch._outbox_url import settings_of, store_of
+from anabranch._outbox.draft import LONGEST_NAME, Alike, Draft, Options, alike
+from anabranch._outbox.inbox import Inbox
+from anabranch._outbox.joins import Join, Joining
+from anabranch._outbox.memory import MemoryStore, Transaction
+from anabranch._outbox.message import FailedAttempt, Message, Status
+from anabranch._outbox.operations import Paused
+from anabranch._outbox.queue import Queue
+from anabranch._outbox.shown import hide, show
+from anabranch._outbox.store import Ages, Reaped, Subscription
+from anabranch._outbox.upkeep import AtWork, Tidied
+from anabranch._outbox.url import settings_of, store_of
 from anabranch.errors import ConfigError, refused
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Unpack
 
-    from anabranch._outbox_connections import Asyncpg, Awaited, Blocking
-    from anabranch._outbox_postgres import PostgresStore
-    from anabranch._outbox_sqlite import SqliteStore
+    from anabranch._outbox.connections import Asyncpg, Awaited, Blocking
+    from anabranch._outbox.postgres import PostgresStore
+    from anabranch._outbox.sqlite import SqliteStore
 
     Seconds: TypeAlias = float | timedelta
 

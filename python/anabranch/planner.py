@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeAlias, TypeVar, cast
 from weakref import WeakKeyDictionary
 
-from anabranch._outbox_cadence import Cadence, cadence
-from anabranch._outbox_draft import Draft, milliseconds
-from anabranch._outbox_plans import plans_of
+from anabranch._outbox.cadence import Cadence, cadence
+from anabranch._outbox.draft import Draft, milliseconds
+from anabranch._outbox.plans import plans_of
 from anabranch._threaded import in_thread
 from anabranch.errors import ClosedError, OutboxError, refused
 from anabranch.outbox import Outbox
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from types import TracebackType
 
-    from anabranch._outbox_memory import MemoryStore
-    from anabranch._outbox_plans import Claimed, MemoryPlans, SqlPlans
-    from anabranch._outbox_postgres import PostgresStore
-    from anabranch._outbox_sqlite import SqliteStore
+    from anabranch._outbox.memory import MemoryStore
+    from anabranch._outbox.plans import Claimed, MemoryPlans, SqlPlans
+    from anabranch._outbox.postgres import PostgresStore
+    from anabranch._outbox.sqlite import SqliteStore
 
     Seconds: TypeAlias = float | timedelta
 

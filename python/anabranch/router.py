@@ -7,8 +7,8 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
-from anabranch._outbox_draft import milliseconds
-from anabranch._outbox_providers import (
+from anabranch._outbox.draft import milliseconds
+from anabranch._outbox.providers import (
     ByCallables,
     Place,
     StoreAt,
@@ -18,8 +18,8 @@ from anabranch._outbox_providers import (
     provider_of,
     same,
 )
-from anabranch._outbox_registry import Registry
-from anabranch._outbox_shown import name_shown
+from anabranch._outbox.registry import Registry
+from anabranch._outbox.shown import name_shown
 from anabranch.errors import ClosedError, ConfigError, UnknownTenant
 from anabranch.outbox import Outbox
 

@@ -7,12 +7,12 @@ import contextlib
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypeVar
 
 from anabranch._callables import examine, name_of
-from anabranch._outbox_draft import milliseconds
-from anabranch._outbox_inline import check_inline
-from anabranch._outbox_lane import Handler, Lane
-from anabranch._outbox_metrics import worker_text
-from anabranch._outbox_run import Run
-from anabranch._outbox_terms import DEFAULT_RETRY, router_of, subscriber_of, terms_of
+from anabranch._outbox.draft import milliseconds
+from anabranch._outbox.inline import check_inline
+from anabranch._outbox.lane import Handler, Lane
+from anabranch._outbox.metrics import worker_text
+from anabranch._outbox.run import Run
+from anabranch._outbox.terms import DEFAULT_RETRY, router_of, subscriber_of, terms_of
 from anabranch.errors import ClosedError, check_name, refused
 from anabranch.pipeline import Pipeline
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from types import TracebackType
 
-    from anabranch._outbox_metrics import PostRow
+    from anabranch._outbox.metrics import PostRow
     from anabranch._rows import PipelineRow
     from anabranch.outbox import Outbox
     from anabranch.policy import Retry

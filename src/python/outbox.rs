@@ -46,7 +46,7 @@ pub(crate) fn outbox_back_off(attempt: u32, random: f64) -> f64 {
     back_off(attempt, random).as_secs_f64()
 }
 
-/// A draft, as `anabranch._outbox_draft` describes it to every store.
+/// A draft, as `anabranch._outbox.draft` describes it to every store.
 #[derive(Debug, FromPyObject)]
 #[pyo3(from_item_all)]
 pub(crate) struct GivenDraft {

@@ -7,8 +7,8 @@ from test_monitor import RUN, directory, running  # noqa: F401 - a fixture
 from test_monitor_outbox import MAIL, Clerk
 
 import anabranch as ab
-from anabranch._outbox_requeue import Requeue, is_long
-from anabranch._outbox_shown import Shown
+from anabranch._outbox.requeue import Requeue, is_long
+from anabranch._outbox.shown import Shown
 
 # As many dead letters as this.
 LETTERS = 60

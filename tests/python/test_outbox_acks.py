@@ -10,7 +10,7 @@ import outboxes
 import pytest
 
 import anabranch as ab
-from anabranch import _outbox_post
+from anabranch._outbox import post
 
 PATIENCE = 60.0
 
@@ -69,7 +69,7 @@ def test_a7_one_statement_acks_many(side, monkeypatch):
 def test_a7_a_file_is_acked_in_the_transaction_of_the_next_claim(tmp_path, monkeypatch):
     """Each commit waits for the disk."""
     # However slow the machine is, a claim comes first.
-    monkeypatch.setattr(_outbox_post, "_LINGER", PATIENCE)
+    monkeypatch.setattr(post, "_LINGER", PATIENCE)
     statements = []
     with contextlib.closing(outboxes.opened("sqlite", tmp_path)) as side:
         side.outbox.enqueue_many([ab.Draft("mail", n) for n in range(2000)])

@@ -17,7 +17,7 @@ import psycopg
 import pytest
 
 import anabranch as ab
-from anabranch._outbox_postgres_listen import Listener
+from anabranch._outbox.postgres_listen import Listener
 
 PATIENCE = 60.0
 HOUR = 3600.0
@@ -241,7 +241,7 @@ def test_x7_d5_a_listener_whose_server_is_silent_is_noticed_and_another_one_list
     server_side, monkeypatch
 ):
     """A fail-over tells nobody who only listens."""
-    monkeypatch.setattr("anabranch._outbox_postgres_listen._REST", 0.01)
+    monkeypatch.setattr("anabranch._outbox.postgres_listen._REST", 0.01)
     server = server_side.server
     proxy = disasters.Proxy(server.port, None)
     url = server_side.url.replace(f":{server.port}", f":{proxy.port}")

@@ -10,8 +10,8 @@ import psycopg
 import pytest
 
 import anabranch as ab
-from anabranch._outbox_store import Keep, Which
-from anabranch._outbox_upkeep import Upkeep
+from anabranch._outbox.store import Keep, Which
+from anabranch._outbox.upkeep import Upkeep
 
 PATIENCE = 60.0
 END, OTHER = ab.Draft("end", 1), ab.Draft("other", 1)

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from anabranch._outbox_places import Ears, Places
+from anabranch._outbox.places import Ears, Places
 
 
 class Plain:

@@ -8,7 +8,7 @@ import outboxes
 import pytest
 
 import anabranch as ab
-from anabranch._outbox_cadence import cadence
+from anabranch._outbox.cadence import cadence
 
 # More than a year: no test runs while one ends.
 PERIOD = 36_000_000.0

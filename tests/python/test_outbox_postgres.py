@@ -14,7 +14,7 @@ from sqlalchemy import orm
 from sqlalchemy.ext import asyncio as alchemy_asyncio
 
 import anabranch as ab
-from anabranch._outbox_postgres_over import by_percent
+from anabranch._outbox.postgres_over import by_percent
 
 PATIENCE = 60.0
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import anabranch as ab
-from anabranch._outbox_schedule import Schedule, Turn
+from anabranch._outbox.schedule import Schedule, Turn
 from anabranch.selection import selection_of
 
 FULL, SOME, NONE = Turn("full"), Turn("some"), Turn("none")

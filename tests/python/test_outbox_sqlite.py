@@ -10,7 +10,7 @@ import outboxes
 import pytest
 
 import anabranch as ab
-from anabranch._outbox_sqlite_watch import FileWatch
+from anabranch._outbox.sqlite_watch import FileWatch
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ def test_a_file_with_odd_characters_in_its_name_is_found(tmp_path):
 
 
 def test_another_writer_who_does_not_end_is_said_so(side, monkeypatch):
-    monkeypatch.setattr("anabranch._outbox_sqlite_line.PATIENCE", 0.01)
+    monkeypatch.setattr("anabranch._outbox.sqlite_line.PATIENCE", 0.01)
     with side.transaction() as conn, ab.Outbox(side.url) as outbox:
         conn.execute("begin immediate")
         with pytest.raises(ab.StoreUnavailable, match="database is locked; another writer held"):
@@ -160,7 +160,7 @@ def test_another_writer_who_does_not_end_is_said_so(side, monkeypatch):
 
 
 def test_a_commit_that_waits_in_vain_for_a_reader_leaves_nothing_behind(side, monkeypatch):
-    monkeypatch.setattr("anabranch._outbox_sqlite_line.PATIENCE", 0.01)
+    monkeypatch.setattr("anabranch._outbox.sqlite_line.PATIENCE", 0.01)
     with (
         ab.Outbox(side.url) as outbox,
         contextlib.closing(sqlite3.connect(side.path)) as reader,

@@ -15,8 +15,8 @@ import pytest
 
 import anabranch as ab
 from anabranch import _core
-from anabranch._outbox_command import main
-from anabranch._outbox_postgres_over import by_percent
+from anabranch._outbox.command import main
+from anabranch._outbox.postgres_over import by_percent
 
 PATIENCE = 60.0
 

@@ -10,9 +10,10 @@ import psycopg
 import pytest
 
 import anabranch as ab
-from anabranch import _core, _outbox_sqlite_watch
-from anabranch._outbox_postgres_over import by_percent
-from anabranch._outbox_sqlite_watch import FileWatch
+from anabranch import _core
+from anabranch._outbox import sqlite_watch
+from anabranch._outbox.postgres_over import by_percent
+from anabranch._outbox.sqlite_watch import FileWatch
 
 PATIENCE = 30.0
 INSERT = "insert into orders values (7)"
@@ -45,7 +46,7 @@ async def hear(path) -> None:
 def test_x7_a_commit_is_heard_though_nobody_looks_by_himself(side, mode, monkeypatch):
     with contextlib.closing(sqlite3.connect(side.path)) as conn:
         conn.execute(f"pragma journal_mode = {mode}")
-    monkeypatch.setattr(_outbox_sqlite_watch, "_EVERY", 3600.0)
+    monkeypatch.setattr(sqlite_watch, "_EVERY", 3600.0)
     asyncio.run(hear(side.path))
 
 
@@ -58,7 +59,7 @@ def test_x7_a_commit_is_heard_where_nobody_tells_of_writes(side, monkeypatch):
 
 
 def test_x7_a_commit_is_heard_where_writes_are_said_to_be_told_of_and_are_not(side, monkeypatch):
-    monkeypatch.setattr(_outbox_sqlite_watch, "_SELDOM", 0.001)
+    monkeypatch.setattr(sqlite_watch, "_SELDOM", 0.001)
     monkeypatch.setattr(_core, "Folders", Silent)
     asyncio.run(hear(side.path))
 
