@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Final, TypedDict, cast, overload
 
 from anabranch.errors import refused
 
@@ -210,7 +210,11 @@ class Alike(Sequence[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.bodies)
 
-    def __getitem__(self, at: Any) -> Any:  # noqa: ANN401 - a number or a slice
+    @overload
+    def __getitem__(self, at: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[dict[str, Any]]: ...
+    def __getitem__(self, at: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
         if isinstance(at, slice):
             return [{**self.common, "body": body} for body in self.bodies[at]]
         return {**self.common, "body": self.bodies[at]}
