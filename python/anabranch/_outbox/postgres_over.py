@@ -10,7 +10,7 @@ import functools
 import json
 import re
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from anabranch._outbox.draft import Alike, digest
 from anabranch._outbox.inline_steps import PostgresInline
@@ -132,7 +132,7 @@ class PostgresWriting(PostgresInline):
 
     def _over(self, connection: Any, steps: Steps[T]) -> T | Coroutine[Any, Any, T]:  # noqa: ANN401 - of any driver
         steps = self.of_tenant(steps)
-        driver = driver_of(cast("type[Any]", type(connection)))
+        driver: str | None = driver_of(connection.__class__)
         if driver == "psycopg":
             return self._over_psycopg(connection, steps)
         if driver == "psycopg, awaited":
