@@ -306,15 +306,11 @@ class Own(BaseException):
     """Neither an Exception nor what ends the process."""
 
 
-@pytest.mark.parametrize("every", [None, 60.0])
-@pytest.mark.parametrize("error", [Own, asyncio.CancelledError, GeneratorExit])
-@pytest.mark.parametrize("how", ["def", "async"])
-@ab.testing.virtual_time
-async def test_t6_whatever_who_is_told_raises_the_run_goes_on(clock, how, error, every, caplog):
-    undone = []
+def telling(error, how, every, undone):
+    """A pipeline that has a failure, and tells of it what raises `error`."""
 
     def broken(summary):
-        raise error("nobody listens")
+        raise error
 
     async def broken_async(summary):
         await asyncio.sleep(1.0)
@@ -333,7 +329,17 @@ async def test_t6_whatever_who_is_told_raises_the_run_goes_on(clock, how, error,
     to = broken if how == "def" else broken_async
     pipeline = ab.Pipeline("p", commit="end").source(source()).tap(register).map(number)
     pipeline = pipeline.collect_errors(every=every, to=to).recover(lambda failure: 0)
-    report = balanced(await pipeline.collect().run())
+    return pipeline.collect()
+
+
+@pytest.mark.parametrize("every", [None, 60.0])
+@pytest.mark.parametrize("error", [Own, asyncio.CancelledError, GeneratorExit])
+@pytest.mark.parametrize("how", ["def", "async"])
+@ab.testing.virtual_time
+async def test_t6_whatever_who_is_told_raises_the_run_goes_on(clock, how, error, every, caplog):
+    undone = []
+    pipeline = telling(error("nobody listens"), how, every, undone)
+    report = balanced(await pipeline.run())
     assert (report.outcome, report.items, report.codes) == ("completed", [2, 0, 1], {})
     assert (undone, report.stuck) == (["x"], 0)
     assert caplog.text.count("who is told of the errors raised") == 1
@@ -346,27 +352,7 @@ async def test_t6_whatever_who_is_told_raises_the_run_goes_on(clock, how, error,
 @ab.testing.virtual_time
 async def test_e4_who_is_told_may_end_the_process(clock, how, fatal, every):
     undone = []
-
-    def out(summary):
-        raise fatal("out")
-
-    async def out_async(summary):
-        await asyncio.sleep(1.0)
-        out(summary)
-
-    async def source():
-        yield "2"
-        yield "x"
-        await asyncio.sleep(70.0)
-        yield "1"
-
-    def register(n, ctx):
-        ctx.compensate(undone.append, n)
-        return n
-
-    to = out if how == "def" else out_async
-    pipeline = ab.Pipeline("p", commit="end").source(source()).tap(register).map(number)
-    pipeline = pipeline.collect_errors(every=every, to=to).recover(lambda failure: 0).collect()
+    pipeline = telling(fatal("out"), how, every, undone)
     with pytest.raises(fatal, match="out"):
         await pipeline.run()
     report = balanced(pipeline.last_report)
